@@ -1,0 +1,86 @@
+"""Validators and field makers shared by the values. Every refusal is a ``BadRequest``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from llmdispatcher.models.errors import BadRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def words(_: object, field: attrs.Attribute[str], value: object) -> None:
+    """Accept text that can be encoded as UTF-8."""
+    if not isinstance(value, str):
+        raise BadRequest(field.name, value, "text (str)")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        cut = value[max(0, error.start - 10) : error.end + 10]
+        raise BadRequest(field.name, cut, "text without lone surrogates") from None
+
+
+def mapping(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    """Accept a mapping."""
+    if not isinstance(value, Mapping):
+        raise BadRequest(field.name, value, "a mapping")
+
+
+def number(name: str, low: float, high: float, *, default: float | None = None) -> Any:  # noqa: ANN401 - attrs.field is typed so
+    """Make an optional number field with bounds (both allowed); NaN is refused."""
+
+    def check(_: object, __: object, value: object) -> None:
+        if value is None:
+            return
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        if not fits or math.isnan(value) or not low <= value <= high:  # type: ignore[arg-type,operator]
+            raise BadRequest(name, value, f"a number {_between(low, high)}")
+
+    return attrs.field(default=default, validator=check)
+
+
+def integer(name: str, low: int, high: int, *, default: int | None = None) -> Any:  # noqa: ANN401 - attrs.field is typed so
+    """Make an integer field with bounds (both allowed), optional where the default is None."""
+
+    def check(_: object, __: object, value: object) -> None:
+        if value is None and default is None:
+            return
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise BadRequest(name, value, f"an integer {_between(low, high)}")
+
+    return attrs.field(default=default, validator=check)
+
+
+def flag(*, default: bool) -> Any:  # noqa: ANN401 - attrs.field is typed so
+    """Make a field that is True or False and nothing like them."""
+
+    def check(_: object, field: attrs.Attribute[bool], value: object) -> None:
+        if not isinstance(value, bool):
+            raise BadRequest(field.name, value, "True or False")
+
+    return attrs.field(default=default, validator=check)
+
+
+def texts(name: str, most: int) -> Any:  # noqa: ANN401 - attrs.field is typed so
+    """Make a field of up to ``most`` non-empty strings; a single string is a list of one."""
+
+    def convert(value: str | Iterable[str]) -> tuple[str, ...]:
+        return (value,) if isinstance(value, str) else tuple(value)
+
+    def check(_: object, field: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
+        if len(value) > most:
+            raise BadRequest(name, f"{len(value)} strings", f"at most {most} strings")
+        for item in value:
+            words(_, field, item)
+            if not item:
+                raise BadRequest(name, value, "made of non-empty strings")
+
+    return attrs.field(default=(), converter=convert, validator=check)
+
+
+def _between(low: float, high: float) -> str:
+    return f"of at least {low}" if high == math.inf else f"from {low} to {high}"

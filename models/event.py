@@ -1,0 +1,50 @@
+"""What ``on_event=`` reports: frozen values, one class for each thing that can happen.
+
+Events are for people, logs and meters; nothing in llmdispatcher depends on whether anyone listens.
+"""
+
+from __future__ import annotations
+
+import attrs
+from llmdispatcher.models.reply import Attempt
+
+
+@attrs.frozen(kw_only=True)
+class LoadProgress:
+    """A model is being loaded; ``fraction`` runs from 0 to 1, and 1 is reported exactly once."""
+
+    vendor: str
+    model: str
+    fraction: float
+    elapsed_s: float
+
+
+@attrs.frozen(kw_only=True)
+class AttemptStarted:
+    """A vendor is about to be asked; ``number`` counts the attempts of this request from 1."""
+
+    vendor: str
+    model: str
+    number: int
+
+
+@attrs.frozen(kw_only=True)
+class AttemptEnded:
+    """A vendor served, failed or was cancelled; exactly one for each AttemptStarted."""
+
+    attempt: Attempt
+    number: int
+
+
+@attrs.frozen(kw_only=True)
+class Fallback:
+    """A vendor failed and the next one is asked."""
+
+    failed: str
+    """``vendor/model`` that failed."""
+    next: str
+    """``vendor/model`` that is asked now."""
+    reason: str
+
+
+Event = LoadProgress | AttemptStarted | AttemptEnded | Fallback
