@@ -1,0 +1,112 @@
+"""What a vendor is. Whoever writes a vendor reads this file and needs no other.
+
+A *vendor spec* is a frozen value that says how to reach something that answers: ``LlamaCpp(
+"model.gguf")``. Registering it starts an *engine*, which loads models and serves requests. The
+dispatcher chooses an engine, submits a request, and reads the pieces of the reply from the *call*.
+
+Rules for an engine:
+- ``cards``, ``status``, ``submit`` and ``cancel`` return at once; work happens elsewhere.
+- Every submitted call ends: with one ``Finish``, or with one error from ``models.errors``.
+- It may be called from any thread, and from a thread that runs an event loop.
+- An engine never prints, and never touches the process's file descriptors or signal handlers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import attrs
+from llmdispatcher.models.card import ModelCard
+from llmdispatcher.models.event import Event
+from llmdispatcher.models.reply import Piece, Usage
+from llmdispatcher.models.request import Request
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+Report = Callable[[Event], None]
+"""Takes an event; returns at once and never raises."""
+
+
+class State(StrEnum):
+    """Whether a model can serve."""
+
+    COLD = "cold"
+    """Not loaded; the first request loads it."""
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    """The last load failed; the next request tries again."""
+    CLOSED = "closed"
+
+
+@attrs.frozen
+class Status:
+    """The state of an engine now."""
+
+    state: State
+    detail: str = ""
+    """Why, in words; for FAILED the error."""
+    waiting: int = 0
+    """Requests that wait for their turn."""
+    running: int = 0
+    """Requests being served."""
+
+
+class Call(Protocol):
+    """One request being served. One consumer reads it."""
+
+    def receive(self, timeout_s: float | None) -> Sequence[Piece]:
+        """Block for the next pieces, all that there are, at least one.
+
+        Raises the error that ended the call, once the pieces before it have been read, and
+        TimeoutError if nothing comes within ``timeout_s`` seconds (None: no limit).
+        """
+
+    async def areceive(self, timeout_s: float | None) -> Sequence[Piece]:
+        """Do the same as ``receive`` in an event loop."""
+
+    def usage(self) -> Usage:
+        """Tokens used until now, finished or not."""
+
+    def cancel(self) -> None:
+        """Stop serving, from any thread, at any time, any number of times. Never blocks.
+
+        A consumer that waits for pieces is released at once, with ``Cancelled``.
+        """
+
+
+class Engine(Protocol):
+    """Serves one or more models."""
+
+    def cards(self) -> Sequence[ModelCard]:
+        """Return what can be asked here; known without loading, even where loading would fail."""
+
+    def status(self) -> Status:
+        """Return the state now."""
+
+    def load(self, model: str) -> Future[None]:
+        """Begin to load a model, or join a load in progress; done at once if it is loaded.
+
+        The future fails with a VendorError. Nobody who stops waiting stops the load.
+        """
+
+    def submit(self, request: Request, model: str) -> Call:
+        """Begin to serve a request on a model that is loaded; errors arrive through the call."""
+
+    def close(self) -> None:
+        """Stop everything and give the memory back; calls in flight fail. Idempotent."""
+
+
+@runtime_checkable
+class VendorSpec(Protocol):
+    """How to reach a vendor: a value that can be printed, compared and registered twice."""
+
+    @property
+    def name(self) -> str:
+        """The vendor's name in replies, statistics and errors."""
+
+    def start(self, report: Report) -> Engine:
+        """Make the engine. Loads nothing yet; a vendor that cannot work says so when loading."""

@@ -1,0 +1,226 @@
+"""A vendor that says what it is told, for the tests of programs that use llmdispatcher.
+
+    Scripted("Hello.")                                  the same reply for every request
+    Scripted(["Hel", 0.2, "lo."], RateLimited("slow"))  two pieces 0.2 s apart; then only errors
+    Scripted(lambda request: request.messages[-1].text) an echo
+
+A *reply* is text, an error, or a sequence of steps: text (a piece), a number (seconds to wait), an
+error (the call fails here), a ``Progress``, a ``Finish``. Steps without a Finish end with a normal
+one; ``CUT`` as the last step ends as a broken connection does, with nothing after it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from copy import copy
+from typing import Final
+
+import attrs
+from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
+from llmdispatcher.models.errors import (
+    Cancelled,
+    DispatcherError,
+    Refused,
+    StreamInterrupted,
+    VendorError,
+)
+from llmdispatcher.models.event import LoadProgress
+from llmdispatcher.models.reply import Delta, Finish, FinishReason, Piece, Progress, Usage
+from llmdispatcher.models.request import Request
+from llmdispatcher.vendors.contract import Call, Report, State, Status
+from llmdispatcher.vendors.mailbox import Mailbox, fire
+
+CUT: Final = StreamInterrupted("the script cut the reply here")
+"""The last step of a reply that ends without a finish reason."""
+
+Step = str | float | DispatcherError | Progress | Finish
+Steps = str | DispatcherError | Iterable[Step]
+
+
+@attrs.frozen(init=False)
+class Scripted:
+    """A vendor with one model whose replies are written down.
+
+    ``replies`` are served in turn and the last one for ever; a single function of the request
+    makes each reply anew. ``load_s`` is how long the model pretends to load, ``load_error`` how
+    loading fails. ``price`` is free unless given, None for unknown.
+    """
+
+    name: str
+    card: ModelCard
+    replies: tuple[Steps, ...] | Callable[[Request], Steps]
+    load_s: float
+    load_error: VendorError | None
+
+    def __init__(  # noqa: PLR0913 - keywords of a test double, each with a default
+        self,
+        *replies: Steps | Callable[[Request], Steps],
+        name: str = "scripted",
+        model: str = "script",
+        price: Price | None = FREE,
+        local: bool = True,
+        capabilities: Iterable[Capability] = (Capability.CHAT, Capability.COMPLETION),
+        load_s: float = 0.0,
+        load_error: VendorError | None = None,
+        last_resort: bool = False,
+    ) -> None:
+        first = replies[0] if replies else "ok"
+        made = (
+            first if callable(first) else tuple(r for r in replies if not callable(r)) or (first,)
+        )
+        card = ModelCard(
+            vendor=name,
+            model=model,
+            local=local,
+            capabilities=capabilities,
+            price=price,
+            last_resort=last_resort,
+        )
+        self.__attrs_init__(name, card, made, load_s, load_error)
+
+    def start(self, report: Report) -> ScriptedEngine:
+        """Make the engine."""
+        return ScriptedEngine(self, report)
+
+
+class ScriptedEngine:
+    """Plays the script; each call has a thread of its own, which ends with the call."""
+
+    def __init__(self, spec: Scripted, report: Report) -> None:
+        self._spec = spec
+        self._report = report
+        self._lock = threading.Lock()
+        self._loaded: Future[None] | None = None
+        self._closing = threading.Event()
+        self._calls: set[_ScriptedCall] = set()
+        self.requests: list[Request] = []
+        """Every request that was submitted, in order: what a test looks at."""
+
+    def cards(self) -> Sequence[ModelCard]:
+        """Return the one card."""
+        return (self._spec.card,)
+
+    def status(self) -> Status:
+        """Report the state and how many calls play now."""
+        with self._lock:
+            running = len(self._calls)
+            loaded = self._loaded
+        if self._closing.is_set():
+            return Status(State.CLOSED)
+        if loaded is None:
+            return Status(State.COLD)
+        if not loaded.done():
+            return Status(State.LOADING)
+        error = loaded.exception()
+        return Status(State.FAILED, str(error)) if error else Status(State.READY, "", 0, running)
+
+    def load(self, model: str) -> Future[None]:
+        """Pretend to load, once; a failed load can be tried again."""
+        with self._lock:
+            failed = self._loaded and self._loaded.done() and self._loaded.exception()
+            if self._loaded is None or failed:
+                self._loaded = Future()
+                threading.Thread(target=self._load, args=(self._loaded, model), daemon=True).start()
+            return self._loaded
+
+    def _load(self, loaded: Future[None], model: str) -> None:
+        loaded.set_running_or_notify_cancel()
+        if self._closing.wait(self._spec.load_s):
+            loaded.set_exception(Refused("closed while loading"))
+        elif self._spec.load_error is not None:
+            loaded.set_exception(copy(self._spec.load_error))
+        else:
+            self._report(
+                LoadProgress(
+                    vendor=self._spec.name, model=model, fraction=1.0, elapsed_s=self._spec.load_s
+                )
+            )
+            loaded.set_result(None)
+
+    def submit(self, request: Request, model: str) -> Call:
+        """Begin to play the next reply."""
+        with self._lock:
+            replies = self._spec.replies
+            if callable(replies):
+                steps = replies(request)
+            else:
+                steps = replies[min(len(self.requests), len(replies) - 1)]
+            self.requests.append(request)
+            call = _ScriptedCall(request, _steps(steps), self._ended)
+            self._calls.add(call)
+        threading.Thread(target=call.play, name=f"scripted-{model}", daemon=True).start()
+        return call
+
+    def _ended(self, call: _ScriptedCall) -> None:
+        with self._lock:
+            self._calls.discard(call)
+
+    def close(self) -> None:
+        """Stop all calls."""
+        self._closing.set()
+        with self._lock:
+            calls = list(self._calls)
+        for call in calls:
+            call.stop(Refused("the dispatcher was closed"))
+
+
+class _ScriptedCall:
+    """One reply being played."""
+
+    def __init__(
+        self, request: Request, steps: Iterator[Step], ended: Callable[[_ScriptedCall], None]
+    ) -> None:
+        self._request = request
+        self._steps = steps
+        self._ended = ended
+        self._box = Mailbox()
+        self._stop = threading.Event()
+        self._pieces = 0
+        self.receive = self._box.receive
+        self.areceive = self._box.areceive
+
+    def usage(self) -> Usage:
+        """Count a token for each piece, and for each word of the prompt."""
+        texts = [self._request.prompt or ""] + [m.text for m in self._request.messages]
+        words = sum(len(text.split()) for text in texts)
+        return Usage(prompt_tokens=words, completion_tokens=self._pieces, estimated=True)
+
+    def cancel(self) -> None:
+        """Stop at the step being played."""
+        self.stop(Cancelled())
+
+    def stop(self, error: DispatcherError) -> None:
+        """Stop, and tell the consumer why."""
+        self._stop.set()
+        fire([self._box.fail(error)])
+
+    def play(self) -> None:
+        """Run the steps in a thread of their own."""
+        for step in self._steps:
+            if self._stop.is_set():
+                break
+            if isinstance(step, DispatcherError):
+                fire([self._box.fail(copy(step))])  # raising an error changes it
+                break
+            if isinstance(step, int | float):
+                self._stop.wait(step)
+                continue
+            piece = self._piece(step)
+            fire([self._box.put(piece)])
+            if isinstance(piece, Finish):
+                break
+        else:
+            fire([self._box.put(Finish(FinishReason.STOP, self.usage()))])
+        self._ended(self)
+
+    def _piece(self, step: str | Progress | Finish) -> Piece:
+        if isinstance(step, str):
+            self._pieces += 1
+            return Delta(step)
+        return step
+
+
+def _steps(reply: Steps) -> Iterator[Step]:
+    return iter([reply] if isinstance(reply, str | DispatcherError) else reply)
