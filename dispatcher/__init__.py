@@ -1,0 +1,161 @@
+"""Send each prompt to the cheapest language model that can answer it, and fall back when one fails.
+
+    from llmdispatcher import Dispatcher, LlamaCpp
+
+    with Dispatcher(LlamaCpp("model.gguf")) as d:
+        print(d.send("Name three uses of a paperclip."))
+
+Importing this package loads neither an engine nor an HTTP client; those load on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmdispatcher.facade import AsyncDispatcher, AsyncStream, Dispatcher, Stream, Vendor
+from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
+from llmdispatcher.models.errors import (
+    AllVendorsFailed,
+    AuthRejected,
+    BadReply,
+    BadRequest,
+    BreakerOpen,
+    BudgetExceeded,
+    Cancelled,
+    ConfigError,
+    ContentRefused,
+    ContextOverflow,
+    CorruptModel,
+    DispatcherError,
+    EngineCrashed,
+    ExecutableNotFound,
+    InvalidGrammar,
+    LimitReached,
+    ModelFileMissing,
+    ModelNotFound,
+    ModelTooLarge,
+    NoCandidate,
+    OfflineRefused,
+    OutOfMemory,
+    Overloaded,
+    QuotaExhausted,
+    RateLimited,
+    Refused,
+    RequestError,
+    StreamInterrupted,
+    TimedOut,
+    Unreachable,
+    Unsupported,
+    UnsupportedArchitecture,
+    VendorError,
+)
+from llmdispatcher.models.reply import Decision, Delta, FinishReason, Reply, Usage
+from llmdispatcher.models.request import (
+    Deadlines,
+    Image,
+    Message,
+    Request,
+    ResponseFormat,
+    Sampling,
+    Text,
+    ToolCall,
+    ToolSpec,
+    assistant,
+    system,
+    user,
+)
+from llmdispatcher.usage import Figures, Stats
+
+if TYPE_CHECKING:
+    from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
+    from llmdispatcher.vendors.scripted import Scripted
+
+__version__ = "0.1.0"
+
+_VENDORS = {
+    "LlamaCpp": "llmdispatcher.vendors.llamacpp.vendor",
+    "Scripted": "llmdispatcher.vendors.scripted",
+}
+"""Vendors load when they are first named, so that importing the package stays cheap."""
+
+
+def __getattr__(name: str) -> object:
+    """Import a vendor when it is first named."""
+    if name not in _VENDORS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - only here
+
+    return getattr(import_module(_VENDORS[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, those that load late included."""
+    return sorted(__all__)
+
+
+__all__ = [
+    "FREE",
+    "AllVendorsFailed",
+    "AsyncDispatcher",
+    "AsyncStream",
+    "AuthRejected",
+    "BadReply",
+    "BadRequest",
+    "BreakerOpen",
+    "BudgetExceeded",
+    "Cancelled",
+    "Capability",
+    "ConfigError",
+    "ContentRefused",
+    "ContextOverflow",
+    "CorruptModel",
+    "Deadlines",
+    "Decision",
+    "Delta",
+    "Dispatcher",
+    "DispatcherError",
+    "EngineCrashed",
+    "ExecutableNotFound",
+    "Figures",
+    "FinishReason",
+    "Image",
+    "InvalidGrammar",
+    "LimitReached",
+    "LlamaCpp",
+    "Message",
+    "ModelCard",
+    "ModelFileMissing",
+    "ModelNotFound",
+    "ModelTooLarge",
+    "NoCandidate",
+    "OfflineRefused",
+    "OutOfMemory",
+    "Overloaded",
+    "Price",
+    "QuotaExhausted",
+    "RateLimited",
+    "Refused",
+    "Reply",
+    "Request",
+    "RequestError",
+    "ResponseFormat",
+    "Sampling",
+    "Scripted",
+    "Stats",
+    "Stream",
+    "StreamInterrupted",
+    "Text",
+    "TimedOut",
+    "ToolCall",
+    "ToolSpec",
+    "Unreachable",
+    "Unsupported",
+    "UnsupportedArchitecture",
+    "Usage",
+    "Vendor",
+    "VendorError",
+    "__version__",
+    "assistant",
+    "system",
+    "user",
+]

@@ -1,0 +1,97 @@
+"""Run a flow: once for threads, once for asyncio. The only difference is how each waits.
+
+Both yield the deltas that the flow emits and, last of all, the reply. Both close the flow however
+they end, which is what settles a request that its caller gives up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator
+from typing import TYPE_CHECKING, Any
+
+from llmdispatcher.flow import Emit, Flow, Receive, Submit, Wait
+from llmdispatcher.models.errors import DispatcherError
+from llmdispatcher.models.reply import Delta, Reply
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
+
+
+def run(flow: Flow) -> Generator[Delta | Reply, None, None]:
+    """Run a flow in the thread that iterates."""
+    answer: Any = None
+    error: Exception | None = None
+    try:
+        while True:
+            try:
+                step = flow.send(answer) if error is None else flow.throw(error)
+            except StopIteration as stop:
+                yield stop.value
+                return
+            answer = error = None
+            try:
+                match step:
+                    case Receive(call, timeout_s):
+                        answer = call.receive(timeout_s)
+                    case Submit(engine, request, model):
+                        answer = engine.submit(request, model)
+                    case Wait(future, timeout_s):
+                        future.result(timeout_s)
+                    case Emit(delta):
+                        yield delta
+            except (DispatcherError, TimeoutError) as raised:
+                error = raised
+    finally:
+        flow.close()
+
+
+async def arun(flow: Flow) -> AsyncGenerator[Delta | Reply, None]:
+    """Run a flow in the task that iterates."""
+    answer: Any = None
+    error: Exception | None = None
+    try:
+        while True:
+            try:
+                step = flow.send(answer) if error is None else flow.throw(error)
+            except StopIteration as stop:
+                yield stop.value
+                return
+            answer = error = None
+            try:
+                match step:
+                    case Receive(call, timeout_s):
+                        answer = await call.areceive(timeout_s)
+                    case Submit(engine, request, model):
+                        answer = engine.submit(request, model)
+                    case Wait(future, timeout_s):
+                        await _result(future, timeout_s)
+                    case Emit(delta):
+                        yield delta
+            except (DispatcherError, TimeoutError) as raised:
+                error = raised
+    finally:
+        flow.close()
+
+
+async def _result(future: Future[None], timeout_s: float | None) -> None:
+    """Wait for a thread's future without ever cancelling it, unlike ``asyncio.wrap_future``."""
+    import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
+
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def wake_from_thread(_: Future[None]) -> None:
+        try:
+            loop.call_soon_threadsafe(wake)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+    future.add_done_callback(wake_from_thread)
+    async with asyncio.timeout(timeout_s):
+        await done
+    future.result()

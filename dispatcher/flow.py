@@ -1,0 +1,328 @@
+"""One request's life, from candidates to a settled reply, without any I/O.
+
+A flow is a generator. It *yields* what it needs (``Wait`` for a future, ``Submit`` to an engine,
+``Receive`` the next pieces, ``Emit`` text to the caller) and is *sent* the result; an error of a
+step is thrown in at the yield. ``drive`` runs flows for threads and for asyncio, so nothing here
+is written twice. When a flow is closed at any yield, its ``finally`` blocks cancel the call and
+settle the attempt: cancellation, early close and a crash of the driver all balance the books.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from llmdispatcher.models.errors import (
+    AllVendorsFailed,
+    Cancelled,
+    DispatcherError,
+    NoCandidate,
+    StreamInterrupted,
+    TimedOut,
+    VendorError,
+)
+from llmdispatcher.models.event import AttemptEnded, AttemptStarted, Fallback
+from llmdispatcher.models.reply import (
+    Attempt,
+    Decision,
+    Delta,
+    Finish,
+    Outcome,
+    Progress,
+    Reply,
+    Usage,
+)
+from llmdispatcher.models.request import Deadlines, Request
+from llmdispatcher.retry import Verdict, verdict
+from llmdispatcher.route import Ranking, Target
+from llmdispatcher.usage import Books
+from llmdispatcher.vendors.contract import Call, Engine, Report
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+
+@attrs.frozen
+class Wait:
+    """Wait for a future that another thread completes."""
+
+    future: Future[None]
+    timeout_s: float | None
+
+
+@attrs.frozen
+class Submit:
+    """Hand the request to an engine; answered with a Call."""
+
+    engine: Engine
+    request: Request
+    model: str
+
+
+@attrs.frozen
+class Receive:
+    """Wait for the next pieces of a call; answered with a sequence of at least one piece."""
+
+    call: Call
+    timeout_s: float | None
+
+
+@attrs.frozen
+class Emit:
+    """Show the caller a piece of the reply."""
+
+    delta: Delta
+
+
+Step = Wait | Submit | Receive | Emit
+Flow = Generator[Step, Any, Reply]
+
+
+class Stopper:
+    """Lets another thread or task stop a flow that is waiting."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._release: Callable[[], None] | None = None
+
+    def arm(self, release: Callable[[], None]) -> None:
+        """Say how to release whatever the flow waits for from now on."""
+        with self._lock:
+            self._release = release
+            stopped = self._stopped
+        if stopped:
+            release()
+
+    def stop(self) -> None:
+        """Release the flow, now and at every wait to come. Never blocks."""
+        with self._lock:
+            self._stopped = True
+            release = self._release
+        if release is not None:
+            release()
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """A request and everything that its flow needs to know."""
+
+    request: Request
+    ranking: Ranking
+    deadlines: Deadlines
+    streaming: bool
+    """The caller sees every piece as it comes, so that what was shown cannot be taken back."""
+    books: Books
+    report: Report
+    stopper: Stopper
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+
+
+def dispatch(job: Job) -> Flow:
+    """Ask the candidates in order until one serves, and return its reply.
+
+    Raises NoCandidate if there is none, the error itself if one was tried, and AllVendorsFailed
+    with every error in order if more were.
+    """
+    if not job.ranking.targets:
+        raise NoCandidate({f"{c.vendor}/{c.model}": c.note for c in job.ranking.excluded})
+    job.books.begin()
+    tried: list[Trial] = []
+    errors: list[DispatcherError] = []
+    for number, target in enumerate(job.ranking.targets, 1):
+        if errors:
+            reason = f"{type(errors[-1]).__name__}: {errors[-1]}"
+            job.report(
+                Fallback(failed=tried[-1].target.card.name, next=target.card.name, reason=reason)
+            )
+        trial = Trial(job, target, number, tried[-1].total_left_s() if tried else None)
+        tried.append(trial)
+        try:
+            finish = yield from trial.run()
+        except DispatcherError as error:
+            errors.append(error)
+            if trial.shown or verdict(error) is Verdict.STOP or trial.out_of_time():
+                break
+        else:
+            return _reply(job, tried, finish)
+    if len(errors) == 1:
+        raise errors[0]
+    raise AllVendorsFailed.after(errors)
+
+
+class Trial:
+    """One attempt: load, submit, relay, settle. Made by ``dispatch`` for one target."""
+
+    def __init__(self, job: Job, target: Target, number: int, total_s: float | None) -> None:
+        self.job, self.target, self.number = job, target, number
+        self.texts: list[str] = []
+        self.shown = False
+        self.attempt: Attempt | None = None
+        self._total_s = job.deadlines.total_s if total_s is None else total_s
+        self._started = job.clock()
+        self._load_s = 0.0
+        self._first_token_s: float | None = None
+        self._call: Call | None = None
+
+    def run(self) -> Generator[Step, Any, Finish]:
+        """Serve the request here. Settles exactly once, however it ends."""
+        card = self.target.card
+        outcome, failure = Outcome.FAILED, "a bug in the vendor"
+        self.job.books.open()
+        self.job.report(AttemptStarted(vendor=card.vendor, model=card.model, number=self.number))
+        try:
+            yield from self._load()
+            finish = yield from self._serve()
+            outcome, failure = Outcome.SERVED, ""
+        except (GeneratorExit, KeyboardInterrupt, Cancelled):
+            outcome, failure = Outcome.CANCELLED, ""
+            raise
+        except DispatcherError as error:
+            failure = f"{type(error).__name__}: {error}"
+            if isinstance(error, VendorError):
+                error.at(card.vendor, card.model)
+            raise
+        finally:
+            self._settle(outcome, failure)
+        return finish
+
+    def total_left_s(self) -> float | None:
+        """Return what is left of the total deadline, which loading a model does not use up."""
+        if self._total_s is None:
+            return None
+        return self._total_s - (self.job.clock() - self._started - self._load_s)
+
+    def out_of_time(self) -> bool:
+        """Whether the total deadline of the request has passed."""
+        left_s = self.total_left_s()
+        return left_s is not None and left_s <= 0
+
+    def _load(self) -> Generator[Step, Any, None]:
+        """Wait for the model; the load itself goes on if this times out."""
+        loading = self.target.engine.load(self.target.card.model)
+        if loading.done():
+            loading.result()
+            return
+        limit_s = self.job.deadlines.load_s
+        try:
+            yield Wait(self._watch(loading), limit_s)
+        except TimeoutError:
+            raise TimedOut("load", limit_s or 0.0) from None
+        finally:
+            self._load_s = self.job.clock() - self._started
+
+    def _watch(self, loading: Future[None]) -> Future[None]:
+        """Return a future that ends when the load does or the caller stops, whichever is first.
+
+        Abandoning it leaves the load alone.
+        """
+        from concurrent.futures import Future, InvalidStateError  # noqa: PLC0415 - 10 ms at import
+
+        watch: Future[None] = Future()
+
+        def end(error: BaseException | None) -> None:
+            with contextlib.suppress(InvalidStateError):  # the other one was first
+                if error is None:
+                    watch.set_result(None)
+                else:
+                    watch.set_exception(error)
+
+        loading.add_done_callback(lambda done: end(done.exception()))
+        self.job.stopper.arm(lambda: end(Cancelled()))
+        return watch
+
+    def _serve(self) -> Generator[Step, Any, Finish]:
+        """Relay the pieces of the reply until its finish."""
+        call = self._call = yield Submit(
+            self.target.engine, self.job.request, self.target.card.model
+        )
+        self.job.stopper.arm(call.cancel)
+        while True:
+            for piece in (yield from self._receive(call)):
+                if isinstance(piece, Finish):
+                    return piece
+                if isinstance(piece, Delta) and piece.text:
+                    yield from self._take(piece)
+
+    def _receive(self, call: Call) -> Generator[Step, Any, Sequence[Delta | Progress | Finish]]:
+        """Receive within whichever deadline comes first."""
+        deadlines = self.job.deadlines
+        phase, limit_s = "first_token", deadlines.first_token_s
+        if self.texts:
+            phase, limit_s = "idle", deadlines.idle_s
+        wait_s = limit_s
+        left_s = self.total_left_s()
+        if left_s is not None and (wait_s is None or left_s < wait_s):
+            phase, limit_s, wait_s = "total", self.job.deadlines.total_s, left_s
+        try:
+            return (yield Receive(call, wait_s))  # type: ignore[no-any-return]
+        except TimeoutError:
+            raise self._cut(TimedOut(phase, limit_s or 0.0)) from None
+        except StreamInterrupted as error:
+            error.partial = error.partial or "".join(self.texts)
+            raise
+        except VendorError as error:
+            raise self._cut(error) from error
+
+    def _take(self, delta: Delta) -> Generator[Step, Any, None]:
+        """Keep a piece, and show it where the caller looks on."""
+        if self._first_token_s is None:
+            self._first_token_s = self.job.clock() - self._started - self._load_s
+        self.texts.append(delta.text)
+        if self.job.streaming:
+            self.shown = True
+            yield Emit(delta)
+
+    def _cut(self, error: VendorError) -> VendorError:
+        """Return the error to raise: a reply that broke after a part was shown keeps that part."""
+        if not self.shown:
+            return error
+        cut = StreamInterrupted(f"the reply was cut: {error}", partial="".join(self.texts))
+        cut.__cause__ = error
+        return cut
+
+    def _settle(self, outcome: Outcome, failure: str) -> None:
+        card, usage = self.target.card, Usage()
+        if self._call is not None:
+            usage = self._call.usage()
+            if outcome is not Outcome.SERVED:
+                self._call.cancel()
+        self.attempt = Attempt(
+            vendor=card.vendor,
+            model=card.model,
+            outcome=outcome,
+            usage=usage,
+            cost_microusd=None if card.price is None else card.price.cost_microusd(usage),
+            latency_s=self.job.clock() - self._started - self._load_s,
+            first_token_s=self._first_token_s,
+            load_s=self._load_s,
+            error=failure,
+        )
+        self.job.books.settle(self.attempt)
+        self.job.report(AttemptEnded(attempt=self.attempt, number=self.number))
+
+
+def _reply(job: Job, tried: list[Trial], finish: Finish) -> Reply:
+    """Put the account of a served request together."""
+    attempts = tuple(trial.attempt for trial in tried if trial.attempt is not None)
+    costs = [attempt.cost_microusd for attempt in attempts]
+    known = [cost for cost in costs if cost is not None]
+    served = attempts[-1]
+    return Reply(
+        text="".join(tried[-1].texts),
+        finish_reason=finish.reason,
+        usage=finish.usage,
+        vendor=served.vendor,
+        model=served.model,
+        cost_microusd=sum(known) if len(known) == len(costs) else None,
+        latency_s=sum(attempt.latency_s for attempt in attempts),
+        first_token_s=served.first_token_s,
+        decision=Decision(
+            candidates=job.ranking.candidates, excluded=job.ranking.excluded, attempts=attempts
+        ),
+        warnings=finish.warnings,
+    )

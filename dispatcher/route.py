@@ -1,0 +1,130 @@
+"""Which models can serve a request, and in which order: by expected cost, cheapest first.
+
+Pure: cards and a request in, a ranking out. Every model stands in the ranking, as a candidate
+with its arithmetic or as excluded with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+from llmdispatcher.models.card import Capability, ModelCard
+from llmdispatcher.models.reply import Candidate, Usage
+from llmdispatcher.models.request import Image, Request, Shape
+
+if TYPE_CHECKING:
+    from llmdispatcher.vendors.contract import Engine
+
+BYTES_PER_TOKEN = 4
+"""A stated estimate for text in Latin script, used where no tokenizer has counted."""
+
+EXPECTED_OUTPUT_TOKENS = 256
+"""Expected length of a reply to a request that does not limit it; the same for all candidates."""
+
+_SHAPES = {
+    Shape.JSON: Capability.JSON,
+    Shape.SCHEMA: Capability.SCHEMA,
+    Shape.GRAMMAR: Capability.GRAMMAR,
+}
+
+
+@attrs.frozen
+class Target:
+    """A model and the engine that serves it."""
+
+    card: ModelCard
+    engine: Engine
+
+
+@attrs.frozen
+class Ranking:
+    """Targets in the order in which to ask them, and an account of all that were considered."""
+
+    targets: tuple[Target, ...]
+    candidates: tuple[Candidate, ...]
+    excluded: tuple[Candidate, ...]
+
+
+def rank(request: Request, targets: Sequence[Target]) -> Ranking:
+    """Order the targets that can serve the request by expected cost.
+
+    Equal costs keep the order of registration; unknown costs come last, since unknown is not
+    zero. A target of last resort stays only if nothing else does, or if it was named.
+    """
+    needed = needs(request)
+    reasons = [(target, unfit(request, needed, target.card)) for target in targets]
+    fit = [target for target, reason in reasons if not reason]
+    excluded = [_candidate(target, None, reason) for target, reason in reasons if reason]
+    regular = [t for t in fit if not t.card.last_resort or _named(request, t.card)]
+    if regular:
+        spared = [t for t in fit if t not in regular]
+        excluded += [_candidate(t, None, "last resort, and others can serve") for t in spared]
+    usage = expected_usage(request)
+    priced = [(expected_microusd(t.card, usage), t) for t in regular or fit]
+    priced.sort(key=lambda pair: (pair[0] is None, pair[0] or 0))
+    return Ranking(
+        tuple(target for _, target in priced),
+        tuple(_candidate(target, cost, _arithmetic(target, usage)) for cost, target in priced),
+        tuple(excluded),
+    )
+
+
+def needs(request: Request) -> frozenset[Capability]:
+    """Return what a model must be able to do to serve the request."""
+    needed = {Capability.COMPLETION if request.prompt is not None else Capability.CHAT}
+    if request.tools:
+        needed.add(Capability.TOOLS)
+    if capability := _SHAPES.get(request.response_format.shape):
+        needed.add(capability)
+    if any(isinstance(part, Image) for message in request.messages for part in message.content):
+        needed.add(Capability.VISION)
+    return frozenset(needed)
+
+
+def unfit(request: Request, needed: frozenset[Capability], card: ModelCard) -> str:
+    """Return why a model cannot serve the request; empty if it can."""
+    if request.vendor is not None and request.vendor != card.vendor:
+        return f"the request names the vendor {request.vendor!r}"
+    if request.model is not None and request.model != card.model:
+        return f"the request names the model {request.model!r}"
+    if not (request.allow_cloud or card.local):
+        return "not on this machine, and the request has allow_cloud=False"
+    if lacking := needed - card.capabilities:
+        return f"cannot do {', '.join(sorted(lacking))}"
+    return ""
+
+
+def expected_usage(request: Request) -> Usage:
+    """Estimate what serving the request will use."""
+    prompt = -(-request.text_bytes // BYTES_PER_TOKEN)
+    output = min(request.max_tokens or EXPECTED_OUTPUT_TOKENS, EXPECTED_OUTPUT_TOKENS)
+    return Usage(prompt_tokens=prompt, completion_tokens=output, estimated=True)
+
+
+def expected_microusd(card: ModelCard, usage: Usage) -> int | None:
+    """Return the expected cost of serving the request; None if the price is not known."""
+    return None if card.price is None else card.price.cost_microusd(usage)
+
+
+def _named(request: Request, card: ModelCard) -> bool:
+    return card.vendor == request.vendor or card.model == request.model
+
+
+def _candidate(target: Target, cost_microusd: int | None, note: str) -> Candidate:
+    return Candidate(
+        vendor=target.card.vendor,
+        model=target.card.model,
+        expected_cost_microusd=cost_microusd,
+        note=note,
+    )
+
+
+def _arithmetic(target: Target, usage: Usage) -> str:
+    price = target.card.price
+    if price is None:
+        return "price not known: after all whose price is known"
+    kind = "free" if price.is_free else f"{price.cost_microusd(usage)} µ$"
+    last = ", last resort" if target.card.last_resort else ""
+    return f"~{usage.prompt_tokens} tokens in + {usage.completion_tokens} out = {kind}{last}"
