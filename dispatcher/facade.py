@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Self, Unpack
 
 import attrs
+
 from llmdispatcher.drive import arun, run
 from llmdispatcher.flow import Flow, Job, Stopper, dispatch
 from llmdispatcher.models.card import ModelCard

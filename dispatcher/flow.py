@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
+
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
     Cancelled,
@@ -171,13 +172,13 @@ class Trial:
     def run(self) -> Generator[Step, Any, Finish]:
         """Serve the request here. Settles exactly once, however it ends."""
         card = self.target.card
-        outcome, failure = Outcome.FAILED, "a bug in the vendor"
+        outcome, failure, usage = Outcome.FAILED, "a bug in the vendor", None
         self.job.books.open()
         self.job.report(AttemptStarted(vendor=card.vendor, model=card.model, number=self.number))
         try:
             yield from self._load()
             finish = yield from self._serve()
-            outcome, failure = Outcome.SERVED, ""
+            outcome, failure, usage = Outcome.SERVED, "", finish.usage
         except (GeneratorExit, KeyboardInterrupt, Cancelled):
             outcome, failure = Outcome.CANCELLED, ""
             raise
@@ -187,7 +188,7 @@ class Trial:
                 error.at(card.vendor, card.model)
             raise
         finally:
-            self._settle(outcome, failure)
+            self._settle(outcome, failure, usage)
         return finish
 
     def total_left_s(self) -> float | None:
@@ -285,12 +286,13 @@ class Trial:
         cut.__cause__ = error
         return cut
 
-    def _settle(self, outcome: Outcome, failure: str) -> None:
-        card, usage = self.target.card, Usage()
-        if self._call is not None:
+    def _settle(self, outcome: Outcome, failure: str, usage: Usage | None) -> None:
+        """Stop the call if it was not served, and enter the attempt into the books."""
+        card = self.target.card
+        if self._call is not None and outcome is not Outcome.SERVED:
+            self._call.cancel()
             usage = self._call.usage()
-            if outcome is not Outcome.SERVED:
-                self._call.cancel()
+        usage = usage or Usage()
         self.attempt = Attempt(
             vendor=card.vendor,
             model=card.model,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import attrs
+
 from llmdispatcher.models.card import Capability, ModelCard
 from llmdispatcher.models.reply import Candidate, Usage
 from llmdispatcher.models.request import Image, Request, Shape

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping
 
 import attrs
+
 from llmdispatcher.models.reply import Attempt, Outcome, Usage
 
 

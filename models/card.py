@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 
 import attrs
+
 from llmdispatcher.models.check import flag, integer, words
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.reply import Usage

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+
 from llmdispatcher.models.card import ModelCard, Price
 from llmdispatcher.models.errors import BadRequest, ConfigError, Problem
 

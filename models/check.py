@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
+
 from llmdispatcher.models.errors import BadRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def words(_: object, field: attrs.Attribute[str], value: object) -> None:
+def words(_: object, field: attrs.Attribute[Any], value: object) -> None:
     """Accept text that can be encoded as UTF-8."""
     if not isinstance(value, str):
         raise BadRequest(field.name, value, "text (str)")
@@ -65,21 +66,24 @@ def flag(*, default: bool) -> Any:  # noqa: ANN401 - attrs.field is typed so
     return attrs.field(default=default, validator=check)
 
 
-def texts(name: str, most: int) -> Any:  # noqa: ANN401 - attrs.field is typed so
-    """Make a field of up to ``most`` non-empty strings; a single string is a list of one."""
+def as_tuple(value: str | Iterable[str]) -> tuple[str, ...]:
+    """Convert one string, or several, to a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value)
 
-    def convert(value: str | Iterable[str]) -> tuple[str, ...]:
-        return (value,) if isinstance(value, str) else tuple(value)
 
-    def check(_: object, field: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
-        if len(value) > most:
-            raise BadRequest(name, f"{len(value)} strings", f"at most {most} strings")
-        for item in value:
+def at_most(most: int) -> Callable[[object, attrs.Attribute[tuple[str, ...]], object], None]:
+    """Make a validator that accepts a tuple of up to ``most`` non-empty strings."""
+
+    def check(_: object, field: attrs.Attribute[tuple[str, ...]], value: object) -> None:
+        items = value if isinstance(value, tuple) else ()
+        if len(items) > most:
+            raise BadRequest(field.name, f"{len(items)} strings", f"at most {most} strings")
+        for item in items:
             words(_, field, item)
             if not item:
-                raise BadRequest(name, value, "made of non-empty strings")
+                raise BadRequest(field.name, value, "made of non-empty strings")
 
-    return attrs.field(default=(), converter=convert, validator=check)
+    return check
 
 
 def _between(low: float, high: float) -> str:

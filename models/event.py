@@ -6,6 +6,7 @@ Events are for people, logs and meters; nothing in llmdispatcher depends on whet
 from __future__ import annotations
 
 import attrs
+
 from llmdispatcher.models.reply import Attempt
 
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 import attrs
+
 from llmdispatcher.models.check import integer
 
 MICRO_PER_USD = 1_000_000

@@ -14,11 +14,15 @@ from enum import StrEnum
 from typing import Any, TypedDict, Unpack
 
 import attrs
-from llmdispatcher.models.check import flag, integer, mapping, number, texts, words
+
+from llmdispatcher.models.check import as_tuple, at_most, flag, integer, mapping, number, words
 from llmdispatcher.models.errors import BadRequest
 
 MAX_STOPS = 64
 """Stop strings of one request; each is searched for at every token."""
+
+MAX_TAGS = 32
+"""Tags of one request: names under which its cost is summed up."""
 
 MAX_SEED = 2**32 - 2
 """llama.cpp keeps seeds in 32 bits and reserves the highest value for "choose one"."""
@@ -252,7 +256,9 @@ class Request:
     messages: tuple[Message, ...] = attrs.field(converter=_messages, default=())
     prompt: str | None = attrs.field(default=None, validator=attrs.validators.optional(words))
     max_tokens: int | None = integer("max_tokens", 1, 2**31 - 1)
-    stop: tuple[str, ...] = texts("stop", MAX_STOPS)
+    stop: tuple[str, ...] = attrs.field(
+        converter=as_tuple, validator=at_most(MAX_STOPS), default=()
+    )
     sampling: Sampling = attrs.field(factory=Sampling)
     tools: tuple[ToolSpec, ...] = attrs.field(converter=tuple, default=())
     response_format: ResponseFormat = attrs.field(factory=ResponseFormat)
@@ -260,7 +266,7 @@ class Request:
     model: str | None = None
     allow_cloud: bool = flag(default=True)
     deadlines: Deadlines | None = None
-    tags: tuple[str, ...] = texts("tags", 32)
+    tags: tuple[str, ...] = attrs.field(converter=as_tuple, validator=at_most(MAX_TAGS), default=())
 
     def __attrs_post_init__(self) -> None:
         """Exactly one of the two kinds of prompt."""

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
+
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.event import Event
 from llmdispatcher.models.reply import Piece, Usage

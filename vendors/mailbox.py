@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import attrs
+
 from llmdispatcher.models.reply import Piece, Progress
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ class Mailbox:
     def put(self, piece: Piece) -> Waker | None:
         """Add a piece; returns the waker of a sleeping consumer, for the caller to fire."""
         with self._lock:
+            if self._error is not None:
+                return None  # the call has ended; what comes now was too late
             if isinstance(piece, Progress) and self._pieces:
-                return None  # something newer than a sign of life is already waiting
+                return None  # what waits already is sign of life enough
             self._pieces.append(piece)
             waker, self._waker = self._waker, None
         return waker

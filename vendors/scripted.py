@@ -18,6 +18,7 @@ from copy import copy
 from typing import Final
 
 import attrs
+
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
 from llmdispatcher.models.errors import (
     Cancelled,
@@ -205,7 +206,8 @@ class _ScriptedCall:
                 fire([self._box.fail(copy(step))])  # raising an error changes it
                 break
             if isinstance(step, int | float):
-                self._stop.wait(step)
+                if self._stop.wait(step):
+                    break
                 continue
             piece = self._piece(step)
             fire([self._box.put(piece)])

@@ -1,0 +1,383 @@
+"""The engine: one thread that owns a loaded model and serves requests on it, step by step.
+
+``step`` does a bounded piece of work (one prompt chunk or one token of one request) and can be
+called without the thread. All state of the model and of the running request belongs to whoever
+calls ``step``; other threads only put calls into the inbox and set flags. Requests are served one
+at a time, in order of arrival.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from llmdispatcher.models.errors import (
+    Cancelled,
+    ContextOverflow,
+    DispatcherError,
+    EngineCrashed,
+    LimitReached,
+    Refused,
+)
+from llmdispatcher.models.reply import Delta, Finish, FinishReason, Piece, Progress, Usage
+from llmdispatcher.models.request import MAX_SEED, Request
+from llmdispatcher.vendors.llamacpp.backend import Backend, Interrupted, Sampler
+from llmdispatcher.vendors.llamacpp.sampling import DEFAULTS
+from llmdispatcher.vendors.llamacpp.template import ChatTemplate
+from llmdispatcher.vendors.llamacpp.text import TextStream
+from llmdispatcher.vendors.mailbox import Mailbox, Waker, fire
+
+MAX_WAITING = 1024
+"""Requests that may wait; one more is refused with LimitReached."""
+
+HEARTBEAT_S = 1.0
+"""How often a waiting request is told that the engine is alive."""
+
+CLOSE_S = 10.0
+"""How long ``close`` waits for the thread; a step in progress is interrupted, so it is quick."""
+
+_CLOSED = "the dispatcher was closed"
+
+_log = logging.getLogger("llmdispatcher.llamacpp")
+
+
+class EngineCall:
+    """A request in the engine, seen from its consumer. See ``contract.Call``."""
+
+    def __init__(self, request: Request, wake_engine: Callable[[EngineCall], None]) -> None:
+        self.request = request
+        self.box = Mailbox()
+        self._cancelled = False
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self._wake_engine = wake_engine
+        self.receive = self.box.receive
+        self.areceive = self.box.areceive
+
+    def usage(self) -> Usage:
+        """Return the tokens until now, counted by the engine."""
+        return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+
+    def is_cancelled(self) -> bool:
+        """Whether the consumer has given up, which it may do at any moment."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Release the consumer and tell the engine to drop the request."""
+        if not self._cancelled:
+            self._cancelled = True
+            fire([self.box.fail(Cancelled())])
+            self._wake_engine(self)
+
+
+Stops = tuple[str, ...]
+
+
+class Sequence:
+    """The request that is being served: its tokens, its sampler, its text."""
+
+    def __init__(self, call: EngineCall, prompt: list[int], limit: int, stops: Stops) -> None:
+        self.call = call
+        self.prompt = prompt
+        self.position = 0
+        """Tokens decoded so far."""
+        self.left = limit
+        """Tokens that may still be generated."""
+        self.next: list[int] = []
+        """The token that was drawn last and is not decoded yet."""
+        self.text = TextStream(stops)
+        self.sampler: Sampler | None = None
+
+
+class EngineLoop:
+    """Serves an inbox of calls with a backend. Made and stepped by one thread."""
+
+    def __init__(self, backend: Backend, template: ChatTemplate, inbox: Inbox) -> None:
+        self._backend = backend
+        self._template = template
+        self._inbox = inbox
+        self._sequence: Sequence | None = None
+        self._wakers: list[Waker | None] = []
+        self._heartbeat_at = 0.0
+
+    def step(self) -> bool:
+        """Do the next piece of work; False if there is none."""
+        if self._sequence is None:
+            call = self._inbox.next()
+            if call is None:
+                return False
+            self._begin(call)
+        else:
+            self._advance(self._sequence)
+        self._beat()
+        wakers, self._wakers = self._wakers, []
+        fire(wakers)
+        return True
+
+    def close(self, error: DispatcherError) -> None:
+        """End every call with an error and give the memory back."""
+        if self._sequence is not None:
+            self._end(self._sequence, error)
+        fire([*self._wakers, *(call.box.fail(error) for call in self._inbox.drain())])
+        self._backend.close()
+
+    def _begin(self, call: EngineCall) -> None:
+        """Turn a request into tokens and a sampler; errors are the caller's, not the engine's."""
+        try:
+            self._sequence = self._prepared(call)
+        except DispatcherError as error:
+            self._wakers.append(call.box.fail(error))
+            self._inbox.done(call)
+
+    def _prepared(self, call: EngineCall) -> Sequence:
+        request, backend = call.request, self._backend
+        chat = request.prompt is None
+        text = request.prompt or ""
+        if chat:
+            text = self._template.render(
+                request.messages, request.tools, bos=backend.bos, eos=backend.eos
+            )
+        tokens = backend.tokenize(text)
+        if not tokens:
+            tokens = backend.tokenize(" ")  # llama.cpp needs a token to begin with
+        room = backend.context_tokens - len(tokens)
+        if room < 1:
+            raise ContextOverflow(len(tokens) + 1, backend.context_tokens)
+        call.prompt_tokens = len(tokens)
+        stops = (*request.stop, *self._template.stops) if chat else request.stop
+        sequence = Sequence(call, tokens, min(request.max_tokens or room, room), stops)
+        drawn = request.sampling
+        seed = secrets.randbelow(MAX_SEED + 1) if drawn.seed is None else drawn.seed
+        window = DEFAULTS.repeat_last_n if drawn.repeat_last_n is None else drawn.repeat_last_n
+        sequence.sampler = backend.sampler(drawn, seed, tokens[-window:] if window else ())
+        backend.forget()
+        return sequence
+
+    def _advance(self, sequence: Sequence) -> None:
+        """Decode one chunk of the prompt, or one token, and draw the next token if it is time."""
+        call = sequence.call
+        if call.is_cancelled():
+            self._end(sequence, None)
+            return
+        prompt = sequence.prompt
+        reading = sequence.position < len(prompt)
+        tokens = sequence.next
+        if reading:
+            tokens = prompt[sequence.position : sequence.position + self._backend.batch_tokens]
+        try:
+            self._backend.decode(tokens, sequence.position)
+        except Interrupted:
+            self._end(sequence, None if call.is_cancelled() else Refused(_CLOSED))
+            return
+        except DispatcherError as error:
+            self._end(sequence, error)
+            return
+        sequence.position += len(tokens)
+        if reading and sequence.position < len(prompt):
+            self._put(call, Progress("prompt", sequence.position, len(prompt)))
+        else:
+            self._draw(sequence)
+
+    def _draw(self, sequence: Sequence) -> None:
+        """Draw a token and hand over what text it completes."""
+        assert sequence.sampler is not None  # noqa: S101 - for the type checker; set in _prepared
+        token = sequence.sampler.sample()
+        call = sequence.call
+        if self._backend.ends(token):
+            self._finish(sequence, FinishReason.STOP)
+            return
+        call.completion_tokens += 1
+        sequence.left -= 1
+        self._put_text(call, sequence.text.feed(self._backend.piece(token)))
+        sequence.next = [token]
+        if sequence.text.stopped is not None:
+            self._finish(sequence, FinishReason.STOP)
+        elif sequence.left == 0:
+            self._finish(sequence, FinishReason.LENGTH)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        call = sequence.call
+        self._put_text(call, sequence.text.flush())
+        chat = call.request.prompt is None
+        warnings = (self._template.warning,) if chat and self._template.warning else ()
+        self._put(call, Finish(reason, call.usage(), warnings))
+        self._end(sequence, None)
+
+    def _end(self, sequence: Sequence, error: DispatcherError | None) -> None:
+        """Forget the sequence; what follows finds the backend idle."""
+        self._sequence = None
+        if sequence.sampler is not None:
+            sequence.sampler.close()
+        if error is not None:
+            self._wakers.append(sequence.call.box.fail(error))
+        self._inbox.done(sequence.call)
+
+    def _put_text(self, call: EngineCall, text: str) -> None:
+        if text:
+            self._put(call, Delta(text))
+
+    def _put(self, call: EngineCall, piece: Piece) -> None:
+        self._wakers.append(call.box.put(piece))
+
+    def _beat(self) -> None:
+        """Tell those who wait that the engine is alive, now and then."""
+        now = time.monotonic()
+        if now - self._heartbeat_at < HEARTBEAT_S:
+            return
+        self._heartbeat_at = now
+        for ahead, call in enumerate(self._inbox.waiting(), 1):
+            self._put(call, Progress("queued", 0, ahead))
+
+
+class Inbox:
+    """Calls on their way to the engine's thread, and the flags that other threads set."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.closing = False
+        self._waiting: deque[EngineCall] = deque()
+        self._running: EngineCall | None = None
+        self._interrupt: Callable[[bool], None] | None = None
+
+    def attach(self, interrupt: Callable[[bool], None] | None) -> None:
+        """Say how to interrupt a decode, once there is a backend to interrupt."""
+        with self.changed:
+            self._interrupt = interrupt
+            if interrupt is not None and self.closing:
+                interrupt(True)  # noqa: FBT003 - on
+
+    def submit(self, call: EngineCall) -> None:
+        """Append a call. Raises Refused if the engine is closing, LimitReached if it is full."""
+        with self.changed:
+            if self.closing:
+                raise Refused(_CLOSED)
+            if len(self._waiting) >= MAX_WAITING:
+                raise LimitReached(f"{MAX_WAITING} requests wait for this model already")
+            self._waiting.append(call)
+            self.changed.notify()
+
+    def next(self) -> EngineCall | None:
+        """Take the next call that is still wanted."""
+        with self.changed:
+            while self._waiting:
+                call = self._waiting.popleft()
+                if not call.is_cancelled():
+                    self._running = call
+                    return call
+        return None
+
+    def done(self, call: EngineCall) -> None:
+        """Note that the running call has ended; an interrupt that was meant for it is over."""
+        with self.changed:
+            if self._running is call:
+                self._running = None
+            if self._interrupt is not None and not self.closing:
+                self._interrupt(False)  # noqa: FBT003 - off
+
+    def cancel(self, call: EngineCall) -> None:
+        """Interrupt the decode if it is this call's, and drop the call if it waits."""
+        with self.changed:
+            if self._running is call:
+                if self._interrupt is not None:
+                    self._interrupt(True)  # noqa: FBT003 - on
+            elif call in self._waiting:
+                self._waiting.remove(call)
+
+    def close(self) -> None:
+        """Let the thread end; a decode in progress is interrupted."""
+        with self.changed:
+            self.closing = True
+            if self._interrupt is not None:
+                self._interrupt(True)  # noqa: FBT003 - on
+            self.changed.notify()
+
+    def wait(self) -> bool:
+        """Sleep until there is something to do; False if the engine is closing."""
+        with self.changed:
+            while not self._waiting and not self.closing:
+                self.changed.wait()
+            return not self.closing
+
+    def waiting(self) -> list[EngineCall]:
+        """Return the calls that wait, first come first."""
+        with self.changed:
+            return list(self._waiting)
+
+    def drain(self) -> list[EngineCall]:
+        """Take all calls that wait."""
+        with self.changed:
+            calls, self._waiting = list(self._waiting), deque()
+        return calls
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many wait and how many run."""
+        with self.changed:
+            return len(self._waiting), int(self._running is not None)
+
+
+Loader = Callable[[Callable[[], bool]], tuple[Backend, ChatTemplate]]
+"""Loads the model in the engine's thread; its argument says whether to go on."""
+
+
+class EngineThread:
+    """A thread around ``EngineLoop``: load, step until closed, give the memory back."""
+
+    def __init__(self, load: Loader, name: str) -> None:
+        self.inbox = Inbox()
+        self.loaded: Future[None] = Future()
+        self._load = load
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.loaded.set_running_or_notify_cancel()  # from here on nobody can cancel the load
+        self._thread.start()
+
+    def submit(self, request: Request) -> EngineCall:
+        """Queue a request."""
+        if os.getpid() != self._pid:
+            raise EngineCrashed(
+                "this process was forked after the model was loaded, and llama.cpp does not"
+                " survive that: make a new Dispatcher in the child"
+            )
+        call = EngineCall(request, self.inbox.cancel)
+        self.inbox.submit(call)
+        return call
+
+    def stop(self) -> None:
+        """Tell the thread to end, without waiting for it."""
+        if os.getpid() == self._pid:  # a forked child has a copy of the locks, but not the thread
+            self.inbox.close()
+
+    def join(self) -> None:
+        """Wait for the thread to end, unless it is the caller."""
+        if os.getpid() == self._pid and self._thread is not threading.current_thread():
+            self._thread.join(CLOSE_S)
+
+    def _run(self) -> None:
+        error: DispatcherError = Refused(_CLOSED)
+        loop: EngineLoop | None = None
+        try:
+            backend, template = self._load(lambda: not self.inbox.closing)
+            loop = EngineLoop(backend, template, self.inbox)
+            self.inbox.attach(lambda on: backend.interrupt(on=on))
+            self.loaded.set_result(None)
+            while self.inbox.wait():
+                while loop.step() and not self.inbox.closing:
+                    pass
+        except DispatcherError as raised:
+            error = error if self.inbox.closing else raised
+        except Exception as bug:  # noqa: BLE001 - whatever it is, no caller may wait for ever
+            _log.exception("the engine's thread died")
+            error = EngineCrashed(f"a bug in the engine: {type(bug).__name__}: {bug}")
+        finally:
+            self.inbox.close()
+            self.inbox.attach(None)
+            if loop is not None:
+                loop.close(error)
+            if not self.loaded.done():
+                self.loaded.set_exception(error)

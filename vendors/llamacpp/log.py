@@ -1,0 +1,60 @@
+"""llama.cpp's log: into ``logging``, and to whoever is listening for the reason of a failure.
+
+llama.cpp has one log callback for the whole process and calls it from whichever thread is in it,
+with lines in fragments. Lines go to the logger ``llmdispatcher.llamacpp``, errors as INFO and the
+rest as DEBUG: what matters is raised as an exception that holds the line, and llama.cpp also logs
+as an error what we asked for, such as an interrupted decode. Nothing is written to the process's
+standard streams.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_ERROR = 4
+_CONTINUES = 5
+"""ggml_log_level, from ggml.h; 1 to 3 are debug, info and warn."""
+_MOST_LINES = 200
+"""How many of the last lines a listener keeps."""
+
+_log = logging.getLogger("llmdispatcher.llamacpp")
+
+
+class _Line(threading.local):
+    """The line that a thread has begun, and who listens in it: threads interleave fragments."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.level = logging.DEBUG
+        self.heard: deque[str] | None = None
+
+
+_line = _Line()
+
+
+def take(level: int, fragment: bytes) -> None:
+    """Take a fragment from llama.cpp; complete lines are logged."""
+    if level != _CONTINUES:
+        _line.level = logging.INFO if level == _ERROR else logging.DEBUG
+    _line.text += fragment.decode(errors="replace")
+    while "\n" in _line.text:
+        line, _line.text = _line.text.split("\n", 1)
+        if not line.strip(" ."):
+            continue  # the dots that llama.cpp draws while loading
+        if _line.heard is not None:
+            _line.heard.append(line)
+        _log.log(_line.level, "%s", line)
+
+
+@contextmanager
+def listening() -> Iterator[deque[str]]:
+    """Hear the last lines that llama.cpp logs in this thread inside the block."""
+    before, _line.heard = _line.heard, deque(maxlen=_MOST_LINES)
+    try:
+        yield _line.heard
+    finally:
+        _line.heard = before

@@ -1,0 +1,128 @@
+"""What this machine has to spare: memory and processors, in plain numbers.
+
+The only module that imports psutil. Containers are honoured: a cgroup's limit counts where it is
+smaller than the machine. What cannot be read is taken as not limited.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import attrs
+import psutil
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_UNLIMITED_BYTES = 2**60
+"""Version 1 writes a number near 2^63 where there is no limit."""
+
+
+@attrs.frozen
+class Memory:
+    """Main memory, as far as this process may use it."""
+
+    total_bytes: int
+    available_bytes: int
+    """What can be had now without swapping; the cache of files counts as available."""
+
+
+def memory(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> Memory:
+    """Return the machine's memory, or the container's where that is less."""
+    machine = psutil.virtual_memory()
+    total, available = int(machine.total), int(machine.available)
+    for folder, version in _own_folders(cgroups, own, "memory"):
+        names = _MEMORY_FILES[version]
+        limit, used = _number(folder / names[0]), _number(folder / names[1])
+        if limit is None or limit >= _UNLIMITED_BYTES:
+            continue
+        total = min(total, limit)
+        # the cache of files is part of what is used, and is given back on demand
+        cached = _statistic(folder / "memory.stat", names[2])
+        available = min(available, max(0, limit - (used or 0) + cached))
+    return Memory(total, available)
+
+
+_MEMORY_FILES = {
+    2: ("memory.max", "memory.current", "inactive_file"),
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def threads(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> int:
+    """Return how many threads can really run at once: physical processors that we may use.
+
+    Two threads on one physical processor share its arithmetic units, which are what llama.cpp
+    keeps busy.
+    """
+    logical = psutil.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or logical
+    # sched_getaffinity, where there is one, knows of taskset, cpusets and Docker's --cpuset-cpus
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
+    usable = [physical, allowed]
+    for folder, version in _own_folders(cgroups, own, "cpu"):
+        quota = _quota(folder, version)
+        if quota is not None:
+            usable.append(int(quota))
+    return max(1, min(usable))
+
+
+def _own_folders(cgroups: Path, own: Path, controller: str) -> list[tuple[Path, int]]:
+    """List the folders of this process's cgroups from its own up to the root, with the version.
+
+    A limit of any of them counts. In a container, the root is the container's own group.
+    """
+    folders = []
+    for line in _text(own).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, inside = rest.partition(":")
+        if not controllers:
+            root, version = cgroups, 2
+        elif controller in controllers.split(","):
+            root, version = cgroups / controller, 1
+        else:
+            continue
+        parts = [part for part in inside.split("/") if part not in ("", "..")]
+        folders += [(root.joinpath(*parts[:depth]), version) for depth in range(len(parts), -1, -1)]
+    return folders
+
+
+def _quota(folder: Path, version: int) -> float | None:
+    """Return how many processors' worth of time the group may use, if that is limited."""
+    if version == 1:
+        quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    else:
+        words = [*_text(folder / "cpu.max").split(), "", ""]
+        quota, period = _parsed(words[0]), _parsed(words[1])
+    if quota is None or not period or quota <= 0:
+        return None
+    return quota / period
+
+
+def _statistic(path: Path, name: str) -> int:
+    """Return one line's number of a file of names and numbers, or 0."""
+    for line in _text(path).splitlines():
+        word, _, value = line.partition(" ")
+        if word == name:
+            return _parsed(value) or 0
+    return 0
+
+
+def _number(path: Path) -> int | None:
+    return _parsed(_text(path))
+
+
+def _parsed(text: str) -> int | None:
+    """Return the number, or None for ``max``, nothing and nonsense."""
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def _text(path: Path) -> str:
+    """Return what the file says; empty where there is none or it cannot be read."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

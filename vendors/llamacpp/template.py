@@ -1,0 +1,135 @@
+"""From messages to the text that the model was trained to read: the chat template of the GGUF file.
+
+Templates come from strangers' files, so they are rendered in jinja2's immutable sandbox: no
+attribute that starts with an underscore, no change of our values, ``range`` bounded. A model
+without a template gets a plain format, and whoever asks is told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from llmdispatcher.models.errors import Unsupported
+from llmdispatcher.models.request import Message, Role, ToolSpec
+
+PLAIN_WARNING = (
+    "the model file has no chat template, so a plain 'User: … Assistant:' format was used;"
+    " give LlamaCpp(chat_template=…) if the model was trained on another"
+)
+PLAIN_STOPS = ("\nUser:",)
+"""A model that was never taught to end its turn begins the next one: stop there."""
+
+
+class ChatTemplate:
+    """A compiled template. ``warning`` is what to tell the caller about it, if anything."""
+
+    def __init__(self, source: str | None) -> None:
+        """Compile ``source``, or take the plain format for None. Raises Unsupported."""
+        self.warning = PLAIN_WARNING if source is None else ""
+        self.stops = PLAIN_STOPS if source is None else ()
+        self._template = None if source is None else _compile(source)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec] = (),
+        *,
+        bos: str = "",
+        eos: str = "",
+    ) -> str:
+        """Return the prompt up to where the assistant's next turn begins.
+
+        ``bos`` and ``eos`` are how the model writes the start and the end of a text. Raises
+        Unsupported where the template refuses the conversation, as some do for a system message
+        or for roles that do not alternate.
+        """
+        if self._template is None:
+            return _plain(messages)
+        try:
+            return self._template.render(
+                messages=[_as_dict(message) for message in messages],
+                tools=[_tool(tool) for tool in tools] or None,
+                add_generation_prompt=True,
+                bos_token=bos,
+                eos_token=eos,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            raise Unsupported(
+                "messages", f"the model's chat template refuses these messages: {error}"
+            ) from error
+
+
+def _compile(source: str) -> jinja2.Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = _now
+    environment.filters["tojson"] = _to_json
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateError as error:
+        raise Unsupported(
+            "chat_template",
+            f"the model's chat template does not compile: {error}; give LlamaCpp(chat_template=…)",
+        ) from error
+
+
+def _refuse(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.now().astimezone().strftime(form)
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    """Write JSON as models were shown it: without the HTML escapes of jinja2's own filter."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    """Write a message in the shape that templates expect, which is that of the OpenAI API."""
+    shown: dict[str, Any] = {"role": str(message.role), "content": message.text}
+    if message.tool_calls:
+        shown["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        shown["tool_call_id"] = message.tool_call_id
+    return shown
+
+
+def _arguments(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Parse the arguments of a call, which templates expect as an object, where they are JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": dict(tool.parameters),
+    }
+    return {"type": "function", "function": function}
+
+
+def _plain(messages: Sequence[Message]) -> str:
+    """Write a conversation as a transcript, which a base model continues."""
+    names = {Role.USER: "User: ", Role.ASSISTANT: "Assistant: ", Role.TOOL: "Tool: "}
+    turns = [f"{names.get(message.role, '')}{message.text}" for message in messages]
+    return "\n".join([*turns, "Assistant:"])

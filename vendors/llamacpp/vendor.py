@@ -1,0 +1,271 @@
+"""``LlamaCpp``: a GGUF file as a vendor. A value that says what to run and within which limits."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+import llmdispatcher.models
+from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
+from llmdispatcher.models.check import flag, integer, words
+from llmdispatcher.models.errors import (
+    DispatcherError,
+    ExecutableNotFound,
+    ModelNotFound,
+    Refused,
+    VendorError,
+)
+from llmdispatcher.models.event import LoadProgress
+from llmdispatcher.models.request import Request
+from llmdispatcher.vendors.contract import Call, Report, State, Status
+from llmdispatcher.vendors.llamacpp import gguf
+
+if TYPE_CHECKING:
+    from llmdispatcher.vendors.llamacpp.backend import Backend
+    from llmdispatcher.vendors.llamacpp.engine import EngineThread
+    from llmdispatcher.vendors.llamacpp.template import ChatTemplate
+
+MIB = 1024 * 1024
+
+ONE_THREAD_BYTES = 8 * MIB
+"""Smaller models run on one thread. llama.cpp's threads spin at every operation's barrier, which
+takes longer than such a model's arithmetic: with 1.3 MB of weights two threads gave 0.95 to 1.0
+times the speed of one on a quiet machine, and a hundredth of it beside a busy neighbour."""
+
+TESTED_VERSIONS = ("0.3.36",)
+"""Releases of llama-cpp-python whose structs ``native`` fills in; layouts change between them."""
+
+
+def _path(path: str | Path) -> Path:
+    return Path(path).expanduser()
+
+
+@attrs.frozen
+class LlamaCpp:
+    """A GGUF file, run by llama.cpp in this process.
+
+    Args:
+        model_path: the file; of a model in several files, the first.
+        name: the vendor's name, which tells two models apart.
+        context_tokens: the longest conversation; None takes what the model was trained for, at
+            most 8,192, and less where memory is short.
+        max_memory_mb: MiB of memory for weights, context and work space; a model that needs more
+            is refused with ModelTooLarge before it is loaded. None takes what is available.
+        max_threads: at most this many threads; None takes the physical processors.
+        max_gpu_layers: at most this many layers on a GPU; None takes all, where there is one.
+        chat_template: jinja2 source instead of the file's own.
+        price: what to count for its tokens; free unless given.
+        quality: tier from 1 (toy) to 5 (frontier); None is not known.
+        last_resort: a candidate only when no other model can serve, or when it is named.
+
+    Nothing is read until it is registered, and nothing loaded until the first request.
+    """
+
+    model_path: Path = attrs.field(converter=_path)
+    name: str = attrs.field(default="llamacpp", validator=words)
+    context_tokens: int | None = integer("context_tokens", 8, 2**31 - 1)
+    max_memory_mb: int | None = integer("max_memory_mb", 1, 2**40)
+    max_threads: int | None = integer("max_threads", 1, 4096)
+    max_gpu_layers: int | None = integer("max_gpu_layers", 0, 2**31 - 1)
+    chat_template: str | None = attrs.field(default=None)
+    price: Price | None = FREE
+    quality: int | None = integer("quality", 1, 5)
+    last_resort: bool = flag(default=False)
+
+    def start(self, report: Report) -> LlamaCppEngine:
+        """Make the engine; the file's header is read, the model is not."""
+        return LlamaCppEngine(self, report)
+
+
+def embedded() -> LlamaCpp:
+    """Make the vendor of the small model that comes with the package."""
+    folder = Path(llmdispatcher.models.__file__ or "").parent
+    return LlamaCpp(folder / "demo.gguf", name="embedded", quality=1, last_resort=True)
+
+
+class LlamaCppEngine:
+    """Loads the model on demand and serves it in a thread. See ``contract.Engine``."""
+
+    def __init__(self, spec: LlamaCpp, report: Report) -> None:
+        self._spec = spec
+        self._report = report
+        self._lock = threading.Lock()
+        self._closed = False
+        self._thread: EngineThread | None = None
+        self._forget: weakref.finalize[..., LlamaCppEngine] | None = None
+        self._card = _card(spec)
+
+    def cards(self) -> Sequence[ModelCard]:
+        """Return the one card, made from the file's header."""
+        return (self._card,)
+
+    def status(self) -> Status:
+        """Return the state now."""
+        with self._lock:
+            thread = self._thread
+            if self._closed:
+                return Status(State.CLOSED)
+        if thread is None:
+            return Status(State.COLD)
+        if not thread.loaded.done():
+            return Status(State.LOADING)
+        if error := thread.loaded.exception():
+            return Status(State.FAILED, str(error))
+        waiting, running = thread.inbox.counts()
+        return Status(State.READY, "", waiting, running)
+
+    def load(self, model: str) -> Future[None]:
+        """See ``contract.Engine.load``. A failed load is tried again."""
+        with self._lock:
+            if self._closed:
+                return _failed(Refused("the dispatcher was closed"))
+            if model != self._card.model:
+                return _failed(ModelNotFound(f"there is only {self._card.model!r} here"))
+            if self._thread is None or self._is_dead(self._thread):
+                self._thread = self._started()
+            return self._thread.loaded
+
+    def submit(self, request: Request, model: str) -> Call:
+        """See ``contract.Engine.submit``."""
+        with self._lock:
+            thread = self._thread
+        if thread is None or model != self._card.model:
+            raise ModelNotFound(f"the model {model!r} is not loaded")
+        return thread.submit(request)
+
+    def close(self) -> None:
+        """See ``contract.Engine.close``."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        if thread is not None:
+            thread.stop()
+            thread.join()
+
+    @staticmethod
+    def _is_dead(thread: EngineThread) -> bool:
+        """Whether loading failed, or the thread died of a bug since."""
+        failed = thread.loaded.done() and thread.loaded.exception() is not None
+        return failed or thread.inbox.closing
+
+    def _started(self) -> EngineThread:
+        from llmdispatcher.vendors.llamacpp.engine import EngineThread  # noqa: PLC0415 - on first use
+
+        spec, report, card = self._spec, self._report, self._card
+        thread = EngineThread(lambda go_on: _load(spec, card, report, go_on), f"llama-{card.model}")
+        if self._forget is not None:
+            self._forget.detach()
+        # An engine that is dropped without close, or is alive when the interpreter ends, must not
+        # leave a thread inside llama.cpp.
+        self._forget = weakref.finalize(self, _end, thread)
+        return thread
+
+
+def _failed(error: DispatcherError) -> Future[None]:
+    failed: Future[None] = Future()
+    failed.set_exception(error)
+    return failed
+
+
+def _end(thread: EngineThread) -> None:
+    thread.stop()
+    thread.join()
+
+
+def _card(spec: LlamaCpp) -> ModelCard:
+    """Make the card from the file's header; of a file that cannot be read, from its name."""
+    known: dict[str, int | None] = {}
+    try:
+        header = gguf.read_header(spec.model_path)
+    except VendorError:
+        pass  # the same error is raised by the load, where somebody sees it
+    else:
+        known = {
+            "context_tokens": spec.context_tokens or header.context_length,
+            "parameters": header.parameter_count,
+            "size_bytes": header.file_size,
+        }
+    return ModelCard(
+        vendor=spec.name,
+        model=spec.model_path.stem,
+        local=True,
+        capabilities=(Capability.CHAT, Capability.COMPLETION),
+        price=spec.price,
+        quality=spec.quality,
+        last_resort=spec.last_resort,
+        **known,
+    )
+
+
+def _load(
+    spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], bool]
+) -> tuple[Backend, ChatTemplate]:
+    """Read, plan, load. Runs in the engine's thread; raises a DispatcherError."""
+    header = gguf.read_header(spec.model_path)
+    header.check_generates()
+    _require_engine()
+    from llmdispatcher.vendors.llamacpp import fit, native, probe, template  # noqa: PLC0415 - heavy
+
+    chat = template.ChatTemplate(spec.chat_template or header.chat_template)
+    plan = fit.plan(
+        header,
+        context_tokens=spec.context_tokens,
+        limit_bytes=None if spec.max_memory_mb is None else spec.max_memory_mb * MIB,
+        available_bytes=probe.memory().available_bytes,
+    )
+    started = time.monotonic()
+
+    def progress(fraction: float) -> bool:
+        if fraction < 1:
+            _tell(report, card, fraction, started)
+        return go_on()
+
+    setup = native.Setup(
+        path=str(spec.model_path),
+        context_tokens=plan.context_tokens,
+        threads=_threads(spec, header.weight_bytes, probe.threads()),
+        gpu_layers=-1 if spec.max_gpu_layers is None else spec.max_gpu_layers,
+    )
+    backend = native.NativeBackend(setup, progress)
+    _tell(report, card, 1.0, started)
+    return backend, chat
+
+
+def _threads(spec: LlamaCpp, weight_bytes: int, processors: int) -> int:
+    """Choose the number of threads, within what the caller and the machine allow."""
+    if weight_bytes < ONE_THREAD_BYTES:
+        return 1
+    return min(spec.max_threads or processors, processors)
+
+
+def _require_engine() -> None:
+    """Refuse a missing llama-cpp-python, or one whose structs this code was not tested with."""
+    from importlib import metadata  # noqa: PLC0415 - only when a model is loaded
+
+    try:
+        found = metadata.version("llama-cpp-python")
+    except metadata.PackageNotFoundError:
+        found = "none"
+    if found not in TESTED_VERSIONS:
+        raise ExecutableNotFound(
+            f"running GGUF files needs llama-cpp-python {' or '.join(TESTED_VERSIONS)}, and"
+            f" {found} is installed: pip install 'llmdispatcher[llamacpp]'"
+        )
+
+
+def _tell(report: Report, card: ModelCard, fraction: float, started: float) -> None:
+    report(
+        LoadProgress(
+            vendor=card.vendor,
+            model=card.model,
+            fraction=fraction,
+            elapsed_s=time.monotonic() - started,
+        )
+    )
