@@ -1,0 +1,55 @@
+"""What every test runs under: loopback only, and nothing left behind."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_gguf import tiny_model
+
+SETTLE_S = 5.0
+"""How long threads that were told to end may take."""
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a test that would connect to anything but this machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in {socket.AF_INET, socket.AF_INET6}:
+            assert ipaddress.ip_address(address[0]).is_loopback, f"a test connects to {address}"
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left() -> Iterator[None]:
+    """Fail a test that leaves a thread behind."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + SETTLE_S
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
+        for thread in left:
+            thread.join(0.05)
+    assert not left, f"threads left behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 5 million random weights: about a millisecond a token, and it never ends early."""
+    return tiny_model(
+        tmp_path_factory.mktemp("models") / "slow.gguf",
+        vocab=2000,
+        context=4096,
+        width=256,
+        layers=6,
+        feed_forward=704,
+    )

@@ -1,0 +1,127 @@
+"""Memory and processors of this machine, and of containers made of files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llmdispatcher.vendors.llamacpp.probe import memory, threads
+
+MIB = 2**20
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    """Make an empty tree like /sys/fs/cgroup."""
+    return Box(tmp_path)
+
+
+class Box:
+    """A container's files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cgroups, self.own = folder / "cgroup", folder / "own"
+        self.own.write_text("")
+
+    def member(self, text: str) -> None:
+        """Say which groups the process is in."""
+        self.own.write_text(text)
+
+    def write(self, path: str, text: str) -> None:
+        """Write one of the group's files."""
+        (self.cgroups / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.cgroups / path).write_text(text)
+
+    def available(self) -> int:
+        """Return the available memory in MiB."""
+        return memory(self.cgroups, self.own).available_bytes // MIB
+
+
+def test_this_machine_has_memory() -> None:
+    """The real numbers are sane."""
+    found = memory()
+    assert 0 < found.available_bytes <= found.total_bytes <= psutil.virtual_memory().total
+
+
+def test_this_machine_has_threads() -> None:
+    """At least one, and no more than the process may use."""
+    assert 1 <= threads() <= len(os.sched_getaffinity(0))
+
+
+def test_affinity_limits_threads(box: Box) -> None:
+    """A process tied to one processor gets one thread."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert threads(box.cgroups, box.own) == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_cgroup_2_limits_memory(box: Box) -> None:
+    """What the group may use, less what it uses, plus the cache that it can drop."""
+    box.member("0::/job/step\n")
+    box.write("job/memory.max", f"{64 * MIB}\n")
+    box.write("job/memory.current", f"{50 * MIB}\n")
+    box.write("job/memory.stat", f"anon 1\ninactive_file {10 * MIB}\n")
+    box.write("job/step/memory.max", "max\n")
+    assert box.available() == 24
+    assert memory(box.cgroups, box.own).total_bytes == 64 * MIB
+
+
+def test_cgroup_1_limits_memory(box: Box) -> None:
+    """Version 1 has other names, and a number near 2^63 for no limit."""
+    box.member("4:memory:/job\n1:cpu,cpuacct:/job\n0::/\n")
+    box.write("memory/memory.limit_in_bytes", f"{2**63 - 4096}\n")
+    box.write("memory/job/memory.limit_in_bytes", f"{32 * MIB}\n")
+    box.write("memory/job/memory.usage_in_bytes", f"{30 * MIB}\n")
+    box.write("memory/job/memory.stat", f"total_inactive_file {MIB}\n")
+    assert box.available() == 3
+
+
+def test_the_root_counts_in_a_container(box: Box) -> None:
+    """Where the group's own path is not visible, the root is the container's group."""
+    box.member("0::/../../docker/abc\n")
+    box.write("memory.max", f"{16 * MIB}\n")
+    box.write("memory.current", "0\n")
+    assert box.available() == 16
+
+
+def test_a_group_over_its_limit_has_nothing_left(box: Box) -> None:
+    """Available memory is never negative."""
+    box.member("0::/\n")
+    box.write("memory.max", f"{MIB}\n")
+    box.write("memory.current", f"{2 * MIB}\n")
+    assert box.available() == 0
+
+
+@pytest.mark.parametrize("text", ["", "max", "nonsense", "\xff\xfe", "12 34"])
+def test_nonsense_is_no_limit(box: Box, text: str) -> None:
+    """What cannot be read does not limit."""
+    box.member("0::/\nnonsense\n:::\n")
+    box.write("memory.max", text)
+    box.write("cpu.max", text)
+    assert box.available() > 16
+    assert threads(box.cgroups, box.own) >= 1
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("50000 100000", 1), ("100000 100000", 1)])
+def test_cgroup_2_limits_threads(box: Box, quota: str, expected: int) -> None:
+    """A quota of processor time is a number of threads, at least one."""
+    box.member("0::/job\n")
+    box.write("job/cpu.max", quota)
+    assert threads(box.cgroups, box.own) == expected
+
+
+def test_cgroup_1_limits_threads(box: Box) -> None:
+    """Version 1 has two files, and -1 for no limit."""
+    box.member("1:cpu,cpuacct:/\n")
+    unlimited = threads(box.cgroups, box.own)
+    box.write("cpu/cpu.cfs_period_us", "100000\n")
+    box.write("cpu/cpu.cfs_quota_us", "-1\n")
+    assert threads(box.cgroups, box.own) == unlimited
+    box.write("cpu/cpu.cfs_quota_us", "100000\n")
+    assert threads(box.cgroups, box.own) == 1

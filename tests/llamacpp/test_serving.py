@@ -1,0 +1,421 @@
+"""Real models under load: many threads, many cancels, nothing left behind, nothing on stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny_gguf import tiny_model
+from worlds import WORLDS, World
+
+from llmdispatcher import (
+    AsyncDispatcher,
+    ContextOverflow,
+    CorruptModel,
+    Deadlines,
+    Dispatcher,
+    EngineCrashed,
+    LlamaCpp,
+    ModelFileMissing,
+    ModelTooLarge,
+    Request,
+    Sampling,
+    Scripted,
+    Unsupported,
+    UnsupportedArchitecture,
+    assistant,
+    system,
+    user,
+)
+from llmdispatcher.models.event import Event, LoadProgress
+from llmdispatcher.models.reply import Outcome
+from llmdispatcher.vendors.llamacpp.template import PLAIN_WARNING
+from llmdispatcher.vendors.llamacpp.vendor import embedded
+
+RELEASED_S = 0.25
+"""Five times the 50 ms within which a caller is to be released."""
+
+MIB = 2**20
+GROWTH_MIB = 4
+"""Resident memory may grow by this much over the cycles of a leak test: allocator's noise."""
+
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture(params=WORLDS)
+def world(request: pytest.FixtureRequest) -> World:
+    """Each test runs with threads and with asyncio."""
+    made: World = WORLDS[request.param]
+    return made
+
+
+@pytest.fixture
+def slow(slow_model: Path) -> Iterator[Dispatcher]:
+    """A dispatcher whose replies take seconds, loaded."""
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+        d.send("x", max_tokens=1)
+        yield d
+
+
+def test_the_first_question() -> None:
+    """What the README shows first."""
+    with Dispatcher() as d:
+        reply = d.send("What is the capital of France?", temperature=0)
+
+    assert "Paris" in reply.text
+    assert (reply.vendor, reply.model, reply.cost_microusd) == ("embedded", "demo", 0)
+    assert "last resort" in reply.decision.candidates[0].note
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_all_four_ways_give_the_same_text(seed: int) -> None:
+    """Sync and async, streamed or not: the same seed gives the same text and usage."""
+    request = Request(prompt="The", max_tokens=60, sampling=Sampling(seed=seed, temperature=1.5))
+
+    heard = [
+        world((embedded(),), verb, request)
+        for world in WORLDS.values()
+        for verb in ("send", "stream")
+    ]
+
+    assert len({h.reply.text for h in heard if h.reply}) == 1
+    assert len({h.reply.usage for h in heard if h.reply}) == 1
+    assert all(h.text == h.reply.text for h in heard if h.reply and h.pieces)
+    assert all(h.reply for h in heard)
+
+
+def test_a_hundred_threads_get_their_own_answers(slow_model: Path) -> None:
+    """100 threads with 100 prompts get what each gets alone, while 20 more are being cancelled."""
+    prompts = [f"{i} {chr(97 + i % 26)} question" for i in range(100)]
+
+    def ask(d: Dispatcher, prompt: str) -> str:
+        return d.send(Request(prompt=prompt, max_tokens=12, sampling=GREEDY)).text
+
+    def give_up(d: Dispatcher, index: int) -> None:
+        stream = d.stream(Request(prompt=f"cancel {index}", max_tokens=2000))
+        if index % 2:
+            next(stream)
+        stream.close()
+
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+        alone = [ask(d, prompt) for prompt in prompts]
+        with ThreadPoolExecutor(120) as pool:
+            cancels = [pool.submit(give_up, d, index) for index in range(20)]
+            together = list(pool.map(lambda prompt: ask(d, prompt), prompts))
+            for cancel in cancels:
+                cancel.result()
+        stats = d.stats()
+
+    assert len(set(alone)) == 100
+    assert together == alone
+    assert (stats.in_flight, stats.total.served, stats.total.failed) == (0, 200, 0)
+    assert stats.total.cancelled == 10
+
+
+@pytest.mark.parametrize(
+    "cycles", [pytest.param(40), pytest.param(200, marks=pytest.mark.soak)], ids=str
+)
+def test_cancelled_streams_leave_nothing(slow: Dispatcher, cycles: int) -> None:
+    """Stream, cancel in the middle, again and again: no thread, no child, no memory remains."""
+    me = psutil.Process()
+
+    def cycle(count: int) -> None:
+        for index in range(count):
+            with slow.stream(Request(prompt="Once " * (1 + index % 50), max_tokens=2000)) as stream:
+                for _ in range(index % 4):
+                    next(stream)
+
+    cycle(20)
+    gc.collect()
+    threads, before = threading.active_count(), me.memory_info().rss
+    cycle(cycles)
+    gc.collect()
+
+    assert threading.active_count() == threads
+    assert me.children() == []
+    assert me.memory_info().rss - before < GROWTH_MIB * MIB
+    assert slow.stats().in_flight == 0
+
+
+@pytest.mark.parametrize(
+    "cycles", [pytest.param(10), pytest.param(200, marks=pytest.mark.soak)], ids=str
+)
+def test_loading_and_closing_gives_the_memory_back(slow_model: Path, cycles: int) -> None:
+    """Load, answer, close, again and again: memory and threads stay where they were."""
+
+    def cycle() -> None:
+        with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+            d.send("x", max_tokens=2)
+
+    for _ in range(5):
+        cycle()
+    gc.collect()
+    before, threads = psutil.Process().memory_info().rss, threading.active_count()
+    for _ in range(cycles):
+        cycle()
+    gc.collect()
+
+    assert threading.active_count() == threads
+    assert psutil.Process().memory_info().rss - before < GROWTH_MIB * MIB
+
+
+def test_a_dropped_dispatcher_ends_its_thread(slow_model: Path) -> None:
+    """Forgetting to close costs nothing: the thread ends with the last reference."""
+    before = threading.active_count()
+    d = Dispatcher(LlamaCpp(slow_model, max_threads=1), on_event=lambda _: None)
+    d.send("x", max_tokens=1)
+    assert threading.active_count() == before + 1
+
+    del d
+    gc.collect()
+
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
+def test_cancel_stops_in_the_middle_of_a_prompt(slow: Dispatcher) -> None:
+    """A long prompt is abandoned within the decode that reads it, and the next one is served."""
+    stream = slow.stream(Request(prompt="word " * 700, max_tokens=5))
+    timer = threading.Timer(0.1, stream.close)
+    began = time.monotonic()
+    timer.start()
+
+    assert list(stream) == []
+    reply = slow.send("x", max_tokens=1)
+
+    assert time.monotonic() - began < 0.1 + 2 * RELEASED_S
+    assert reply.text or reply.usage.completion_tokens
+
+
+def test_an_event_loop_stays_responsive(slow_model: Path) -> None:
+    """While models generate for ten tasks, the loop's own timer keeps its beat."""
+
+    async def go() -> float:
+        async with AsyncDispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+            request = Request(prompt="Once", max_tokens=20)
+            tasks = [asyncio.create_task(d.send(request)) for _ in range(10)]
+            longest = 0.0
+            while not all(task.done() for task in tasks):
+                began = time.monotonic()
+                await asyncio.sleep(0.005)
+                longest = max(longest, time.monotonic() - began)
+            assert all(task.result().usage.completion_tokens for task in tasks)
+            return longest
+
+    assert asyncio.run(go()) < RELEASED_S
+
+
+def test_waiting_behind_others_is_not_silence(slow: Dispatcher) -> None:
+    """A request that waits for its turn is told that the engine lives, and does not time out."""
+    slow_one = slow.stream(Request(prompt="Once", max_tokens=3000))
+    next(slow_one)
+    done: list[str] = []
+    waiting = threading.Thread(
+        target=lambda: done.append(
+            slow.send("x", max_tokens=1, deadlines=Deadlines(first_token_s=1.5)).text
+        )
+    )
+    began = time.monotonic()
+    waiting.start()
+    while time.monotonic() - began < 2.5:
+        next(slow_one)
+    slow_one.close()
+    waiting.join(10)
+
+    assert len(done) == 1
+
+
+def test_progress_of_loading_is_reported(slow_model: Path) -> None:
+    """Load progress rises to 1, names the model and comes before the attempt ends."""
+    events: list[Event] = []
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1), on_event=events.append) as d:
+        d.send("x", max_tokens=1)
+
+    loads = [e for e in events if isinstance(e, LoadProgress)]
+    assert loads[-1].fraction == 1
+    assert len(loads) > 2
+    assert {e.model for e in loads} == {"slow"}
+
+
+def test_nothing_is_written_to_the_standard_streams(slow_model: Path) -> None:
+    """Loading, answering and failing leave file descriptors 1 and 2 untouched."""
+    code = f"""
+import logging
+from llmdispatcher import Dispatcher, LlamaCpp, DispatcherError
+with Dispatcher(LlamaCpp({str(slow_model)!r}, max_threads=1)) as d:
+    d.send("x", max_tokens=2)
+    stream = d.stream("y " * 500); next(stream); stream.close()
+try:
+    Dispatcher(LlamaCpp(__import__("llmdispatcher").__file__)).send("x")
+except DispatcherError:
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
+
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def test_the_log_of_llama_cpp_goes_to_logging(
+    slow_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What llama.cpp says while loading can be read through ``logging``."""
+    caplog.set_level("DEBUG", "llmdispatcher.llamacpp")
+
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+        d.send("x", max_tokens=1)
+
+    assert "llama_context" in caplog.text
+
+
+def test_a_process_ends_cleanly_in_the_middle_of_a_stream(slow_model: Path) -> None:
+    """A program that exits while the engine works ends at once and without a crash."""
+    code = f"""
+from llmdispatcher import Dispatcher, LlamaCpp, Request
+stream = Dispatcher(LlamaCpp({str(slow_model)!r}, max_threads=1)).stream(Request(prompt="Once"))
+print(len(next(stream).text) >= 0)
+"""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
+
+    assert (done.stdout, done.stderr) == (b"True\n", b"")
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_child_gets_an_error_not_a_deadlock(slow_model: Path) -> None:
+    """Using a loaded model after fork is refused in the child with the way out."""
+    code = f"""
+import os, sys
+from llmdispatcher import Dispatcher, LlamaCpp, EngineCrashed
+d = Dispatcher(LlamaCpp({str(slow_model)!r}, max_threads=1))
+d.send("x", max_tokens=1)
+if os.fork() == 0:
+    try:
+        d.send("y", max_tokens=1)
+    except EngineCrashed as error:
+        print(error, flush=True)
+    d.close()
+    sys.exit(0)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True, timeout=60
+    )
+
+    assert b"forked" in done.stdout
+    assert b"make a new Dispatcher in the child" in done.stdout
+    assert done.stdout.endswith(b"\n0\n")
+
+
+def test_errors_of_files_are_typed_and_fall_over(tmp_path: Path, world: World) -> None:
+    """Each bad file has an error of its own, and the next vendor serves."""
+    text = tmp_path / "notes.gguf"
+    text.write_text("these are my notes", encoding="utf-8")
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(tiny_model(tmp_path / "whole.gguf").read_bytes()[:-100])
+    new = tiny_model(tmp_path / "new.gguf", architecture="llama99")
+    kinds: dict[Path, type[Exception]] = {
+        tmp_path / "missing.gguf": ModelFileMissing,
+        tmp_path: ModelFileMissing,
+        text: CorruptModel,
+        cut: CorruptModel,
+        new: UnsupportedArchitecture,
+    }
+    for path, kind in kinds.items():
+        heard = world((LlamaCpp(path),), "send", "hi")
+        assert type(heard.error) is kind
+        assert str(path) in str(heard.error) or "llama99" in str(heard.error)
+
+        saved = world((LlamaCpp(path), Scripted("saved")), "send", "hi")
+        assert saved.reply is not None
+        assert saved.reply.text == "saved"
+        assert saved.reply.decision.attempts[0].outcome is Outcome.FAILED
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_numbers(slow_model: Path) -> None:
+    """max_memory_mb is checked before loading, and the error holds needed, limit and parts."""
+    with Dispatcher(LlamaCpp(slow_model, max_memory_mb=8)) as d, pytest.raises(ModelTooLarge) as e:
+        d.send("x")
+
+    assert e.value.limit_bytes == 8 * MIB
+    assert e.value.needed_bytes > 8 * MIB
+    assert sum(e.value.parts.values()) == e.value.needed_bytes
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(slow_model: Path) -> None:
+    """The error says how many tokens there were and how many fit; the engine goes on."""
+    with Dispatcher(LlamaCpp(slow_model, context_tokens=256, max_threads=1)) as d:
+        with pytest.raises(ContextOverflow) as caught:
+            d.send(Request(prompt="x" * 1000))
+        assert caught.value.limit_tokens == 256
+        assert caught.value.needed_tokens > 256
+        assert d.send("x", max_tokens=1).usage.completion_tokens == 1
+
+
+def test_a_model_without_a_template_chats_and_says_so(tmp_path: Path) -> None:
+    """A plain format is used and named in the warnings; a template that is given wins."""
+    path = tiny_model(tmp_path / "base.gguf", chat_template=None)
+    turns = [system("Be brief."), user("Hi"), assistant("Hello"), user("Bye")]
+
+    with Dispatcher(LlamaCpp(path)) as d:
+        plain = d.send(turns, max_tokens=3)
+        raw = d.send(Request(prompt="Hi"), max_tokens=3)
+    with Dispatcher(LlamaCpp(path, chat_template="{{ messages[0].content }}")) as d:
+        given = d.send(turns, max_tokens=3)
+
+    assert plain.warnings == (PLAIN_WARNING,)
+    assert (raw.warnings, given.warnings) == ((), ())
+    assert given.usage.prompt_tokens < plain.usage.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ raise_exception('no system role here') }}", "no system role here"),
+        ("{% for", "does not compile"),
+        ("{{ ''.__class__.__mro__ }}", "refuses"),
+        ("{{ 1 / 0 }}", "refuses"),
+    ],
+)
+def test_a_template_that_refuses_is_an_error_of_its_own(
+    slow_model: Path, template: str, told: str
+) -> None:
+    """What a template objects to reaches the caller as Unsupported, in the template's words."""
+    spec = LlamaCpp(slow_model, chat_template=template)
+
+    with Dispatcher(spec) as d, pytest.raises(Unsupported, match=told):
+        d.send("x")
+
+
+@pytest.mark.parametrize("text", ["", "\0", "a\0b", "😀" * 50, "\u202e", "\x1b[31m", " \n\t "])
+def test_odd_prompts_are_prompts(slow_model: Path, text: str) -> None:
+    """Empty text, NUL bytes, emoji and control characters are answered like any other."""
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+        assert d.send(text, max_tokens=3).usage.completion_tokens == 3
+        assert d.send(Request(prompt=text), max_tokens=3).usage.completion_tokens == 3
+
+
+def test_a_bug_in_the_engine_fails_its_calls(slow: Dispatcher, caplog: object) -> None:
+    """If the engine's thread dies, whoever waits is told, and the next request loads anew."""
+    engine = next(iter(slow._desk._engines.values()))
+    stream = slow.stream(Request(prompt="Once", max_tokens=2000))
+    next(stream)
+    engine._thread.inbox.waiting = None  # type: ignore[attr-defined]
+
+    with pytest.raises(Exception, match="a bug in the engine") as caught:
+        list(stream)
+
+    assert isinstance(caught.value.__cause__, EngineCrashed)
+    assert slow.send("x", max_tokens=1).usage.completion_tokens == 1

@@ -1,0 +1,182 @@
+"""Requests: what is accepted, and what a refusal says."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from typing import Any
+
+import attrs
+import pytest
+
+from llmdispatcher import (
+    BadRequest,
+    Deadlines,
+    Image,
+    Message,
+    Request,
+    ResponseFormat,
+    Sampling,
+    Text,
+    ToolCall,
+    ToolSpec,
+    assistant,
+    system,
+    user,
+)
+from llmdispatcher.models.request import MAX_SEED, MAX_STOPS, Options, Role, Shape
+
+
+def test_text_becomes_one_user_message() -> None:
+    """Text stands for a conversation of one message by the user."""
+    assert Request.of("hi").messages == (user("hi"),)
+
+
+def test_mappings_become_messages() -> None:
+    """A conversation may be given as role and content mappings, as other libraries do."""
+    made = Request.of(
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "x"}]
+    )
+
+    assert made.messages == (system("Be brief."), user("x"))
+
+
+def test_options_replace_fields_of_a_request() -> None:
+    """Options given with a request win over its own fields and leave the others alone."""
+    base = Request.of("hi", max_tokens=5, temperature=0.5)
+
+    made = Request.of(base, max_tokens=7, top_k=3)
+
+    assert (made.max_tokens, made.sampling) == (7, Sampling(temperature=0.5, top_k=3))
+    assert base.max_tokens == 5
+
+
+def test_options_are_exactly_the_fields() -> None:
+    """Every field of Request and Sampling is an option, except those that ``of`` makes itself."""
+    request = {field.name for field in attrs.fields(Request)} - {"messages", "prompt", "sampling"}
+    sampling = {field.name for field in attrs.fields(Sampling)}
+
+    assert request | sampling == Options.__optional_keys__
+
+
+def test_unknown_option_names_the_nearest() -> None:
+    """A misspelt option is a TypeError that names the option that was meant."""
+    with pytest.raises(TypeError, match="'temprature'; did you mean 'temperature'"):
+        Request.of("hi", temprature=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"temperature": -0.1}, "temperature is -0.1; temperature must be a number from 0 to 100"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"temperature": math.inf}, "temperature is inf"),
+        ({"temperature": "hot"}, "temperature is 'hot'"),
+        ({"temperature": True}, "temperature is True"),
+        ({"top_p": 1.01}, "top_p is 1.01; top_p must be a number from 0 to 1"),
+        ({"top_k": -1}, "top_k is -1; top_k must be an integer from 0 to"),
+        ({"top_k": 1.5}, "top_k is 1.5"),
+        ({"seed": MAX_SEED + 1}, "seed must be an integer from 0 to"),
+        ({"max_tokens": 0}, "max_tokens is 0; max_tokens must be an integer from 1 to"),
+        ({"max_tokens": True}, "max_tokens is True"),
+        ({"stop": [""]}, "stop must be made of non-empty strings"),
+        ({"stop": ["x"] * (MAX_STOPS + 1)}, f"at most {MAX_STOPS} strings"),
+        ({"stop": [1]}, "stop is 1; stop must be text"),
+        ({"allow_cloud": "yes"}, "allow_cloud is 'yes'; allow_cloud must be True or False"),
+    ],
+)
+def test_a_value_out_of_range_is_named(options: Any, told: str) -> None:
+    """A refusal names the field, shows the value and says what is allowed."""
+    with pytest.raises(BadRequest) as caught:
+        Request.of("hi", **options)
+
+    assert told in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_long_values_are_cut_in_messages() -> None:
+    """A refusal shows no more of a value than a person reads."""
+    with pytest.raises(BadRequest) as caught:
+        Message("user" * 1000, "hi")
+
+    assert len(str(caught.value)) < 300
+    assert caught.value.value == "user" * 1000
+
+
+def test_lone_surrogates_are_refused() -> None:
+    """Text that has no UTF-8 form is refused here, not deep inside an engine."""
+    with pytest.raises(BadRequest, match="lone surrogates"):
+        Request.of("a\ud800b")
+
+
+@pytest.mark.parametrize("prompt", [(), [], 5, [5], [{"role": "user", "text": "x"}], [{}]])
+def test_what_is_no_prompt_is_refused(prompt: object) -> None:
+    """A prompt that is empty or no conversation is a BadRequest, whatever it is."""
+    with pytest.raises(BadRequest):
+        Request.of(prompt)  # type: ignore[arg-type]
+
+
+def test_a_request_has_one_kind_of_prompt() -> None:
+    """Messages and a raw prompt exclude each other."""
+    with pytest.raises(BadRequest, match="either messages or a prompt"):
+        Request(messages="hi", prompt="hi")
+
+
+def test_message_keeps_parts_in_order() -> None:
+    """Content of several parts is kept in order; ``text`` joins those that are text."""
+    picture = Image(url="https://example.org/x.png")
+    message = user(["What is ", picture, Text("this?")])
+
+    assert message.content == (Text("What is "), picture, Text("this?"))
+    assert message.text == "What is this?"
+
+
+def test_an_image_has_one_source() -> None:
+    """An image is bytes or an address."""
+    with pytest.raises(BadRequest):
+        Image()
+    with pytest.raises(BadRequest):
+        Image(data=b"x", url="https://example.org")
+
+
+def test_tool_calls_in_the_shape_of_the_openai_api() -> None:
+    """History with tool calls may come in the shape that other libraries write."""
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+    message = Message.of({"role": "assistant", "content": None, "tool_calls": [call]})
+
+    assert message == Message(Role.ASSISTANT, (), (ToolCall("c1", "f", "{}"),))
+
+
+def test_a_schema_goes_with_its_shape() -> None:
+    """A schema without the shape that asks for it is refused, and the other way round."""
+    assert ResponseFormat(Shape.SCHEMA, schema={"type": "object"}).schema == {"type": "object"}
+    with pytest.raises(BadRequest):
+        ResponseFormat(Shape.SCHEMA)
+    with pytest.raises(BadRequest):
+        ResponseFormat(schema={"type": "object"})
+    with pytest.raises(BadRequest):
+        ResponseFormat(Shape.GRAMMAR)
+
+
+def test_deadlines_have_the_stated_defaults() -> None:
+    """The defaults are those that the documentation names, in seconds."""
+    assert attrs.asdict(Deadlines()) == {
+        "connect_s": 5.0,
+        "first_token_s": 60.0,
+        "idle_s": 30.0,
+        "total_s": None,
+        "load_s": 300.0,
+    }
+    assert Deadlines(idle_s=None).idle_s is None
+    with pytest.raises(BadRequest, match="idle_s is -1; idle_s must be a number of at least 0"):
+        Deadlines(idle_s=-1)
+
+
+def test_requests_are_frozen_and_travel() -> None:
+    """A request cannot be changed, and survives pickling."""
+    request = Request.of([system("s"), assistant("a"), user("u")], tools=[ToolSpec("f")], seed=3)
+
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        request.max_tokens = 5  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(request)) == request  # noqa: S301 - our own bytes

@@ -1,0 +1,196 @@
+"""The shape of the package: what it exports, how its layers point, what importing it costs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import llmdispatcher
+from llmdispatcher.models import errors
+
+PACKAGE = Path(llmdispatcher.__file__).parent
+LAYERS = {"models": 0, "vendors": 1}
+"""Height of the layers; everything else is the dispatcher, above both."""
+
+HEAVY = {
+    "asyncio",
+    "cattrs",
+    "concurrent.futures",
+    "httpx2",
+    "importlib.metadata",
+    "jinja2",
+    "llama_cpp",
+    "numpy",
+    "psutil",
+    "pynvml",
+    "rich",
+    "sqlite3",
+    "yaml",
+}
+
+EXPORTS = """
+AllVendorsFailed AsyncDispatcher AsyncStream AuthRejected BadReply BadRequest BreakerOpen
+BudgetExceeded Cancelled Capability ConfigError ContentRefused ContextOverflow CorruptModel
+Deadlines Decision Delta Dispatcher DispatcherError EngineCrashed ExecutableNotFound FREE Figures
+FinishReason Image InvalidGrammar LimitReached LlamaCpp Message ModelCard ModelFileMissing
+ModelNotFound ModelTooLarge NoCandidate OfflineRefused OutOfMemory Overloaded Price QuotaExhausted
+RateLimited Refused Reply Request RequestError ResponseFormat Sampling Scripted Stats Stream
+StreamInterrupted Text TimedOut ToolCall ToolSpec Unreachable Unsupported UnsupportedArchitecture
+Usage Vendor VendorError __version__ assistant system user
+"""
+
+
+def in_a_new_process(code: str) -> str:
+    """Run code in a fresh interpreter and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not done.stderr
+    return done.stdout
+
+
+def test_the_public_names_are_these() -> None:
+    """Adding or removing a public name is a decision, taken here."""
+    assert sorted(llmdispatcher.__all__) == sorted(EXPORTS.split())
+    for name in llmdispatcher.__all__:
+        assert getattr(llmdispatcher, name) is not None
+    assert dir(llmdispatcher) == sorted(llmdispatcher.__all__)
+
+
+def test_every_error_is_public() -> None:
+    """Whatever may be raised can be caught by name from the top of the package."""
+    classes = {n for n, kind in vars(errors).items() if isinstance(kind, type)} - {
+        "VendorFacts",
+        "Problem",
+    }
+
+    public = {n for n in classes if issubclass(getattr(errors, n), errors.DispatcherError)}
+
+    assert public <= set(llmdispatcher.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """The lazy vendors do not make every name exist."""
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        _ = llmdispatcher.Nothing
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    """Engines, HTTP clients and event loops load on first use, never at import."""
+    code = "import llmdispatcher, sys, json; print(json.dumps(sorted(sys.modules)))"
+
+    loaded = set(json.loads(in_a_new_process(code)))
+
+    assert not loaded & HEAVY
+    ours = {name for name in loaded if name.startswith("llmdispatcher.vendors.")}
+    assert ours == {"llmdispatcher.vendors.contract"}
+
+
+def test_naming_a_local_vendor_loads_no_engine() -> None:
+    """Describing a model, and registering it, reads its header but does not load llama.cpp."""
+    code = (
+        "import sys; from llmdispatcher import Dispatcher, LlamaCpp;"
+        "d = Dispatcher(LlamaCpp('missing.gguf')); d.vendors(); d.close();"
+        "print('llama_cpp' in sys.modules)"
+    )
+
+    assert in_a_new_process(code).strip() == "False"
+
+
+def test_layers_go_one_way() -> None:
+    """Models imports neither vendors nor the dispatcher, and vendors not the dispatcher."""
+    seen = 0
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).parts
+        height = LAYERS.get(parts[0], 2)
+        for module in imports(path):
+            names = module.split(".")
+            if names[0] != "llmdispatcher":
+                continue
+            seen += 1
+            other = LAYERS.get(names[1], 2) if len(names) > 1 else 2
+            assert other <= height, f"{path} imports {module}, which is above it"
+    assert seen > 50
+
+
+def imports(path: Path) -> list[str]:
+    """List the modules that a file imports, anywhere in it."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            found.append(node.module or "")
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def test_only_one_module_touches_each_native_library() -> None:
+    """llama_cpp is imported by native.py alone and psutil by probe.py alone."""
+    for library, owner in {"llama_cpp": "native.py", "psutil": "probe.py"}.items():
+        users = {
+            path.name
+            for path in PACKAGE.rglob("*.py")
+            if any(module.split(".")[0] == library for module in imports(path))
+        }
+        assert users == {owner}
+
+
+def test_no_second_copy_of_the_package() -> None:
+    """The folders of the checkout are never imported under their own names."""
+    assert not {"models", "vendors", "dispatcher"} & set(sys.modules)
+
+
+def test_files_and_functions_stay_small() -> None:
+    """A file has at most 400 lines and a function at most 50, without its docstring."""
+    lengths = []
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 400, f"{path} is too long"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = function_length(node)
+                assert length <= 50, f"{path}: {node.name} has {length} lines"
+                lengths.append(length)
+    assert sum(lengths) / len(lengths) <= 12
+
+
+def function_length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Count the lines of a function, without its docstring."""
+    length = (node.end_lineno or 0) - node.lineno + 1
+    first = node.body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+        length -= (first.end_lineno or 0) - first.lineno + 1
+    return length
+
+
+def test_at_most_two_broad_excepts() -> None:
+    """Everything is caught in two places only, each with its reason."""
+    broad = [
+        path
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in BROAD))
+    ]
+
+    assert len(broad) <= 2
+
+
+BROAD = {"Exception", "BaseException"}
+
+
+def test_the_wheel_is_small_and_whole() -> None:
+    """The installed package brings its types and its model, and weighs at most 8 MB."""
+    names = {path.name for path in PACKAGE.rglob("*")}
+    size = sum(path.stat().st_size for path in PACKAGE.rglob("*") if path.suffix != ".pyc")
+
+    assert {"py.typed", "demo.gguf"} <= names
+    assert not any("training" in path.parts for path in PACKAGE.rglob("*"))
+    assert size <= 8 * 2**20

@@ -1,0 +1,82 @@
+"""Run the same call in both worlds, so that one test holds for threads and for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+
+from llmdispatcher import AsyncDispatcher, Dispatcher, Reply, Stats
+
+
+@attrs.frozen
+class Heard:
+    """What a call came to: its pieces, its reply or its error, and the books afterwards."""
+
+    pieces: tuple[str, ...]
+    reply: Reply | None
+    error: Exception | None
+    stats: Stats
+
+    @property
+    def text(self) -> str:
+        """The pieces, joined."""
+        return "".join(self.pieces)
+
+
+class World(Protocol):
+    """Makes a dispatcher, makes one call, closes it."""
+
+    def __call__(self, vendors: tuple[Any, ...], verb: str, prompt: Any, **options: Any) -> Heard:
+        """Call ``verb`` with the prompt; options of the dispatcher are among the others."""
+
+
+def in_threads(vendors: tuple[Any, ...], verb: str, prompt: Any, **options: Any) -> Heard:
+    """Call a ``Dispatcher``."""
+    made, options = _split(options)
+    with Dispatcher(*vendors, **made) as d:
+        pieces: list[str] = []
+        reply = error = None
+        try:
+            if verb == "send":
+                reply = d.send(prompt, **options)
+            else:
+                with d.stream(prompt, **options) as stream:
+                    pieces.extend(delta.text for delta in stream)
+                    reply = stream.reply
+        except Exception as raised:  # noqa: BLE001 - the test looks at it
+            error = raised
+        return Heard(tuple(pieces), reply, error, d.stats())
+
+
+def in_asyncio(vendors: tuple[Any, ...], verb: str, prompt: Any, **options: Any) -> Heard:
+    """Call an ``AsyncDispatcher``."""
+    made, options = _split(options)
+
+    async def call() -> Heard:
+        async with AsyncDispatcher(*vendors, **made) as d:
+            pieces: list[str] = []
+            reply = error = None
+            try:
+                if verb == "send":
+                    reply = await d.send(prompt, **options)
+                else:
+                    async with d.stream(prompt, **options) as stream:
+                        async for delta in stream:
+                            pieces.append(delta.text)  # noqa: PERF401 - kept when it raises
+                        reply = stream.reply
+            except Exception as raised:  # noqa: BLE001 - the test looks at it
+                error = raised
+            return Heard(tuple(pieces), reply, error, d.stats())
+
+    return asyncio.run(call())
+
+
+def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    made: dict[str, Any] = {k: options.pop(k) for k in ("on_event", "catalog") if k in options}
+    return made, options
+
+
+WORLDS: dict[str, Callable[..., Heard]] = {"threads": in_threads, "asyncio": in_asyncio}
