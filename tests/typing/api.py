@@ -1,0 +1,98 @@
+"""The public API as its users write it: checked by mypy and pyright, never run.
+
+A line that must be refused carries an ignore comment, which the checkers report if the line is
+accepted after all.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import assert_type
+
+from llmdispatcher import (
+    AsyncDispatcher,
+    AsyncStream,
+    Deadlines,
+    Decision,
+    Delta,
+    Dispatcher,
+    FinishReason,
+    LlamaCpp,
+    ModelCard,
+    Price,
+    Reply,
+    Request,
+    Sampling,
+    Scripted,
+    Stats,
+    Stream,
+    Usage,
+    Vendor,
+    assistant,
+    system,
+    user,
+)
+from llmdispatcher.models.event import Event, LoadProgress
+from llmdispatcher.vendors.contract import Engine, Report, VendorSpec
+from llmdispatcher.vendors.llamacpp.vendor import LlamaCppEngine
+from llmdispatcher.vendors.scripted import ScriptedEngine
+
+
+def sync() -> None:
+    """Threads."""
+    with Dispatcher(LlamaCpp("model.gguf", max_threads=2), Scripted("ok"), "embedded") as d:
+        assert_type(d, Dispatcher)
+        reply = d.send("hi", max_tokens=3, temperature=0.5, stop=["x"], seed=None)
+        assert_type(reply, Reply)
+        assert_type(reply.text, str)
+        assert_type(reply.usage, Usage)
+        assert_type(reply.finish_reason, FinishReason)
+        assert_type(reply.cost_microusd, int | None)
+        assert_type(reply.cost_usd, Decimal | None)
+        assert_type(reply.decision, Decision)
+        d.send([{"role": "user", "content": "hi"}])
+        d.send([system("s"), user("u"), assistant("a")])
+        d.send(Request(prompt="raw", stop=("x",), sampling=Sampling(top_k=3)), max_tokens=2)
+        with d.stream("hi", deadlines=Deadlines(total_s=3)) as stream:
+            assert_type(stream, Stream)
+            for delta in stream:
+                assert_type(delta, Delta)
+        assert_type(stream.reply, Reply)
+        assert_type(d.stats(), Stats)
+        assert_type(d.vendors(), tuple[Vendor, ...])
+        assert_type(d.vendors()[0].cards, tuple[ModelCard, ...])
+
+
+async def asynchronous() -> None:
+    """The same verbs in an event loop."""
+    async with AsyncDispatcher(Scripted("ok", price=Price.per_million(1, 2))) as d:
+        assert_type(await d.send("hi"), Reply)
+        async with d.stream("hi") as stream:
+            assert_type(stream, AsyncStream)
+            async for delta in stream:
+                assert_type(delta, Delta)
+        assert_type(stream.reply, Reply)
+
+
+def events(event: Event) -> None:
+    """Events are told apart by class."""
+    if isinstance(event, LoadProgress):
+        assert_type(event.fraction, float)
+
+
+def vendors(report: Report) -> None:
+    """Specs and engines fit the contract by their shape."""
+    specs: list[VendorSpec] = [LlamaCpp("x.gguf"), Scripted()]
+    engines: list[Engine] = [spec.start(report) for spec in specs]
+    assert_type(LlamaCpp("x").start(report), LlamaCppEngine)
+    assert_type(Scripted().start(report), ScriptedEngine)
+    Dispatcher(*specs, on_event=events)
+    del engines
+
+
+def refused(d: Dispatcher) -> None:
+    """What a checker must not accept."""
+    d.send("hi", temprature=1)  # type: ignore[call-arg]
+    d.send("hi", max_tokens="5")  # type: ignore[arg-type]
+    d.send(5)  # type: ignore[arg-type]
+    LlamaCpp("x", max_memory="2GB")  # type: ignore[call-arg]
