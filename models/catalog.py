@@ -7,13 +7,13 @@ Keys are ``vendor/model``. Reading a file into the mapping is not done here.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
 from llmdispatcher.models.card import ModelCard, Price
+from llmdispatcher.models.check import nearest
 from llmdispatcher.models.errors import BadRequest, ConfigError, Problem
 
 _PATCHABLE = (
@@ -93,6 +93,4 @@ def _price(value: object) -> Price | None:
 
 
 def _unknown(key: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-    return f"unknown key {key!r}; {hint}"
+    return f"unknown key {key!r}; {nearest(key, known)}"

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import attrs
 
 from llmdispatcher.models.errors import BadRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def words(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -84,6 +81,15 @@ def at_most(most: int) -> Callable[[object, attrs.Attribute[tuple[str, ...]], ob
                 raise BadRequest(field.name, value, "made of non-empty strings")
 
     return check
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known name was probably meant, or list them all."""
+    import difflib  # noqa: PLC0415 - only for a mistake
+
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
 def _between(low: float, high: float) -> str:

@@ -7,7 +7,6 @@ means "the vendor's own default": a field that is None is not sent.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -15,7 +14,16 @@ from typing import Any, TypedDict, Unpack
 
 import attrs
 
-from llmdispatcher.models.check import as_tuple, at_most, flag, integer, mapping, number, words
+from llmdispatcher.models.check import (
+    as_tuple,
+    at_most,
+    flag,
+    integer,
+    mapping,
+    nearest,
+    number,
+    words,
+)
 from llmdispatcher.models.errors import BadRequest
 
 MAX_STOPS = 64
@@ -302,9 +310,7 @@ class Request:
 
 
 def _unknown_option(name: str) -> str:
-    near = difflib.get_close_matches(name, Options.__optional_keys__, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {sorted(Options.__optional_keys__)}"
-    return f"unknown option {name!r}; {hint}"
+    return f"unknown option {name!r}; {nearest(name, Options.__optional_keys__)}"
 
 
 Prompt = str | Message | Sequence[Message | Mapping[str, Any]] | Request

@@ -43,6 +43,12 @@ def _no_threads_left() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 100,000 random weights, whose context is short enough to be filled in no time."""
+    return tiny_model(tmp_path_factory.mktemp("models") / "small.gguf", vocab=600, context=512)
+
+
+@pytest.fixture(scope="session")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of 5 million random weights: about a millisecond a token, and it never ends early."""
     return tiny_model(

@@ -47,6 +47,8 @@ FACTS = {
     b"llama.block_count": number(b"llama.block_count", 1),
     b"llama.context_length": number(b"llama.context_length", 64),
     b"llama.embedding_length": number(b"llama.embedding_length", 32),
+    b"tokenizer.ggml.model": key(b"tokenizer.ggml.model", TEXT, text(b"llama")),
+    b"tokenizer.ggml.tokens": array(b"tokenizer.ggml.tokens", TEXT, 2, text(b"a") + text(b"b")),
 }
 
 
@@ -71,6 +73,16 @@ def counted(tensors: int, keys: int, version: int = 3) -> bytes:
 def fact(name: bytes, value: bytes) -> bytes:
     """Write a valid file in which one fact is another."""
     return whole(facts={name: value})
+
+
+def epsilon(value: float) -> bytes:
+    """Write what is added before a root is taken."""
+    return key(b"llama.attention.layer_norm_rms_epsilon", F32, struct.pack("<f", value))
+
+
+def tokens(*words: bytes) -> bytes:
+    """Write a vocabulary."""
+    return array(b"tokenizer.ggml.tokens", TEXT, len(words), b"".join(map(text, words)))
 
 
 def shaped(*shape: int, type_id: int = 0) -> bytes:
@@ -157,7 +169,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "must be text",
     ),
     "no layers": (fact(b"llama.block_count", number(b"llama.block_count", 0)), "1 to 512"),
-    "513 layers": (fact(b"llama.block_count", number(b"llama.block_count", 513)), "1 to 512"),
+    "513 layers": (fact(b"llama.block_count", number(b"llama.block_count", 513)), "at most 512"),
     "layers a text": (
         fact(b"llama.block_count", key(b"llama.block_count", TEXT, text(b"1"))),
         "must be a number",
@@ -196,6 +208,49 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "experts without a count": (whole(number(b"llama.expert_used_count", 2)), "consistent"),
     "extra layers": (whole(number(b"llama.nextn_predict_layers", 2)), "block_count"),
+    "experts in uneven groups": (
+        whole(
+            number(b"llama.expert_count", 8),
+            number(b"llama.expert_used_count", 2),
+            number(b"llama.expert_group_count", 3),
+        ),
+        "consistent",
+    ),
+    "all groups of experts used": (
+        whole(
+            number(b"llama.expert_count", 8),
+            number(b"llama.expert_used_count", 2),
+            number(b"llama.expert_group_count", 2),
+            number(b"llama.expert_group_used_count", 2),
+        ),
+        "consistent",
+    ),
+    "groups without experts": (whole(number(b"llama.expert_group_count", 1)), "consistent"),
+    "an unknown scaling": (
+        whole(key(b"llama.rope.scaling.type", TEXT, text(b"bogus"))),
+        "one of none, linear",
+    ),
+    "epsilon negative": (whole(epsilon(-1e-5)), "a small fraction"),
+    "epsilon not a number": (whole(epsilon(float("nan"))), "a small fraction"),
+    "an adapter of 2^31 layers": (
+        whole(
+            key(b"general.type", TEXT, text(b"adapter")),
+            facts={b"llama.block_count": number(b"llama.block_count", 2**31 - 1)},
+        ),
+        "at most 512",
+    ),
+    "no tokenizer": (fact(b"tokenizer.ggml.model", number(b"x", 1)), "can write text"),
+    "a tokenizer of nothing": (
+        fact(b"tokenizer.ggml.model", key(b"tokenizer.ggml.model", TEXT, text(b"none"))),
+        "can write text",
+    ),
+    "a tokenizer that cannot write": (
+        fact(b"tokenizer.ggml.model", key(b"tokenizer.ggml.model", TEXT, text(b"bert"))),
+        "can write text",
+    ),
+    "no tokens": (fact(b"tokenizer.ggml.tokens", number(b"x", 1)), "with 0 tokens"),
+    "two tokens the same": (fact(b"tokenizer.ggml.tokens", tokens(b"a", b"b", b"a")), "the same"),
+    "many tokens the same": (fact(b"tokenizer.ggml.tokens", tokens(*[b"ab"] * 100)), "the same"),
     "template a number": (whole(number(b"tokenizer.chat_template", 1)), "must be text"),
     "two million parts": (whole(number(b"split.count", 2_000_000)), "NAME-00001-of"),
     # -- alignment

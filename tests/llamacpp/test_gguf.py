@@ -220,9 +220,7 @@ def test_large_vocabularies_are_quick(tmp_path: Path) -> None:
 
     def texts(name: bytes, count: int) -> bytes:
         head = struct.pack("<Q", len(name)) + name + struct.pack("<IIQ", 9, 8, count)
-        return head + b"".join(
-            struct.pack("<Q", 1 + i % 9) + b"x" * (1 + i % 9) for i in range(count)
-        )
+        return head + b"".join(struct.pack("<Q7s", 7, b"%07d" % i) for i in range(count))
 
     architecture = struct.pack("<Q20sIQ5s", 20, b"general.architecture", 8, 5, b"llama")
     path.write_bytes(

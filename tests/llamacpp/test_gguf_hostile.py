@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 from hostile_gguf import HOSTILE, HUGE, TEXT, array, counted, text, whole
@@ -20,7 +22,10 @@ from tiny_gguf import tiny_model
 
 from llmdispatcher.models.errors import CorruptModel, ModelFileMissing, VendorError
 from llmdispatcher.vendors.llamacpp import lookalike
-from llmdispatcher.vendors.llamacpp.gguf import MAX_HEADER_BYTES, read_header
+from llmdispatcher.vendors.llamacpp.cursor import MAX_HEADER_BYTES
+from llmdispatcher.vendors.llamacpp.gguf import read_header
+
+RealLlama = Callable[..., list[dict[str, Any]]]
 
 MIB = 2**20
 SLOWEST_S = 2.0
@@ -164,6 +169,30 @@ def test_a_header_just_within_the_bound_is_quick(tmp_path: Path) -> None:
     with pytest.raises(CorruptModel, match="does not say what it is"):
         read_header(path)
     assert time.monotonic() - started < 5 * SLOWEST_S
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(3000, marks=pytest.mark.soak)])
+def test_llama_cpp_survives_what_is_accepted(
+    count: int, valid: bytes, tmp_path: Path, real_llama: RealLlama
+) -> None:
+    """Whatever the reader lets through, llama.cpp loads or refuses; it does not abort."""
+    random = Random(count)  # noqa: S311 - not for secrets
+    vocabulary = range(valid.index(b"tokenizer.ggml.tokens"), valid.index(b"tokenizer.ggml.bos"))
+    places = [place for place in range(24, _header_size(valid)) if place not in vocabulary]
+    jobs = []
+    while len(jobs) < count:
+        changed = bytearray(valid)
+        for place in random.sample(places, random.randint(1, 3)):
+            changed[place] = random.choice([0, 1, 2, 128, 255, random.randrange(256)])
+        path = tmp_path / f"{len(jobs)}.gguf"
+        path.write_bytes(changed)
+        try:
+            read_header(path).check_generates()
+        except VendorError:
+            continue
+        jobs.append({"path": path})
+    for start in range(0, count, 100):
+        assert len(real_llama(*jobs[start : start + 100])) == len(jobs[start : start + 100])
 
 
 # -- what is not even a file -------------------------------------------------------------------

@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import re
 import struct
-from itertools import repeat
-from operator import length_hint
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
 from llmdispatcher.models.errors import CorruptModel, ModelFileMissing
+from llmdispatcher.vendors.llamacpp import loadable
+from llmdispatcher.vendors.llamacpp.cursor import FIRST_READ_BYTES, Cursor
 from llmdispatcher.vendors.llamacpp.header import (
     TENSOR_TYPES,
     ArrayInfo,
@@ -30,8 +30,6 @@ from llmdispatcher.vendors.llamacpp.lookalike import explain_foreign, open_model
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_HEADER_BYTES = 128 * 2**20
-"""The largest headers known, with 262 thousand tokens and their merges, take 20 MiB."""
 MAX_KEYS = 16_384
 """Real files have 20 to 80."""
 MAX_TENSORS = 65_536
@@ -43,18 +41,18 @@ MAX_TEXT_BYTES = 16 * 2**20
 MAX_KEPT = 1024
 """Arrays of up to so many numbers are kept: enough for one for each layer."""
 MAX_KEPT_TEXTS = 64
+MAX_TOKENS = 2**21
+"""The largest vocabularies known have 2^18; their tokens are compared, which takes memory."""
 MAX_NAME_BYTES = 63
 """GGML_MAX_NAME in ggml.h, less the zero at the end."""
 MAX_DIMENSIONS = 4
 MAX_PARTS = 999
 MAX_SIZE_BYTES = 2**63 - 1
 
-_FIRST_READ_BYTES = 256 * 2**10
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _PART_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
-_U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _NUMBERS = {
     0: ("uint8", "B"),
     1: ("int8", "b"),
@@ -69,6 +67,7 @@ _NUMBERS = {
     12: ("float64", "d"),
 }
 _TEXT, _ARRAY = 8, 9
+_TOKENS = "tokenizer.ggml.tokens"
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -84,7 +83,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     if isinstance(count, int) and count > 1:
         headers += [_read_file(part) for part in _other_parts(first, count)]
     header = first if len(headers) == 1 else _join(headers)
-    header.check()
+    loadable.check(header)
     return header
 
 
@@ -145,7 +144,7 @@ def _join(headers: list[Header]) -> Header:
 
 def _read_file(path: str) -> Header:
     with open_model(path) as file:
-        cursor = _Cursor(path, file, os.fstat(file.fileno()).st_size)
+        cursor = Cursor(path, file, os.fstat(file.fileno()).st_size)
         version, tensor_count, key_count = _read_start(cursor)
         metadata = _read_metadata(cursor, key_count)
         alignment = _alignment(cursor, metadata)
@@ -153,92 +152,11 @@ def _read_file(path: str) -> Header:
     return Header((path,), version, alignment, metadata, tensors, cursor.size_bytes)
 
 
-class _Cursor:
-    """A position in a file, with all bytes up to it; reads ahead as needed."""
-
-    def __init__(self, path: str, file: BinaryIO, size_bytes: int) -> None:
-        self.path, self.size_bytes, self.at = path, size_bytes, 0
-        self._file, self.data = file, bytearray()
-
-    def damaged(self, message: str) -> NoReturn:
-        """Raise the error for a header that makes no sense."""
-        raise CorruptModel(
-            f"{self.path} is damaged: {message}; download it again, or get it from another place",
-            path=self.path,
-        )
-
-    def need(self, count: int, what: str) -> None:
-        """Have the next ``count`` bytes in ``data``, or raise."""
-        end = self.at + count
-        if end <= len(self.data):
-            return
-        if end > self.size_bytes:
-            self._cut_short(what, end)
-        if end > MAX_HEADER_BYTES:
-            self.damaged(
-                f"{what} at byte {self.at} would end at byte {end}, and a header has at most"
-                f" {MAX_HEADER_BYTES} bytes"
-            )
-        aim = min(max(end, 2 * len(self.data), _FIRST_READ_BYTES), self.size_bytes)
-        while len(self.data) < aim and (more := self._file.read(aim - len(self.data))):
-            self.data += more
-        if len(self.data) < end:  # someone cut the file short since we asked for its size
-            self.size_bytes = len(self.data)
-            self._cut_short(what, end)
-
-    def skip(self, count: int, what: str) -> None:
-        """Pass over bytes that are in the file."""
-        self.need(count, what)
-        self.at += count
-
-    def u32(self, what: str) -> int:
-        """Read an integer of 4 bytes."""
-        self.skip(4, what)
-        return int(_U32.unpack_from(self.data, self.at - 4)[0])
-
-    def u64(self, what: str) -> int:
-        """Read an integer of 8 bytes."""
-        self.skip(8, what)
-        return int(_U64.unpack_from(self.data, self.at - 8)[0])
-
-    def text(self, what: str, most: int) -> bytes:
-        """Read a length and so many bytes."""
-        length = self.u64(f"the length of {what}")
-        if length > most and length <= self.size_bytes:
-            self.damaged(f"{what} has {length} bytes, and the most allowed is {most}")
-        self.skip(length, what)
-        return bytes(self.data[self.at - length : self.at])
-
-    def skip_texts(self, count: int, what: str) -> None:
-        """Pass over texts. This is the hot loop: tokenizers have hundreds of thousands."""
-        length_at, left = _U64.unpack_from, count
-        while left:
-            data, at, ahead = self.data, self.at, repeat(None, left)
-            try:
-                for _ in ahead:
-                    at += 8 + length_at(data, at)[0]
-                left = 0
-            except (struct.error, OverflowError):  # past what was read: read more, or complain
-                left = length_hint(ahead) + 1
-            if at > self.size_bytes:
-                self._cut_short(what, at)
-            self.at = at
-            if left:
-                self.need(8, what)
-
-    def _cut_short(self, what: str, end: int) -> NoReturn:
-        raise CorruptModel(
-            f"{self.path} is cut short or damaged: {what} would end at byte {end}, and the file"
-            f" has {self.size_bytes} bytes; download it again",
-            path=self.path,
-        )
-
-
-def _read_start(cursor: _Cursor) -> tuple[int, int, int]:
+def _read_start(cursor: Cursor) -> tuple[int, int, int]:
     """Read magic, version and the two counts."""
-    cursor.need(min(cursor.size_bytes, _FIRST_READ_BYTES), "the start")
+    cursor.need(min(cursor.size_bytes, FIRST_READ_BYTES), "the start")
     if cursor.data[:4] != _MAGIC:
-        raise explain_foreign(cursor.path, bytes(cursor.data[:512]), cursor.size_bytes)
+        raise explain_foreign(cursor.path, cursor.data[:512], cursor.size_bytes)
     cursor.skip(4, "the magic number")
     version = cursor.u32("the version")
     if version not in _VERSIONS:
@@ -253,7 +171,7 @@ def _read_start(cursor: _Cursor) -> tuple[int, int, int]:
     return version, tensor_count, key_count
 
 
-def _refuse_version(cursor: _Cursor, version: int) -> NoReturn:
+def _refuse_version(cursor: Cursor, version: int) -> NoReturn:
     swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
     if swapped in (1, *_VERSIONS):
         why = "is a big-endian GGUF file, for other processors: get the usual little-endian one"
@@ -266,7 +184,7 @@ def _refuse_version(cursor: _Cursor, version: int) -> NoReturn:
     raise CorruptModel(f"{cursor.path} {why}", path=cursor.path)
 
 
-def _read_metadata(cursor: _Cursor, count: int) -> dict[str, Value]:
+def _read_metadata(cursor: Cursor, count: int) -> dict[str, Value]:
     metadata: dict[str, Value] = {}
     for index in range(count):
         key = _utf8(cursor, f"metadata key {index}", MAX_KEY_BYTES)
@@ -276,7 +194,7 @@ def _read_metadata(cursor: _Cursor, count: int) -> dict[str, Value]:
     return metadata
 
 
-def _utf8(cursor: _Cursor, what: str, most: int) -> str:
+def _utf8(cursor: Cursor, what: str, most: int) -> str:
     raw = cursor.text(what, most)
     try:
         return raw.decode()
@@ -284,7 +202,7 @@ def _utf8(cursor: _Cursor, what: str, most: int) -> str:
         cursor.damaged(f"{what} is {raw[:40]!r}, which is not UTF-8")
 
 
-def _read_value(cursor: _Cursor, key: str) -> Value:
+def _read_value(cursor: Cursor, key: str) -> Value:
     type_id = cursor.u32(f"the type of {key}")
     if type_id in _NUMBERS:
         return _read_numbers(cursor, key, type_id, 1)[0]
@@ -296,7 +214,7 @@ def _read_value(cursor: _Cursor, key: str) -> Value:
     return _read_array(cursor, key)
 
 
-def _read_array(cursor: _Cursor, key: str) -> Value:
+def _read_array(cursor: Cursor, key: str) -> Value:
     """Read a short array, skip a long one."""
     type_id, count = cursor.u32(f"the type of {key}"), cursor.u64(f"the count of {key}")
     if type_id in _NUMBERS:
@@ -307,24 +225,33 @@ def _read_array(cursor: _Cursor, key: str) -> Value:
         return ArrayInfo(name, count)
     if type_id != _TEXT:
         cursor.damaged(f"{key} is an array of type {type_id}; arrays hold numbers or texts")
-    if count <= MAX_KEPT_TEXTS:
-        return tuple(
-            cursor.text(key, MAX_TEXT_BYTES).decode(errors="replace") for _ in range(count)
-        )
+    return _read_texts(cursor, key, count)
+
+
+def _read_texts(cursor: Cursor, key: str, count: int) -> Value:
+    """Read few texts, skip many; llama.cpp asserts that no two tokens are the same."""
     cursor.need(8 * count, key)
+    if key == _TOKENS and count > MAX_TOKENS:
+        cursor.damaged(f"it claims to have {count} tokens, and the most allowed is {MAX_TOKENS}")
+    start = cursor.at
     cursor.skip_texts(count, key)
-    return ArrayInfo("string", count)
+    if key == _TOKENS and not cursor.are_distinct(count, start):
+        cursor.damaged("two tokens of its vocabulary are the same")
+    if count > MAX_KEPT_TEXTS:
+        return ArrayInfo("string", count)
+    cursor.at = start
+    return tuple(cursor.text(key, MAX_TEXT_BYTES).decode(errors="replace") for _ in range(count))
 
 
 def _read_numbers(
-    cursor: _Cursor, key: str, type_id: int, count: int
+    cursor: Cursor, key: str, type_id: int, count: int
 ) -> tuple[int | float | bool, ...]:
     layout = struct.Struct(f"<{count}{_NUMBERS[type_id][1]}")
     cursor.skip(layout.size, key)
     return layout.unpack_from(cursor.data, cursor.at - layout.size)
 
 
-def _alignment(cursor: _Cursor, metadata: Mapping[str, Value]) -> int:
+def _alignment(cursor: Cursor, metadata: Mapping[str, Value]) -> int:
     alignment = metadata.get("general.alignment", 32)
     # type() and not isinstance, since True is no alignment
     if type(alignment) is not int or alignment <= 0 or alignment & (alignment - 1):
@@ -332,7 +259,7 @@ def _alignment(cursor: _Cursor, metadata: Mapping[str, Value]) -> int:
     return alignment
 
 
-def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[Tensor, ...]:
+def _read_tensors(cursor: Cursor, count: int, alignment: int) -> tuple[Tensor, ...]:
     """Read the tensor table; data must lie in the same order without gaps, as llama.cpp asks."""
     found: dict[str, Tensor] = {}
     expected = 0
@@ -358,7 +285,7 @@ def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[Tensor, 
     return tensors
 
 
-def _read_tensor(cursor: _Cursor, name: str) -> Tensor:
+def _read_tensor(cursor: Cursor, name: str) -> Tensor:
     """Read one entry; its offset still counts from the start of the data."""
     what = f"the entry of tensor {name}"
     dimensions = cursor.u32(what)

@@ -1,7 +1,7 @@
 """What a GGUF header says, as values: metadata, tensors, and the facts the engine plans with.
 
-Owns the meaning of the keys and the bounds that llama.cpp asserts on: a header that passed
-``check`` does not abort the process that loads it. Reads no files; ``gguf`` does.
+Owns the meaning of the keys. A fact that is missing is None, zero or empty, and one that cannot be
+is CorruptModel. Reads no files; ``gguf`` does, and ``loadable`` says what llama.cpp can load.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from llmdispatcher.models.errors import CorruptModel, UnsupportedArchitecture
 
 MAX_LAYERS = 512
 """LLAMA_MAX_LAYERS in llama.cpp's llama-hparams.h, asserted on when loading."""
-MAX_EXPERTS = 1024
-"""LLAMA_MAX_EXPERTS, likewise."""
 MAX_COUNT = 2**31 - 1
 """llama.cpp keeps dimensions and token counts in 32-bit integers."""
 
@@ -125,7 +123,10 @@ class Header:
     @property
     def block_count(self) -> int:
         """Layers, with the extra ones that predict several tokens ahead."""
-        return self.number("block_count") or 0
+        count = self.number("block_count") or 0
+        if count > MAX_LAYERS:
+            raise self.wrong("block_count", count, f"at most {MAX_LAYERS}")
+        return count
 
     @property
     def context_length(self) -> int | None:
@@ -224,7 +225,7 @@ class Header:
         """Return a metadata text, empty where it is missing."""
         value = self.metadata.get(key, "")
         if not isinstance(value, str):
-            raise self._wrong(key, value, "text")
+            raise self.wrong(key, value, "text")
         return value
 
     def number(self, key: str) -> int | None:
@@ -238,21 +239,8 @@ class Header:
         if not isinstance(value, tuple):
             return (self._count(name, value),) * layers
         if value and len(value) != layers:
-            raise self._wrong(name, f"{len(value)} numbers", f"{layers}, one for each layer")
+            raise self.wrong(name, f"{len(value)} numbers", f"{layers}, one for each layer")
         return tuple(self._count(name, item) for item in value)
-
-    def check(self) -> None:
-        """Raise CorruptModel where a fact is missing or llama.cpp would abort on it."""
-        if not self.architecture:
-            raise CorruptModel(
-                f"{self.path} does not say what it is: its metadata has no general.architecture;"
-                " it was made by a broken tool, so get it from another place",
-                path=self.path,
-            )
-        for fact in _FACTS:
-            getattr(self, fact)
-        if self.kind in (Kind.MODEL, Kind.EMBEDDING):
-            self._check_bounds()
 
     def check_generates(self) -> None:
         """Raise UnsupportedArchitecture where the file is not a model that writes text."""
@@ -261,24 +249,14 @@ class Header:
                 f"{self.path} {_ADVICE[self.kind]}", architecture=self.architecture
             )
 
-    def _check_bounds(self) -> None:
-        """Require what llama.cpp requires; it asserts on some of this, which ends the process."""
-        for key, most in (
-            ("block_count", MAX_LAYERS),
-            ("context_length", MAX_COUNT),
-            ("embedding_length", MAX_COUNT),
-        ):
-            if not 1 <= (self.number(key) or 0) <= most:
-                name = f"{self.architecture}.{key}"
-                raise self._wrong(name, self.metadata.get(name), f"a number from 1 to {most}")
-        experts = self.number("expert_count") or 0
-        used = max(self.per_layer("expert_used_count"), default=0)
-        groups = self.number("expert_group_count") or 0
-        if experts > MAX_EXPERTS or used > experts or (experts and (not used or groups >= experts)):
-            shown = f"{used} used of {experts} experts in {groups} groups"
-            raise self._wrong("expert_count", shown, f"consistent and at most {MAX_EXPERTS}")
-        if (self.number("nextn_predict_layers") or 0) > self.block_count:
-            raise self._wrong("nextn_predict_layers", "too large", "at most block_count")
+    def wrong(self, key: str, value: object, allowed: str) -> CorruptModel:
+        """Make the error for a value that cannot be."""
+        shown = repr(value)[:80]
+        return CorruptModel(
+            f"{self.path} is damaged: its {key} is {shown} and must be {allowed};"
+            " download it again, or get it from another place",
+            path=self.path,
+        )
 
     def _own(self, key: str) -> Value | None:
         return self.metadata.get(f"{self.architecture}.{key}")
@@ -289,16 +267,8 @@ class Header:
 
     def _count(self, key: str, value: Value) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
-            raise self._wrong(key, value, f"a number from 0 to {MAX_COUNT}")
+            raise self.wrong(key, value, f"a number from 0 to {MAX_COUNT}")
         return value
-
-    def _wrong(self, key: str, value: object, allowed: str) -> CorruptModel:
-        shown = repr(value)[:80]
-        return CorruptModel(
-            f"{self.path} is damaged: its {key} is {shown} and must be {allowed};"
-            " download it again, or get it from another place",
-            path=self.path,
-        )
 
 
 @attrs.frozen
@@ -378,18 +348,3 @@ _ADVICE = {
     Kind.VOCAB: "holds a tokenizer and no weights: give a complete model",
     Kind.OTHER: "is a GGUF file, and not a model: give a chat or instruct model",
 }
-
-_FACTS = (
-    "kind",
-    "name",
-    "head_counts_kv",
-    "feed_forward_lengths",
-    "key_length",
-    "value_length",
-    "sliding_window",
-    "chat_template",
-    "bos_token_id",
-    "eos_token_id",
-    "file_type",
-)
-"""Read once by ``check``, so that a value of the wrong type is found there and not later."""

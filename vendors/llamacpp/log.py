@@ -22,6 +22,7 @@ _MOST_LINES = 200
 """How many of the last lines a listener keeps."""
 
 _log = logging.getLogger("llmdispatcher.llamacpp")
+_log.addHandler(logging.NullHandler())  # without one, Python prints warnings on stderr
 
 
 class _Line(threading.local):

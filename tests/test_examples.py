@@ -1,0 +1,69 @@
+"""The examples and the README's programs run, as they stand, from an empty folder."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = {
+    "first.py": ([], "Paris"),
+    "fallback.py": ([], "in all $0.0018"),
+    "stop_button.py": ([], "cancelled in the books: 1"),
+    "many_at_once.py": ([], "Tokyo"),
+    "own_model.py": (["{model}", "hello"], ""),
+}
+
+
+def run(code: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in a folder of its own; whatever it prints on stderr is part of the result."""
+    return subprocess.run(
+        [sys.executable, *code], capture_output=True, text=True, cwd=folder, timeout=90, check=False
+    )
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs(name: str, tmp_path: Path, small_model: Path) -> None:
+    """Each example ends well and prints what it is about."""
+    arguments, expected = EXAMPLES[name]
+    filled = [argument.format(model=small_model) for argument in arguments]
+
+    done = run([str(ROOT / "examples" / name), *filled], tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout
+
+
+def test_every_example_is_tried() -> None:
+    """No example is forgotten here."""
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+def programs() -> list[str]:
+    """Take the Python programs out of the README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_readme_has_programs() -> None:
+    """The README shows how to use it in at least three programs."""
+    assert len(programs()) >= 3
+
+
+@pytest.mark.parametrize("program", programs(), ids=lambda text: text.split("\n")[0])
+def test_a_program_of_the_readme_runs(program: str, tmp_path: Path, small_model: Path) -> None:
+    """The README's programs run as they stand, where their model files exist."""
+    for name in re.findall(r'"(\w+\.gguf)"', program):
+        (tmp_path / name).symlink_to(small_model)
+    if "await" in program:
+        body = "".join(f"    {line}\n" for line in program.splitlines())
+        program = f"import asyncio\nasync def main():\n{body}\nasyncio.run(main())\n"
+
+    done = run(["-W", "error", "-c", program], tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
