@@ -46,7 +46,7 @@ RELEASED_S = 0.25
 """Five times the 50 ms within which a caller is to be released."""
 
 MIB = 2**20
-GROWTH_MIB = 4
+GROWTH_MIB = 8
 """Resident memory may grow by this much over the cycles of a leak test: allocator's noise."""
 
 GREEDY = Sampling(temperature=0)
