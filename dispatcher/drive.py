@@ -6,12 +6,14 @@ they end, which is what settles a request that its caller gives up.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
 from llmdispatcher.flow import Emit, Flow, Receive, Submit, Wait
 from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.reply import Delta, Reply
+from llmdispatcher.vendors.mailbox import patiently
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,7 +39,7 @@ def run(flow: Flow) -> Generator[Delta | Reply, None, None]:
                     case Submit(engine, request, model):
                         answer = engine.submit(request, model)
                     case Wait(future, timeout_s):
-                        future.result(timeout_s)
+                        _wait(future, timeout_s)
                     case Emit(delta):
                         yield delta
             except (DispatcherError, TimeoutError) as raised:
@@ -72,6 +74,15 @@ async def arun(flow: Flow) -> AsyncGenerator[Delta | Reply, None]:
                 error = raised
     finally:
         flow.close()
+
+
+def _wait(future: Future[None], timeout_s: float | None) -> None:
+    """Wait for another thread's future."""
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    if not patiently(done.wait, timeout_s):
+        raise TimeoutError
+    future.result()
 
 
 async def _result(future: Future[None], timeout_s: float | None) -> None:

@@ -136,10 +136,8 @@ def dispatch(job: Job) -> Flow:
     errors: list[DispatcherError] = []
     for number, target in enumerate(job.ranking.targets, 1):
         if errors:
-            reason = f"{type(errors[-1]).__name__}: {errors[-1]}"
-            job.report(
-                Fallback(failed=tried[-1].target.card.name, next=target.card.name, reason=reason)
-            )
+            failed, reason = tried[-1].target.card.name, _told(errors[-1])
+            job.report(Fallback(failed=failed, next=target.card.name, reason=reason))
         trial = Trial(job, target, number, tried[-1].total_left_s() if tried else None)
         tried.append(trial)
         try:
@@ -183,7 +181,7 @@ class Trial:
             outcome, failure = Outcome.CANCELLED, ""
             raise
         except DispatcherError as error:
-            failure = f"{type(error).__name__}: {error}"
+            failure = _told(error)
             if isinstance(error, VendorError):
                 error.at(card.vendor, card.model)
             raise
@@ -306,6 +304,11 @@ class Trial:
         )
         self.job.books.settle(self.attempt)
         self.job.report(AttemptEnded(attempt=self.attempt, number=self.number))
+
+
+def _told(error: DispatcherError) -> str:
+    """Return class and message, without the name of the vendor, which stands beside it."""
+    return f"{type(error).__name__}: {error.args[0] if error.args else ''}"
 
 
 def _reply(job: Job, tried: list[Trial], finish: Finish) -> Reply:

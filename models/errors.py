@@ -357,6 +357,10 @@ class AllVendorsFailed(DispatcherError, ExceptionGroup[DispatcherError]):
         """Make the group; ``message`` already names everything tried."""
         return super().__new__(cls, message, errors)
 
+    def __str__(self) -> str:
+        """Return the message alone: it says how many failed, as Python would add again."""
+        return self.message
+
     def derive(self, excs: Sequence[DispatcherError]) -> AllVendorsFailed:  # type: ignore[override]
         """Keep the type when ``except*`` splits the group."""
         return AllVendorsFailed(self.message, excs)

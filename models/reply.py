@@ -48,10 +48,14 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         """Sum two usages; the sum is estimated if either is."""
-        mine, theirs = attrs.astuple(self), attrs.astuple(other)
-        *counts, estimated = (a + b for a, b in zip(mine, theirs, strict=True))
-        names = [field.name for field in attrs.fields(Usage)][:-1]
-        return Usage(**dict(zip(names, counts, strict=True)), estimated=bool(estimated))
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            estimated=self.estimated or other.estimated,
+        )
 
 
 @attrs.frozen

@@ -88,7 +88,7 @@ def test_importing_loads_nothing_heavy() -> None:
 
     assert not loaded & HEAVY
     ours = {name for name in loaded if name.startswith("llmdispatcher.vendors.")}
-    assert ours == {"llmdispatcher.vendors.contract"}
+    assert ours == {f"llmdispatcher.vendors.{name}" for name in ("contract", "mailbox")}
 
 
 def test_naming_a_local_vendor_loads_no_engine() -> None:

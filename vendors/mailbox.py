@@ -11,6 +11,7 @@ a reply has at most that many tokens.
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,9 +20,13 @@ from llmdispatcher.models.reply import Piece, Progress
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from llmdispatcher.models.errors import DispatcherError
+
+
+LOOK_S = 0.2
+"""How soon a main thread that waits notices a Ctrl-C that another thread was given."""
 
 
 class _ThreadWaker:
@@ -78,7 +83,7 @@ class Mailbox:
         """Take all pieces, sleeping until there is one. See ``contract.Call.receive``."""
         waker = _ThreadWaker()
         while not (pieces := self._take(waker)):
-            if not waker.lock.acquire(timeout=_lock_timeout_s(timeout_s)):
+            if not patiently(lambda wait_s: waker.lock.acquire(timeout=wait_s), timeout_s):
                 raise TimeoutError
         return pieces
 
@@ -130,6 +135,19 @@ def _resolve(futures: Iterable[asyncio.Future[None]]) -> None:
             future.set_result(None)
 
 
-def _lock_timeout_s(timeout_s: float | None) -> float:
-    """Translate to what ``Lock.acquire`` takes: -1 is for ever, and there is a longest wait."""
-    return -1 if timeout_s is None else min(max(0.0, timeout_s), threading.TIMEOUT_MAX)
+def patiently(wait: Callable[[float], bool], timeout_s: float | None) -> bool:
+    """Wait in a thread until ``wait(seconds)`` returns True; False if that takes too long.
+
+    Where the kernel hands Ctrl-C to another thread, a main thread that sleeps does not notice; so
+    the main thread wakes now and then to look.
+    """
+    limit_s = threading.TIMEOUT_MAX if timeout_s is None else timeout_s
+    if threading.current_thread() is not threading.main_thread():
+        return wait(min(max(0.0, limit_s), threading.TIMEOUT_MAX))
+    deadline = time.monotonic() + limit_s
+    while True:
+        left_s = max(0.0, deadline - time.monotonic())
+        if wait(min(left_s, LOOK_S)):
+            return True
+        if left_s <= LOOK_S:
+            return False

@@ -241,9 +241,7 @@ def test_events_tell_the_story_in_order(world: World, verb: str) -> None:
         AttemptStarted,
         AttemptEnded,
     ]
-    assert told[2] == Fallback(
-        failed="a/script", next="b/script", reason="Unreachable: a/script: down"
-    )
+    assert told[2] == Fallback(failed="a/script", next="b/script", reason="Unreachable: down")
     assert heard.reply is not None
     ended = [e.attempt for e in told if isinstance(e, AttemptEnded)]
     assert tuple(ended) == heard.reply.decision.attempts

@@ -180,8 +180,8 @@ def test_recurrent_states_are_exact(tmp_path: Path, real_llama: Ask) -> None:
     extra: dict[str, tuple[int, ...] | None] = {}
     for layer in range(2):
         block = f"blk.{layer}."
-        gone = ("attn_q", "attn_k", "attn_v", "attn_output")
-        gone += ("ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
+        gone = ["attn_q", "attn_k", "attn_v", "attn_output"]
+        gone += ["ffn_norm", "ffn_gate", "ffn_up", "ffn_down"]
         extra |= {f"{block}{name}.weight": None for name in gone}
         extra |= {
             f"{block}ssm_in.weight": (2 * inner, width),

@@ -179,7 +179,7 @@ def test_llama_cpp_survives_what_is_accepted(
     random = Random(count)  # noqa: S311 - not for secrets
     vocabulary = range(valid.index(b"tokenizer.ggml.tokens"), valid.index(b"tokenizer.ggml.bos"))
     places = [place for place in range(24, _header_size(valid)) if place not in vocabulary]
-    jobs = []
+    jobs: list[dict[str, Path]] = []
     while len(jobs) < count:
         changed = bytearray(valid)
         for place in random.sample(places, random.randint(1, 3)):

@@ -151,7 +151,11 @@ def test_cancelled_streams_leave_nothing(slow: Dispatcher, cycles: int) -> None:
     "cycles", [pytest.param(10), pytest.param(200, marks=pytest.mark.soak)], ids=str
 )
 def test_loading_and_closing_gives_the_memory_back(slow_model: Path, cycles: int) -> None:
-    """Load, answer, close, again and again: memory and threads stay where they were."""
+    """Load, answer, close, again and again: memory and threads stay where they were.
+
+    glibc gives every new thread an arena and returns them late, so resident memory wavers by about
+    10 MiB; a model that stayed would take 20 MiB at each cycle.
+    """
 
     def cycle() -> None:
         with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
@@ -166,7 +170,7 @@ def test_loading_and_closing_gives_the_memory_back(slow_model: Path, cycles: int
     gc.collect()
 
     assert threading.active_count() == threads
-    assert psutil.Process().memory_info().rss - before < GROWTH_MIB * MIB
+    assert psutil.Process().memory_info().rss - before < 2 * slow_model.stat().st_size
 
 
 def test_a_dropped_dispatcher_ends_its_thread(slow_model: Path) -> None:
@@ -219,17 +223,17 @@ def test_an_event_loop_stays_responsive(slow_model: Path) -> None:
 
 def test_waiting_behind_others_is_not_silence(slow: Dispatcher) -> None:
     """A request that waits for its turn is told that the engine lives, and does not time out."""
-    slow_one = slow.stream(Request(prompt="Once", max_tokens=3000))
+    slow_one = slow.stream(Request(prompt="Once", max_tokens=4000))
     next(slow_one)
     done: list[str] = []
     waiting = threading.Thread(
         target=lambda: done.append(
-            slow.send("x", max_tokens=1, deadlines=Deadlines(first_token_s=1.5)).text
+            slow.send("x", max_tokens=1, deadlines=Deadlines(first_token_s=1.2)).text
         )
     )
     began = time.monotonic()
     waiting.start()
-    while time.monotonic() - began < 2.5:
+    while time.monotonic() - began < 1.8:
         next(slow_one)
     slow_one.close()
     waiting.join(10)

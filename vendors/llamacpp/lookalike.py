@@ -92,7 +92,7 @@ def _offer(folder: str) -> str:
     try:
         with os.scandir(folder) as entries:
             for _, entry in zip(range(_LISTED_FILES), entries, strict=False):
-                if entry.name.lower().endswith(".gguf"):
+                if entry.name.lower().endswith(".gguf") and entry.is_file():
                     names.append(entry.name)
     except OSError:
         return ""

@@ -213,6 +213,8 @@ def _load(
     _require_engine()
     from llmdispatcher.vendors.llamacpp import fit, native, probe, template  # noqa: PLC0415 - heavy
 
+    started = time.monotonic()
+    _tell(report, card, 0.0, started)
     chat = template.ChatTemplate(spec.chat_template or header.chat_template)
     plan = fit.plan(
         header,
@@ -220,7 +222,6 @@ def _load(
         limit_bytes=None if spec.max_memory_mb is None else spec.max_memory_mb * MIB,
         available_bytes=probe.memory().available_bytes,
     )
-    started = time.monotonic()
 
     def progress(fraction: float) -> bool:
         if fraction < 1:

@@ -1,0 +1,302 @@
+"""The command line: ``llmdispatcher ask`` and ``llmdispatcher chat``.
+
+Owns the options, the table of commands and the exit codes. A command is a function that takes the
+options, the terminal and the vendors to ask; errors that it raises become one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
+
+import attrs
+
+from llmdispatcher.interrupt import audible
+from llmdispatcher.models.errors import ConfigError, DispatcherError, Refused, RequestError
+from llmdispatcher.models.request import Options, Request, system, user
+from llmdispatcher.terminal import OutputFailed, Terminal, abandon, one_line
+
+if TYPE_CHECKING:
+    from llmdispatcher.models.reply import Reply
+    from llmdispatcher.models.request import Prompt
+    from llmdispatcher.session import Session
+    from llmdispatcher.vendors.contract import VendorSpec
+
+FAILED, WRONG, REFUSED, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
+
+EXIT_CODES = """\
+exit codes:
+  0    answered
+  1    every vendor that was tried failed, or stdout cannot be written to
+  2    the command line or the request is wrong
+  3    refused: a limit of ours, or no model can do what is asked
+  130  interrupted with Ctrl-C
+  141  the reader of stdout went away
+"""
+
+
+@attrs.frozen
+class Command:
+    """A row of the table of commands."""
+
+    summary: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Terminal, Sequence[VendorSpec]], int]
+
+
+def main(argv: Sequence[str] | None = None, *, vendors: Sequence[VendorSpec] = ()) -> int:
+    """Run a command line and return its exit code.
+
+    ``vendors`` answer instead of those that the options name.
+    """
+    terminal = Terminal()
+    try:
+        args = _parser().parse_args(argv)
+        command = COMMANDS.get(args.command)
+        if command is None:
+            _parser().print_help(sys.stderr)
+            return WRONG
+        with audible():
+            return command.run(args, terminal, vendors)
+    except (
+        SystemExit,
+        KeyboardInterrupt,
+        BrokenPipeError,
+        OutputFailed,
+        DispatcherError,
+    ) as end:
+        return _told(end, terminal)
+
+
+def _told(end: BaseException, terminal: Terminal) -> int:
+    """Tell how a command ended early, and return the exit code."""
+    match end:
+        case SystemExit():  # argparse's way to end after --help and after a mistake
+            return _flushed(end.code if isinstance(end.code, int) else WRONG)
+        case KeyboardInterrupt():
+            terminal.tell("\n" if terminal.notes_tty else "")
+            return INTERRUPTED
+        case BrokenPipeError():
+            abandon(sys.stdout, sys.stderr)
+            return BROKEN_PIPE
+        case OutputFailed():
+            abandon(sys.stdout)
+    terminal.error(end)
+    return exit_code(end)
+
+
+def _flushed(code: int) -> int:
+    """Write out what argparse left in the buffer, before Python does it less quietly."""
+    out: TextIO | None = sys.stdout
+    try:
+        if out is not None:
+            out.flush()
+    except OSError:
+        abandon(out)
+        return BROKEN_PIPE
+    return code
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code for an error, by its class."""
+    if isinstance(error, RequestError | ConfigError):
+        return WRONG
+    return REFUSED if isinstance(error, Refused) else FAILED
+
+
+# -- commands ----------------------------------------------------------------------------------
+
+
+def ask(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSpec]) -> int:
+    """Answer one question."""
+    prompt = _prompt(args, _question(args, terminal))
+    with _session(args, terminal, vendors) as session:
+        if args.json:
+            terminal.write(_as_json(session.fetch(prompt)) + "\n")
+        else:
+            session.show(prompt)
+        if session.is_demo:
+            terminal.note(
+                "answered by the small embedded model, which knows llmdispatcher, capitals and"
+                ' small sums; for real work: llmdispatcher ask --model FILE.gguf "…"'
+            )
+    return 0
+
+
+def chat(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSpec]) -> int:
+    """Hold a conversation."""
+    from llmdispatcher.chat import Chat  # noqa: PLC0415 - the other commands do without
+
+    with _session(args, terminal, vendors) as session:
+        if session.is_demo:
+            terminal.note(
+                "the small embedded model answers, which knows llmdispatcher, capitals and small"
+                " sums; for real work: llmdispatcher chat --model FILE.gguf"
+            )
+        if terminal.reads_tty:
+            terminal.note("/help lists the commands, Ctrl-D leaves")
+        return Chat(session, args.system).run()
+
+
+def _question(args: argparse.Namespace, terminal: Terminal) -> str:
+    """Put the question together from the command line and from stdin."""
+    words = " ".join(args.prompt)
+    if terminal.reads_tty and words != "-":
+        piped = ""
+    else:
+        words, piped = words.removeprefix("-") if words == "-" else words, terminal.read_all()
+    if not args.raw:
+        piped = piped.rstrip("\r\n")
+    question = "\n\n".join(part for part in (words, piped) if part)
+    if not question.strip():
+        raise RequestError(
+            'there is no question: llmdispatcher ask "your question", or pipe text into it'
+        )
+    return question
+
+
+def _prompt(args: argparse.Namespace, question: str) -> Prompt:
+    if args.raw:
+        if args.system is not None:
+            raise RequestError("--raw sends the prompt alone: leave out --system, or --raw")
+        return Request(prompt=question)
+    return [*([] if args.system is None else [system(args.system)]), user(question)]
+
+
+def _session(
+    args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSpec]
+) -> Session:
+    from llmdispatcher.session import Session  # noqa: PLC0415 - not before the options are right
+
+    options: Options = {
+        "max_tokens": args.max_tokens,
+        "temperature": args.temperature,
+        "top_p": args.top_p,
+        "top_k": args.top_k,
+        "seed": args.seed,
+        "stop": args.stop,
+    }
+    return Session(terminal, vendors or [_vendor(args)], options, verbose=args.verbose)
+
+
+def _vendor(args: argparse.Namespace) -> VendorSpec:
+    """Make the vendor that the options name: a file, or else the embedded model."""
+    from llmdispatcher.vendors import discovery  # noqa: PLC0415 - importlib.metadata is slow
+
+    limits = {
+        "context_tokens": args.context,
+        "max_threads": args.threads,
+        "max_gpu_layers": args.gpu_layers,
+        "max_memory_mb": args.memory_mb,
+    }
+    given = {name: value for name, value in limits.items() if value is not None}
+    if args.model is not None:
+        return discovery.find("llamacpp")(args.model, **given)
+    demo: Any = discovery.find("embedded")()
+    return cast("VendorSpec", attrs.evolve(demo, **given))
+
+
+def _as_json(reply: Reply) -> str:
+    """Write a reply as JSON, all in ASCII, which no locale and no terminal can spoil."""
+    cost = reply.cost_usd
+    return json.dumps(
+        {
+            "text": reply.text,
+            "finish_reason": reply.finish_reason,
+            "usage": attrs.asdict(reply.usage),
+            "vendor": reply.vendor,
+            "model": reply.model,
+            "cost_usd": None if cost is None else f"{cost:f}",
+            "latency_s": reply.latency_s,
+            "first_token_s": reply.first_token_s,
+            "warnings": reply.warnings,
+        }
+    )
+
+
+# -- options -----------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in one line, as all other errors are."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"llmdispatcher: error: {one_line(message)}; see {self.prog} --help\n")
+        sys.exit(WRONG)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from llmdispatcher import __version__  # noqa: PLC0415 - the package is whole by now
+
+    parser = _Parser(
+        prog="llmdispatcher",
+        description="Ask a language model: a GGUF file of yours, or the small embedded one.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"llmdispatcher {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, command in COMMANDS.items():
+        command.add_options(
+            commands.add_parser(
+                name,
+                help=command.summary,
+                description=command.summary,
+                epilog=EXIT_CODES,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+                allow_abbrev=False,
+            )
+        )
+    return parser
+
+
+def _ask_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "prompt",
+        nargs="*",
+        metavar="PROMPT",
+        help="the question; piped stdin is appended to it, and - or nothing reads stdin alone;"
+        " put -- in front of one that begins with a dash",
+    )
+    _common_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--raw", action="store_true", help="continue the prompt as it is, without a chat template"
+    )
+
+
+def _common_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-v", "--verbose", action="store_true", help="tell speed and cost")
+    parser.add_argument("--system", metavar="TEXT", help="instructions for the model")
+    model = parser.add_argument_group("the model")
+    model.add_argument("-m", "--model", metavar="FILE.gguf", help="default: the embedded one")
+    for option, what in _LIMITS.items():
+        model.add_argument(option, type=int, metavar="N", help=what)
+    drawing = parser.add_argument_group("the answer")
+    drawing.add_argument("--max-tokens", type=int, metavar="N", help="the longest answer")
+    drawing.add_argument(
+        "--temperature", type=float, metavar="T", help="0 always takes the likeliest token"
+    )
+    drawing.add_argument("--top-p", type=float, metavar="P", help="the likeliest that make up P")
+    drawing.add_argument("--top-k", type=int, metavar="N", help="the N likeliest tokens; 0: all")
+    drawing.add_argument("--seed", type=int, metavar="N", help="repeat an answer")
+    drawing.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end there; may be repeated"
+    )
+
+
+_LIMITS = {
+    "--context": "the longest conversation, in tokens",
+    "--threads": "at most N threads",
+    "--gpu-layers": "at most N layers on a GPU",
+    "--memory-mb": "at most N MiB of memory",
+}
+
+COMMANDS = {
+    "ask": Command("answer one question", _ask_options, ask),
+    "chat": Command("hold a conversation", _common_options, chat),
+}
