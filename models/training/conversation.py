@@ -1,0 +1,116 @@
+"""Conversations: exchanges put together as the chat template writes them.
+
+Owns the mix of topics, the number of turns, the system messages, the chat
+template, and the encoding to token ids with one loss weight per token.
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+from bpe import ASSISTANT, BEGIN, END, SYSTEM, USER, Tokenizer
+from grammar import read_sections
+from topics import HERE, Capitals, Exchange, Faq, OffTopic, Sums, Topic, load_grammar
+from wording import Writer, sentence_case
+
+CHAT_TEMPLATE = (
+    "{{ '" + BEGIN + "' }}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ '" + SYSTEM + "' }}"
+    "{% elif message['role'] == 'assistant' %}{{ '" + ASSISTANT + "' }}"
+    "{% else %}{{ '" + USER + "' }}{% endif %}"
+    "{{ message['content'] | trim }}{{ '" + END + "' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '" + ASSISTANT + "' }}{% endif %}"
+)
+
+RESULT_WEIGHT = 3.0
+"""Loss weight of the tokens that carry a result; other answer tokens weigh 1."""
+SYSTEM_SHARE = 0.15
+TURN_COUNTS = (1, 2, 3, 6, 10)
+TURN_SHARES = (0.74, 0.13, 0.08, 0.03, 0.02)
+"""Most conversations are short, as steps with short rows are the cheapest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns with an optional system message (empty for none)."""
+
+    system: str
+    turns: tuple[Exchange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Token ids and, for each, the loss weight of predicting it."""
+
+    tokens: list[int]
+    weights: list[float]
+
+
+class Conversations:
+    """Draws training conversations from all topics."""
+
+    def __init__(self) -> None:
+        """Load every data file."""
+        self.writer = Writer(load_grammar())
+        self._systems = read_sections(HERE / "systems.txt")["systems"]
+        self._mix: list[tuple[Topic, float]] = [
+            (Faq(), 0.40),
+            (Capitals("forward"), 0.08),
+            (Capitals("reverse"), 0.05),
+            (Capitals("confirm"), 0.04),
+            (Capitals("json"), 0.02),
+            (Capitals("unknown"), 0.02),
+            (Sums("plus"), 0.11),
+            (Sums("minus"), 0.12),
+            (Sums("json"), 0.025),
+            (Sums("larger"), 0.025),
+            (Sums("smaller"), 0.02),
+            (Sums("too_hard"), 0.015),
+            (OffTopic(), 0.12),
+        ]
+
+    def draw(self, random: Random) -> Conversation:
+        """Return one conversation."""
+        turns = random.choices(TURN_COUNTS, TURN_SHARES)[0]
+        topics = [topic for topic, _ in self._mix]
+        shares = [share for _, share in self._mix]
+        chosen = random.choices(topics, shares, k=turns)
+        exchanges = tuple(topic.draw(random, self.writer) for topic in chosen)
+        system = self._system(random) if random.random() < SYSTEM_SHARE else ""
+        return Conversation(system, exchanges)
+
+    def _system(self, random: Random) -> str:
+        wording = self.writer.grammar.draw(random.choice(self._systems), random)
+        return sentence_case(wording) + random.choice((".", ""))
+
+
+def encode(conversation: Conversation, tokenizer: Tokenizer) -> Row:
+    """Encode as the chat template would; only the answers and their ends weigh."""
+    ids = tokenizer.ids
+    tokens = [ids[BEGIN]]
+    if conversation.system:
+        tokens += [ids[SYSTEM], *tokenizer.encode(conversation.system), ids[END]]
+    weights = [0.0] * len(tokens)
+    for turn in conversation.turns:
+        question = [ids[USER], *tokenizer.encode(turn.question), ids[END], ids[ASSISTANT]]
+        answer = tokenizer.encode(turn.answer)
+        tokens += [*question, *answer, ids[END]]
+        weights += [0.0] * len(question) + _answer_weights(turn, answer, tokenizer) + [1.0]
+    return Row(tokens, weights)
+
+
+def _answer_weights(turn: Exchange, answer: list[int], tokenizer: Tokenizer) -> list[float]:
+    """Return a weight per answer token, higher where it overlaps the result."""
+    if not turn.result:
+        return [1.0] * len(answer)
+    start = len(turn.answer[: turn.answer.rindex(turn.result)].encode())
+    end = start + len(turn.result.encode())
+    weights = []
+    position = 0
+    for token in answer:
+        size = len(tokenizer.tokens[token])
+        overlaps = position < end and position + size > start
+        weights.append(RESULT_WEIGHT if overlaps else 1.0)
+        position += size
+    return weights

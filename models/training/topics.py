@@ -1,0 +1,207 @@
+"""What the model is taught: one class per topic, each draws question and answer.
+
+Owns the data files' meaning (faq.txt, capitals.txt, sums.txt, offtopic.txt),
+the held-out pairs of numbers and the texts of the honest refusals.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+from grammar import Grammar, read_sections, seeded
+from wording import Writer
+
+HERE = Path(__file__).parent
+LARGEST_NUMBER = 99
+HELD_OUT_PAIRS = 1000
+"""A tenth of all pairs of numbers is never trained on, so it can be tested."""
+HELD_OUT_SEED = 2024
+
+REFUSAL = (
+    "I do not know that. See llmdispatcher --help, or bring a real model: "
+    'llmdispatcher ask --model FILE.gguf "your question"'
+)
+TOO_HARD = (
+    "I only add and subtract numbers from 0 to 99. For more see llmdispatcher --help "
+    "and bring a real model with --model FILE.gguf"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One question with its answer; `result` is the part of the answer that is hardest."""
+
+    question: str
+    answer: str
+    topic: str
+    result: str = ""
+
+
+class Topic(Protocol):
+    """Draws exchanges."""
+
+    def draw(self, random: Random, writer: Writer) -> Exchange:
+        """Return one exchange, worded by the writer."""
+
+
+def load_grammar() -> Grammar:
+    """Return the grammar with the shared phrases and the things to ask about."""
+    off = read_sections(HERE / "offtopic.txt")
+    named = {name: off[name] for name in ("work", "babble")}
+    return Grammar(read_sections(HERE / "phrases.txt") | named)
+
+
+class Faq:
+    """Questions about llmdispatcher, each with one true answer."""
+
+    def __init__(self) -> None:
+        """Read faq.txt."""
+        self.answers: dict[str, str] = {}
+        self.patterns: dict[str, list[str]] = {}
+        for name, lines in read_sections(HERE / "faq.txt").items():
+            self.answers[name] = lines[0].removeprefix("= ").replace("\\n", "\n")
+            self.patterns[name] = lines[1:]
+        self.names = list(self.answers)
+
+    def draw(self, random: Random, writer: Writer) -> Exchange:
+        """Return one exchange about a random entry."""
+        return self.draw_entry(random.choice(self.names), random, writer)
+
+    def draw_entry(self, name: str, random: Random, writer: Writer) -> Exchange:
+        """Return one exchange about the named entry."""
+        wording = writer.grammar.draw(random.choice(self.patterns[name]), random)
+        return Exchange(writer.write(wording, random), self.answers[name], "faq")
+
+
+def _pairs(lines: list[str]) -> dict[str, str]:
+    return dict(line.split(" = ", 1) for line in lines)
+
+
+@dataclass(slots=True)
+class Capitals:
+    """Countries and capitals: forward, backward, yes or no, as JSON, and unknown places."""
+
+    kind: str
+    sections: dict[str, list[str]] = field(
+        default_factory=lambda: read_sections(HERE / "capitals.txt")
+    )
+    capitals: dict[str, str] = field(init=False)
+    aliases: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Index the countries."""
+        self.capitals = _pairs(self.sections["countries"])
+        self.aliases = _pairs(self.sections["aliases"])
+
+    def draw(self, random: Random, writer: Writer) -> Exchange:
+        """Return one exchange of this kind about a random country."""
+        if self.kind == "unknown":
+            place = random.choice(self.sections["unknown"])
+            return self._word(random, writer, "forward", (place, ""), (REFUSAL, ""))
+        country = random.choice(list(self.capitals))
+        return self.draw_country(country, random, writer)
+
+    def draw_country(self, country: str, random: Random, writer: Writer) -> Exchange:
+        """Return one exchange of this kind about the named country."""
+        capital = self.capitals[country]
+        sentence = f"The capital of {country} is {capital}."
+        asked = self._asked_name(country, random)
+        if self.kind == "reverse":
+            answer = f"{capital} is the capital of {country}."
+            return self._word(random, writer, "reverse", (capital, ""), (answer, country))
+        if self.kind == "confirm":
+            other = random.choice(list(self.capitals.values()))
+            named = random.choice((capital, other))
+            head = "Yes" if named == capital else "No"
+            answer = f"{head}. {sentence}"
+            return self._word(random, writer, "confirm", (named, asked), (answer, head))
+        if self.kind == "json":
+            answer = json.dumps({"country": country.removeprefix("the "), "capital": capital})
+            return self._word(random, writer, "json", (asked, ""), (answer, capital))
+        return self._word(random, writer, self.kind, (asked, ""), (sentence, capital))
+
+    def _asked_name(self, country: str, random: Random) -> str:
+        """Return how a person may name the country: an alias, or without its article."""
+        names = [country, country, country.removeprefix("the ")]
+        names += [alias for alias, meant in self.aliases.items() if meant == country]
+        return random.choice(names)
+
+    def _word(
+        self,
+        random: Random,
+        writer: Writer,
+        section: str,
+        names: tuple[str, str],
+        answer: tuple[str, str],
+    ) -> Exchange:
+        wording = writer.grammar.draw(random.choice(self.sections[section]), random)
+        wording = wording.replace("@", names[0]).replace("%", names[1])
+        question = writer.write(wording, random)
+        return Exchange(question, answer[0], f"capital {self.kind}", answer[1])
+
+
+def held_out_pairs() -> frozenset[tuple[int, int]]:
+    """Return the pairs of numbers that no training text adds or subtracts."""
+    every = [(a, b) for a in range(LARGEST_NUMBER + 1) for b in range(LARGEST_NUMBER + 1)]
+    return frozenset(seeded(HELD_OUT_SEED).sample(every, HELD_OUT_PAIRS))
+
+
+@dataclass(slots=True)
+class Sums:
+    """Arithmetic and comparisons of two numbers from 0 to 99."""
+
+    kind: str
+    sections: dict[str, list[str]] = field(default_factory=lambda: read_sections(HERE / "sums.txt"))
+    held_out: frozenset[tuple[int, int]] = field(default_factory=held_out_pairs)
+
+    def draw(self, random: Random, writer: Writer) -> Exchange:
+        """Return one exchange about a random pair that is not held out."""
+        while True:
+            pair = (self._number(random), self._number(random))
+            if pair not in self.held_out:
+                return self.draw_pair(pair, random, writer)
+
+    def draw_pair(self, pair: tuple[int, int], random: Random, writer: Writer) -> Exchange:
+        """Return one exchange about the given pair."""
+        a, b = pair
+        wording = writer.grammar.draw(random.choice(self.sections[self.kind]), random)
+        wording = wording.replace("@", str(a)).replace("%", str(b))
+        answer, result = self._answer(a, b)
+        question = writer.write(wording, random, exact=True)
+        return Exchange(question, answer, f"numbers {self.kind}", result)
+
+    def _number(self, random: Random) -> int:
+        # Small numbers more often: people type them, and few pairs hold them.
+        return random.randint(0, random.choice((9, 20, LARGEST_NUMBER, LARGEST_NUMBER)))
+
+    def _answer(self, a: int, b: int) -> tuple[str, str]:
+        """Return the answer to this kind of question and its result part."""
+        if self.kind == "plus":
+            return f"{a} + {b} = {a + b}", str(a + b)
+        if self.kind == "minus":
+            return f"{a} - {b} = {a - b}", str(a - b)
+        if self.kind == "json":
+            return json.dumps({"a": a, "b": b, "sum": a + b}), str(a + b)
+        if self.kind == "too_hard":
+            return TOO_HARD, ""
+        holds = a > b if self.kind == "larger" else a < b
+        head, verb = ("Yes", "is") if holds else ("No", "is not")
+        return f"{head}. {a} {verb} {self.kind} than {b}.", head
+
+
+class OffTopic:
+    """Everything else, answered by a refusal that says what to do instead."""
+
+    def __init__(self) -> None:
+        """Read offtopic.txt."""
+        self.sections = read_sections(HERE / "offtopic.txt")
+
+    def draw(self, random: Random, writer: Writer) -> Exchange:
+        """Return one question the model cannot answer, and the refusal."""
+        wording = writer.grammar.draw(random.choice(self.sections["patterns"]), random)
+        for mark, name in (("@", "thing"), ("%", "person"), ("$", "place")):
+            while mark in wording:
+                wording = wording.replace(mark, random.choice(self.sections[name]), 1)
+        return Exchange(writer.write(wording, random), REFUSAL, "off-topic")
