@@ -145,6 +145,9 @@ def test_the_plain_format_is_a_transcript() -> None:
         "{% include 'etc/passwd' %}",
         "{{ undefined_function() }}",
         "{{ messages[99].content.x }}",
+        "{{ 'x' * 10 ** 15 }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{{ 1 // 0 }}",
     ],
 )
 def test_a_hostile_template_gets_nowhere(source: str) -> None:

@@ -203,6 +203,34 @@ def test_cancel_stops_in_the_middle_of_a_prompt(slow: Dispatcher) -> None:
     assert reply.text or reply.usage.completion_tokens
 
 
+def test_a_conversation_is_read_only_once(slow: Dispatcher) -> None:
+    """The next turn reads from where it differs from what was read and written before."""
+    first = Request(prompt="long ago " * 60, max_tokens=8, sampling=GREEDY)
+    one = slow.send(first)
+    assert one.usage.cached_tokens == 0
+
+    same = slow.send(first)
+    two = slow.send(Request(prompt=f"{first.prompt}and then what?", max_tokens=8, sampling=GREEDY))
+    other = slow.send(Request(prompt="not long ago " * 60, max_tokens=8, sampling=GREEDY))
+
+    assert same.usage.cached_tokens == one.usage.prompt_tokens - 1
+    assert one.usage.prompt_tokens - 4 < two.usage.cached_tokens < two.usage.prompt_tokens
+    assert other.usage.cached_tokens == 0
+
+
+def test_what_was_read_before_a_cancel_is_kept(slow: Dispatcher) -> None:
+    """A prompt that was abandoned half-way goes on from there, not from where it was cut."""
+    request = Request(prompt="long ago " * 600, max_tokens=2, sampling=GREEDY)
+    stream = slow.stream(request)
+    threading.Timer(0.15, stream.close).start()
+    list(stream)
+
+    again = slow.send(request)
+
+    assert again.usage.completion_tokens == 2
+    assert again.usage.cached_tokens % 512 == 0
+
+
 def test_an_event_loop_stays_responsive(slow_model: Path) -> None:
     """While models generate for ten tasks, the loop's own timer keeps its beat."""
 

@@ -57,8 +57,8 @@ class Backend(Protocol):
         Raises Interrupted, OutOfMemory or EngineCrashed.
         """
 
-    def forget(self) -> None:
-        """Empty the sequence."""
+    def keep(self, count: int) -> bool:
+        """Cut the sequence to its first tokens; False if the model cannot: then it is empty."""
 
     def interrupt(self, *, on: bool) -> None:
         """Stop the decode that is running and all to come, until it is switched off again."""

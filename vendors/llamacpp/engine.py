@@ -31,6 +31,11 @@ from llmdispatcher.vendors.llamacpp.template import ChatTemplate
 from llmdispatcher.vendors.llamacpp.text import TextStream
 from llmdispatcher.vendors.mailbox import Waker, fire
 
+REUSE_TOKENS = 64
+"""A prompt that begins like the last one is read from where it differs, if that saves so many
+tokens. Saving fewer is not worth that the text of short prompts, which is the same every time,
+could depend on what was asked before: reading in other pieces rounds differently."""
+
 RELAY_S = 0.004
 """Consumers are woken at most this often while text flows, and at once for a first piece and an
 end. Waking a thread costs more than making a token of a small model: one wake-up for each token
@@ -53,13 +58,12 @@ class Sequence:
 
     def __init__(self, call: EngineCall, prompt: list[int], limit: int, stops: Stops) -> None:
         self.call = call
-        self.prompt = prompt
+        self.tokens = prompt
+        """The prompt, and what was drawn after it."""
         self.position = 0
-        """Tokens decoded so far."""
+        """How many of the tokens are decoded."""
         self.left = limit
         """Tokens that may still be generated."""
-        self.next: list[int] = []
-        """The token that was drawn last and is not decoded yet."""
         self.text = TextStream(stops)
         self.sampler: Sampler | None = None
 
@@ -72,6 +76,8 @@ class EngineLoop:
         self._template = template
         self._inbox = inbox
         self._sequence: Sequence | None = None
+        self._decoded: list[int] = []
+        """What the backend holds when no request is being served."""
         self._wakers: list[Waker | None] = []
         self._urgent = False
         self._fired_at = 0.0
@@ -130,22 +136,33 @@ class EngineLoop:
         seed = secrets.randbelow(MAX_SEED + 1) if drawn.seed is None else drawn.seed
         window = DEFAULTS.repeat_last_n if drawn.repeat_last_n is None else drawn.repeat_last_n
         sequence.sampler = backend.sampler(drawn, seed, tokens[-window:] if window else ())
-        backend.forget()
+        sequence.position = call.cached_tokens = self._reuse(tokens)
         return sequence
 
+    def _reuse(self, tokens: list[int]) -> int:
+        """Keep what the backend holds of these tokens, and return how many that is."""
+        most = len(tokens) - 1  # the last one must be decoded: what follows is drawn from it
+        pairs = zip(tokens[:most], self._decoded, strict=False)
+        same = next((at for at, (a, b) in enumerate(pairs) if a != b), None)
+        if same is None:
+            same = min(most, len(self._decoded))
+        self._decoded = []
+        return same if same >= REUSE_TOKENS and self._backend.keep(same) else self._forget()
+
+    def _forget(self) -> int:
+        self._backend.keep(0)
+        return 0
+
     def _advance(self, sequence: Sequence) -> None:
-        """Decode one chunk of the prompt, or one token, and draw the next token if it is time."""
+        """Decode what is known and not decoded, a batch at most; draw when all of it is."""
         call = sequence.call
         if call.is_cancelled():
             self._end(sequence, None)
             return
-        prompt = sequence.prompt
-        reading = sequence.position < len(prompt)
-        tokens = sequence.next
-        if reading:
-            tokens = prompt[sequence.position : sequence.position + self._backend.batch_tokens]
+        at = sequence.position
+        tokens = sequence.tokens[at : at + self._backend.batch_tokens]
         try:
-            self._backend.decode(tokens, sequence.position)
+            self._backend.decode(tokens, at)
         except Interrupted:
             self._end(sequence, None if call.is_cancelled() else Refused(CLOSED))
             return
@@ -153,8 +170,8 @@ class EngineLoop:
             self._end(sequence, error)
             return
         sequence.position += len(tokens)
-        if reading and sequence.position < len(prompt):
-            self._put(call, Progress("prompt", sequence.position, len(prompt)))
+        if sequence.position < call.prompt_tokens:
+            self._put(call, Progress("prompt", sequence.position, call.prompt_tokens))
         else:
             self._draw(sequence)
 
@@ -169,7 +186,7 @@ class EngineLoop:
         call.completion_tokens += 1
         sequence.left -= 1
         self._put_text(call, sequence.text.feed(self._backend.piece(token)))
-        sequence.next = [token]
+        sequence.tokens.append(token)
         if sequence.text.stopped is not None:
             self._finish(sequence, FinishReason.STOP)
         elif sequence.left == 0:
@@ -187,6 +204,9 @@ class EngineLoop:
         """Forget the sequence; what follows finds the backend idle, and nobody asleep."""
         self._sequence = None
         self._urgent = True
+        # A decode that was interrupted or failed may have left a part of itself behind it.
+        if self._backend.keep(sequence.position):
+            self._decoded = sequence.tokens[: sequence.position]
         if sequence.sampler is not None:
             sequence.sampler.close()
         if error is not None:

@@ -30,6 +30,7 @@ class EngineCall:
         self._cancelled = False
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self.cached_tokens = 0
         self.has_text = False
         self._wake_engine = wake_engine
         self.receive = self.box.receive
@@ -37,7 +38,11 @@ class EngineCall:
 
     def usage(self) -> Usage:
         """Return the tokens until now, counted by the engine."""
-        return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            cached_tokens=self.cached_tokens,
+        )
 
     def is_cancelled(self) -> bool:
         """Whether the consumer has given up, which it may do at any moment."""

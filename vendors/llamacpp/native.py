@@ -199,9 +199,12 @@ class NativeBackend:
         if min(tokens) < 0 or max(tokens) >= self._vocab_tokens:
             raise EngineCrashed(f"a token is outside the vocabulary of {self._vocab_tokens}")
 
-    def forget(self) -> None:
-        """See ``Backend.forget``."""
+    def keep(self, count: int) -> bool:
+        """See ``Backend.keep``. Recurrent models cannot go back, and windows do not reach."""
+        if count and lib.llama_memory_seq_rm(self._memory, 0, count, -1):
+            return True
         lib.llama_memory_clear(self._memory, False)  # noqa: FBT003 - C call: keep the buffers
+        return False
 
     def interrupt(self, *, on: bool) -> None:
         """See ``Backend.interrupt``."""

@@ -26,6 +26,19 @@ PLAIN_STOPS = ("\nUser:",)
 """A model that was never taught to end its turn begins the next one: stop there."""
 
 
+_REFUSALS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What a template can raise: its own refusals, and whatever its expressions run into."""
+
+
 class ChatTemplate:
     """A compiled template. ``warning`` is what to tell the caller about it, if anything."""
 
@@ -59,7 +72,7 @@ class ChatTemplate:
                 bos_token=bos,
                 eos_token=eos,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        except _REFUSALS as error:
             raise Unsupported(
                 "messages", f"the model's chat template refuses these messages: {error}"
             ) from error
