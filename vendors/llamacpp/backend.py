@@ -60,6 +60,9 @@ class Backend(Protocol):
     def keep(self, count: int) -> bool:
         """Cut the sequence to its first tokens; False if the model cannot: then it is empty."""
 
+    def set_threads(self, threads: int) -> None:
+        """Decode with so many threads from now on."""
+
     def interrupt(self, *, on: bool) -> None:
         """Stop the decode that is running and all to come, until it is switched off again."""
 

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
+import attrs
+
 from llmdispatcher.models.errors import (
     ContextOverflow,
     DispatcherError,
@@ -68,12 +70,27 @@ class Sequence:
         self.sampler: Sampler | None = None
 
 
+@attrs.frozen
+class Loaded:
+    """What an engine works with."""
+
+    backend: Backend
+    template: ChatTemplate
+    govern: Callable[[int, float], None] = attrs.field(default=lambda _tokens, _began_s: None)
+    """Called after each decode with its tokens and when it began (monotonic seconds)."""
+
+
+Loader = Callable[[Callable[[], bool]], Loaded]
+"""Loads the model in the engine's thread; its argument says whether to go on."""
+
+
 class EngineLoop:
     """Serves an inbox of calls with a backend. Made and stepped by one thread."""
 
-    def __init__(self, backend: Backend, template: ChatTemplate, inbox: Inbox) -> None:
-        self._backend = backend
-        self._template = template
+    def __init__(self, loaded: Loaded, inbox: Inbox) -> None:
+        self._backend = loaded.backend
+        self._template = loaded.template
+        self._govern = loaded.govern
         self._inbox = inbox
         self._sequence: Sequence | None = None
         self._decoded: list[int] = []
@@ -161,6 +178,7 @@ class EngineLoop:
             return
         at = sequence.position
         tokens = sequence.tokens[at : at + self._backend.batch_tokens]
+        began_s = time.monotonic()
         try:
             self._backend.decode(tokens, at)
         except Interrupted:
@@ -169,6 +187,7 @@ class EngineLoop:
         except DispatcherError as error:
             self._end(sequence, error)
             return
+        self._govern(len(tokens), began_s)
         sequence.position += len(tokens)
         if sequence.position < call.prompt_tokens:
             self._put(call, Progress("prompt", sequence.position, call.prompt_tokens))
@@ -236,10 +255,6 @@ class EngineLoop:
             self._put(call, Progress("queued", 0, ahead))
 
 
-Loader = Callable[[Callable[[], bool]], tuple[Backend, ChatTemplate]]
-"""Loads the model in the engine's thread; its argument says whether to go on."""
-
-
 class EngineThread:
     """A thread around ``EngineLoop``: load, step until closed, give the memory back."""
 
@@ -277,9 +292,9 @@ class EngineThread:
         error: DispatcherError = Refused(CLOSED)
         loop: EngineLoop | None = None
         try:
-            backend, template = self._load(lambda: not self.inbox.closing)
-            loop = EngineLoop(backend, template, self.inbox)
-            self.inbox.attach(lambda on: backend.interrupt(on=on))
+            made = self._load(lambda: not self.inbox.closing)
+            loop = EngineLoop(made, self.inbox)
+            self.inbox.attach(lambda on: made.backend.interrupt(on=on))
             self.loaded.set_result(None)
             while self.inbox.wait():
                 while loop.step() and not self.inbox.closing:

@@ -206,6 +206,10 @@ class NativeBackend:
         lib.llama_memory_clear(self._memory, False)  # noqa: FBT003 - C call: keep the buffers
         return False
 
+    def set_threads(self, threads: int) -> None:
+        """See ``Backend.set_threads``."""
+        lib.llama_set_n_threads(self._context, threads, threads)
+
     def interrupt(self, *, on: bool) -> None:
         """See ``Backend.interrupt``."""
         self._flag[0] = b"\x01" if on else b"\x00"

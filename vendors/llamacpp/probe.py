@@ -67,6 +67,22 @@ def threads(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> int:
     return max(1, min(usable))
 
 
+def busy_s() -> float:
+    """Return how long the processors that we may use have worked, in seconds, for anybody.
+
+    Physical processors: where two logical ones share one, both working count as one.
+    """
+    times = psutil.cpu_times(percpu=True)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(times))
+    worked = sum(
+        sum(cpu) - cpu.idle - getattr(cpu, "iowait", 0.0) - getattr(cpu, "guest", 0.0)
+        for index, cpu in enumerate(times)
+        if index in allowed
+    )
+    logical = psutil.cpu_count() or 1
+    return float(worked) * (psutil.cpu_count(logical=False) or logical) / logical
+
+
 def _own_folders(cgroups: Path, own: Path, controller: str) -> list[tuple[Path, int]]:
     """List the folders of this process's cgroups from its own up to the root, with the version.
 

@@ -26,11 +26,11 @@ from llmdispatcher.models.event import LoadProgress
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.contract import Call, Report, State, Status
 from llmdispatcher.vendors.llamacpp import gguf
+from llmdispatcher.vendors.llamacpp.governor import Governor, Times
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.backend import Backend
-    from llmdispatcher.vendors.llamacpp.engine import EngineThread
-    from llmdispatcher.vendors.llamacpp.template import ChatTemplate
+    from llmdispatcher.vendors.llamacpp.engine import EngineThread, Loaded
 
 MIB = 1024 * 1024
 
@@ -58,7 +58,8 @@ class LlamaCpp:
             most 8,192, and less where memory is short.
         max_memory_mb: MiB of memory for weights, context and work space; a model that needs more
             is refused with ModelTooLarge before it is loaded. None takes what is available.
-        max_threads: at most this many threads; None takes the physical processors.
+        max_threads: at most this many threads; None takes the physical processors. Fewer are
+            used while others keep the processors busy.
         max_gpu_layers: at most this many layers on a GPU; None takes all, where there is one.
         chat_template: jinja2 source instead of the file's own.
         price: what to count for its tokens; free unless given.
@@ -204,14 +205,18 @@ def _card(spec: LlamaCpp) -> ModelCard:
     )
 
 
-def _load(
-    spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], bool]
-) -> tuple[Backend, ChatTemplate]:
+def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], bool]) -> Loaded:
     """Read, plan, load. Runs in the engine's thread; raises a DispatcherError."""
     header = gguf.read_header(spec.model_path)
     header.check_generates()
     _require_engine()
-    from llmdispatcher.vendors.llamacpp import fit, native, probe, template  # noqa: PLC0415 - heavy
+    from llmdispatcher.vendors.llamacpp import (  # noqa: PLC0415 - heavy
+        engine,
+        fit,
+        native,
+        probe,
+        template,
+    )
 
     started = time.monotonic()
     _tell(report, card, 0.0, started)
@@ -228,22 +233,45 @@ def _load(
             _tell(report, card, fraction, started)
         return go_on()
 
+    before = _times(probe.busy_s())
+    processors = probe.threads()
     setup = native.Setup(
         path=str(spec.model_path),
         context_tokens=plan.context_tokens,
-        threads=_threads(spec, header.weight_bytes, probe.threads()),
+        threads=1,
         gpu_layers=-1 if spec.max_gpu_layers is None else spec.max_gpu_layers,
     )
     backend = native.NativeBackend(setup, progress)
+    ceiling = _ceiling(spec, header.weight_bytes, processors)
+    govern = _governed(backend, Governor(ceiling=ceiling, processors=processors, times=before))
     _tell(report, card, 1.0, started)
-    return backend, chat
+    return engine.Loaded(backend, chat, govern)
 
 
-def _threads(spec: LlamaCpp, weight_bytes: int, processors: int) -> int:
-    """Choose the number of threads, within what the caller and the machine allow."""
+def _ceiling(spec: LlamaCpp, weight_bytes: int, processors: int) -> int:
+    """Return the most threads that the caller, the machine and the model's size allow."""
     if weight_bytes < ONE_THREAD_BYTES:
         return 1
     return min(spec.max_threads or processors, processors)
+
+
+def _times(busy_s: float) -> Times:
+    return Times(now_s=time.monotonic(), busy_s=busy_s, own_s=time.thread_time())
+
+
+def _governed(backend: Backend, governor: Governor) -> Callable[[int, float], None]:
+    """Return what to call after each decode: it moves the number of threads when that is due."""
+    from llmdispatcher.vendors.llamacpp import probe  # noqa: PLC0415 - loads psutil
+
+    def govern(tokens: int, began_s: float) -> None:
+        now_s = time.monotonic()
+        if governor.is_due(now_s, tokens, now_s - began_s):
+            before = governor.threads
+            if governor.look(_times(probe.busy_s())) != before:
+                backend.set_threads(governor.threads)
+
+    backend.set_threads(governor.look(_times(probe.busy_s())))
+    return govern
 
 
 def _require_engine() -> None:
