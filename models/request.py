@@ -188,7 +188,8 @@ class Sampling:
     """Chance of excluding the top choices at a token; 0 is off."""
     xtc_threshold: float | None = number("xtc_threshold", 0, 1)
     seed: int | None = integer("seed", 0, MAX_SEED)
-    """None draws a fresh seed for every request."""
+    """None draws a fresh seed for every request. A local model repeats itself exactly for the same
+    seed, prompt and number of threads; ``LlamaCpp(max_threads=1)`` keeps the latter the same."""
 
     def given(self) -> dict[str, float | int]:
         """Return only the fields that are set."""

@@ -284,9 +284,9 @@ class NativeSampler:
         self._chain = None
 
 
-def system_info() -> str:
-    """Return how llama.cpp was built, in its own words."""
-    return str(lib.llama_print_system_info().decode(errors="replace"))
+def has_gpu() -> bool:
+    """Whether this build of llama.cpp can put layers on a GPU."""
+    return bool(lib.llama_supports_gpu_offload())
 
 
 def _reason(lines: Sequence[str]) -> str:

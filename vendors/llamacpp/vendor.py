@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import weakref
@@ -225,7 +226,7 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
         header,
         context_tokens=spec.context_tokens,
         limit_bytes=None if spec.max_memory_mb is None else spec.max_memory_mb * MIB,
-        available_bytes=probe.memory().available_bytes,
+        available_bytes=_available_bytes(spec),
     )
 
     def progress(fraction: float) -> bool:
@@ -246,6 +247,15 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
     govern = _governed(backend, Governor(ceiling=ceiling, processors=processors, times=before))
     _tell(report, card, 1.0, started)
     return engine.Loaded(backend, chat, govern)
+
+
+def _available_bytes(spec: LlamaCpp) -> int:
+    """Return the memory that can be had now, where the whole model goes into it."""
+    from llmdispatcher.vendors.llamacpp import native, probe  # noqa: PLC0415 - heavy
+
+    if native.has_gpu() and spec.max_gpu_layers != 0:
+        return sys.maxsize  # how much goes to the GPU is llama.cpp's to decide, and to refuse
+    return probe.memory().available_bytes
 
 
 def _ceiling(spec: LlamaCpp, weight_bytes: int, processors: int) -> int:
