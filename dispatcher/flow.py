@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Generator, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -204,7 +205,8 @@ class Trial:
         """Wait for the model; the load itself goes on if this times out."""
         loading = self.target.engine.load(self.target.card.model)
         if loading.done():
-            loading.result()
+            if error := loading.exception():
+                raise _own(error)
             return
         limit_s = self.job.deadlines.load_s
         try:
@@ -228,7 +230,7 @@ class Trial:
                 if error is None:
                     watch.set_result(None)
                 else:
-                    watch.set_exception(error)
+                    watch.set_exception(_own(error))
 
         loading.add_done_callback(lambda done: end(done.exception()))
         self.job.stopper.arm(lambda: end(Cancelled()))
@@ -304,6 +306,13 @@ class Trial:
         )
         self.job.books.settle(self.attempt)
         self.job.report(AttemptEnded(attempt=self.attempt, number=self.number))
+
+
+def _own(error: BaseException) -> BaseException:
+    """Copy an error that many requests share: raising it adds to it, for each that does."""
+    mine = copy(error)
+    mine.__cause__ = error.__cause__
+    return mine
 
 
 def _told(error: DispatcherError) -> str:

@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,11 @@ def test_the_wheel_is_small_and_whole() -> None:
     assert {"py.typed", "demo.gguf"} <= names
     assert not any("training" in path.parts for path in PACKAGE.rglob("*"))
     assert size <= 8 * 2**20
+
+
+def test_one_version_everywhere() -> None:
+    """The package, its metadata and the changelog agree on the version."""
+    text = (Path(__file__).parent.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+
+    assert metadata.version("llmdispatcher") == llmdispatcher.__version__
+    assert f"\n## [{llmdispatcher.__version__}] - " in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -348,3 +349,23 @@ def test_cancelled_is_never_a_vendors_failure() -> None:
         stream = d.stream("hi")
         assert [delta.text for delta in stream] == ["a"]
         assert d.stats().total.cancelled == 1
+
+
+def test_a_failed_load_is_told_to_each_in_an_error_of_its_own() -> None:
+    """Many wait for one load; its failure reaches each of them whole and unshared."""
+    d = Dispatcher(Scripted(load_s=0.2, load_error=Unreachable("gone")))
+    caught: list[Unreachable] = []
+
+    def ask() -> None:
+        with pytest.raises(Unreachable, match="gone") as error:
+            d.send("hi")
+        caught.append(error.value)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    d.close()
+
+    assert len({id(error) for error in caught}) == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -39,6 +40,9 @@ ONE_THREAD_BYTES = 8 * MIB
 """Smaller models run on one thread. llama.cpp's threads spin at every operation's barrier, which
 takes longer than such a model's arithmetic: with 1.3 MB of weights two threads gave 0.95 to 1.0
 times the speed of one on a quiet machine, and a hundredth of it beside a busy neighbour."""
+
+_PART = re.compile(r"-\d{5}-of-\d{5}$")
+"""How llama.cpp names the files of a model that is split."""
 
 TESTED_VERSIONS = ("0.3.36",)
 """Releases of llama-cpp-python whose structs ``native`` fills in; layouts change between them."""
@@ -196,7 +200,7 @@ def _card(spec: LlamaCpp) -> ModelCard:
         }
     return ModelCard(
         vendor=spec.name,
-        model=spec.model_path.stem,
+        model=_PART.sub("", spec.model_path.stem),
         local=True,
         capabilities=(Capability.CHAT, Capability.COMPLETION),
         price=spec.price,
