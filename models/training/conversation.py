@@ -9,7 +9,17 @@ from random import Random
 
 from bpe import ASSISTANT, BEGIN, END, SYSTEM, USER, Tokenizer
 from grammar import read_sections
-from topics import HERE, Capitals, Exchange, Faq, OffTopic, Sums, Topic, load_grammar
+from topics import (
+    HERE,
+    Capitals,
+    Exchange,
+    Faq,
+    OffTopic,
+    SmallTalk,
+    Sums,
+    Topic,
+    load_grammar,
+)
 from wording import Writer, sentence_case
 
 CHAT_TEMPLATE = (
@@ -23,9 +33,12 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '" + ASSISTANT + "' }}{% endif %}"
 )
 
+FOLLOWED = ("capital forward", "capital follow_up")
 RESULT_WEIGHT = 3.0
 """Loss weight of the tokens that carry a result; other answer tokens weigh 1."""
 SYSTEM_SHARE = 0.15
+FOLLOW_UP_SHARE = 0.5
+"""How often the turn after a capital asks only "and Italy?"."""
 TURN_COUNTS = (1, 2, 3, 6, 10)
 TURN_SHARES = (0.74, 0.13, 0.08, 0.03, 0.02)
 """Most conversations are short, as steps with short rows are the cheapest."""
@@ -54,18 +67,21 @@ class Conversations:
         """Load every data file."""
         self.writer = Writer(load_grammar())
         self._systems = read_sections(HERE / "systems.txt")["systems"]
+        self._follow_up = Capitals("follow_up")
+        # Topics and how often they are drawn, relative to one another.
         self._mix: list[tuple[Topic, float]] = [
-            (Faq(), 0.40),
-            (Capitals("forward"), 0.08),
-            (Capitals("reverse"), 0.05),
-            (Capitals("confirm"), 0.04),
+            (Faq(), 0.44),
+            (SmallTalk(), 0.05),
+            (Capitals("forward"), 0.09),
+            (Capitals("reverse"), 0.04),
+            (Capitals("confirm"), 0.08),
             (Capitals("json"), 0.02),
             (Capitals("unknown"), 0.02),
-            (Sums("plus"), 0.11),
-            (Sums("minus"), 0.12),
-            (Sums("json"), 0.025),
-            (Sums("larger"), 0.025),
-            (Sums("smaller"), 0.02),
+            (Sums("plus"), 0.10),
+            (Sums("minus"), 0.15),
+            (Sums("json"), 0.02),
+            (Sums("larger"), 0.04),
+            (Sums("smaller"), 0.03),
             (Sums("too_hard"), 0.015),
             (OffTopic(), 0.12),
         ]
@@ -76,9 +92,14 @@ class Conversations:
         topics = [topic for topic, _ in self._mix]
         shares = [share for _, share in self._mix]
         chosen = random.choices(topics, shares, k=turns)
-        exchanges = tuple(topic.draw(random, self.writer) for topic in chosen)
+        exchanges: list[Exchange] = []
+        for topic in chosen:
+            after_capital = exchanges and exchanges[-1].topic in FOLLOWED
+            follows = after_capital and random.random() < FOLLOW_UP_SHARE
+            source = self._follow_up if follows else topic
+            exchanges.append(source.draw(random, self.writer))
         system = self._system(random) if random.random() < SYSTEM_SHARE else ""
-        return Conversation(system, exchanges)
+        return Conversation(system, tuple(exchanges))
 
     def _system(self, random: Random) -> str:
         wording = self.writer.grammar.draw(random.choice(self._systems), random)

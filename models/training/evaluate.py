@@ -20,7 +20,7 @@ from conversation import Conversations
 from grammar import seeded
 from llama_cpp import Llama
 from network import Network
-from topics import HERE, REFUSAL, Capitals, Exchange, Faq, OffTopic, Sums, load_grammar
+from topics import HERE, REFUSAL, Capitals, Exchange, Faq, OffTopic, SmallTalk, Sums, load_grammar
 from train import normalise
 from wording import CARELESS, Writer
 
@@ -65,6 +65,8 @@ class Answerer:
     def __init__(self, path: Path, threads: int) -> None:
         """Load the file."""
         self.llama = Llama(str(path), n_ctx=512, n_threads=threads, verbose=False)
+        self.answered = 0
+        self.ended = 0
 
     def ask(self, question: str, history: Sequence[Exchange] = (), system: str = "") -> str:
         """Return the most likely answer to a question after earlier turns."""
@@ -78,7 +80,10 @@ class Answerer:
         reply: Any = self.llama.create_chat_completion(
             messages, temperature=0.0, max_tokens=ANSWER_MAX_TOKENS
         )
-        return str(reply["choices"][0]["message"]["content"])
+        choice = reply["choices"][0]
+        self.answered += 1
+        self.ended += choice["finish_reason"] == "stop"
+        return str(choice["message"]["content"])
 
     def score(self, name: str, exchanges: Iterable[Exchange]) -> Score:
         """Ask every question; an answer counts if it is exactly the expected one."""
@@ -113,6 +118,24 @@ def held_out_scores(
             wrong.append((entry["question"], answer))
     names = {"known": "Held-out paraphrases", "off-topic": "Held-out off-topic, refused"}
     return [Score(names[k], sum(m), len(m)) for k, m in marks.items()], wrong
+
+
+def _small_talk_scores(answerer: Answerer, writer: Writer, random: Random) -> list[Score]:
+    """Score short phrases, alone and as a later turn, and a capital asked as "and Italy?"."""
+    small, faq = SmallTalk(), Faq()
+    first = [small.draw(random, writer) for _ in range(SAMPLE)]
+    later, followed = 0, 0
+    capital, follow_up = Capitals("forward"), Capitals("follow_up")
+    for _ in range(SAMPLE):
+        turn, history = small.draw(random, writer), [faq.draw(random, writer)]
+        later += answerer.ask(turn.question, history) == turn.answer
+        turn, history = follow_up.draw(random, writer), [capital.draw(random, writer)]
+        followed += answerer.ask(turn.question, history) == turn.answer
+    return [
+        answerer.score("Greetings and thanks, any case", first),
+        Score("Greetings and thanks, second turn", later, SAMPLE),
+        Score("Capitals, asked as a follow-up", followed, SAMPLE),
+    ]
 
 
 def _capital_scores(answerer: Answerer, writer: Writer, random: Random) -> list[Score]:
@@ -196,6 +219,8 @@ def all_scores(answerer: Answerer) -> list[Score]:
     off_topic = [off.draw(random, writer) for _ in range(SAMPLE)]
     refused = [answerer.ask(e.question) == REFUSAL for e in off_topic]
     scores.append(Score("Off-topic, refused", sum(refused), len(refused)))
+    scores += _small_talk_scores(answerer, writer, random)
+    scores.append(Score("Answers that end their turn", answerer.ended, answerer.answered))
     return scores
 
 

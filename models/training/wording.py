@@ -24,6 +24,11 @@ _SYNONYMS = {
 _LONE_I = re.compile(r"\bi\b(?!\.)")
 _TYPO_MIN_LETTERS = 4
 _PLAIN_WORD = re.compile(r"[a-z]+")
+_SHORT_CASES = (str, str, str.capitalize, str.capitalize, str.capitalize, str.title, str.upper)
+_SHORT_MARKS = ("", "", "", "", ".", "!", "!", "!!", "...", "?")
+_SHORT_QUESTION_MARKS = ("", "?", "?", "??")
+"""Each case and each mark is drawn evenly: a short phrase has too few letters to guess from."""
+_SHORT_TYPO = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,13 @@ class Writer:
         if random.random() >= mistakes.no_end_mark:
             wording += "?" if question else random.choice((".", "", ".", "!", "?"))
         return self._case(wording, random)
+
+    def write_short(self, wording: str, random: Random) -> str:
+        """Return one typed form of a phrase that stands alone, in any case, with any mark."""
+        marks = _SHORT_QUESTION_MARKS if is_question(wording) else _SHORT_MARKS
+        if random.random() < _SHORT_TYPO:
+            wording = misspell(wording, random)
+        return random.choice(_SHORT_CASES)(wording) + random.choice(marks)
 
     def _case(self, text: str, random: Random) -> str:
         draw = random.random()

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 
+HEADROOM_BYTES = 512 * MIB
+"""Left to the rest of the machine, or a twentieth of a small one: a model that fits to the last
+byte makes everything else swap."""
+
 ONE_THREAD_BYTES = 8 * MIB
 """Smaller models run on one thread. llama.cpp's threads spin at every operation's barrier, which
 takes longer than such a model's arithmetic: with 1.3 MB of weights two threads gave 0.95 to 1.0
@@ -259,7 +263,8 @@ def _available_bytes(spec: LlamaCpp) -> int:
 
     if native.has_gpu() and spec.max_gpu_layers != 0:
         return sys.maxsize  # how much goes to the GPU is llama.cpp's to decide, and to refuse
-    return probe.memory().available_bytes
+    memory = probe.memory()
+    return max(0, memory.available_bytes - min(HEADROOM_BYTES, memory.total_bytes // 20))
 
 
 def _ceiling(spec: LlamaCpp, weight_bytes: int, processors: int) -> int:
