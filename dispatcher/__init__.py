@@ -49,6 +49,13 @@ from llmdispatcher.models.errors import (
     UnsupportedArchitecture,
     VendorError,
 )
+from llmdispatcher.models.event import (
+    AttemptEnded,
+    AttemptStarted,
+    Event,
+    Fallback,
+    LoadProgress,
+)
 from llmdispatcher.models.reply import Decision, Delta, FinishReason, Reply, Usage
 from llmdispatcher.models.request import (
     Deadlines,
@@ -98,6 +105,8 @@ __all__ = [
     "AllVendorsFailed",
     "AsyncDispatcher",
     "AsyncStream",
+    "AttemptEnded",
+    "AttemptStarted",
     "AuthRejected",
     "BadReply",
     "BadRequest",
@@ -115,13 +124,16 @@ __all__ = [
     "Dispatcher",
     "DispatcherError",
     "EngineCrashed",
+    "Event",
     "ExecutableNotFound",
+    "Fallback",
     "Figures",
     "FinishReason",
     "Image",
     "InvalidGrammar",
     "LimitReached",
     "LlamaCpp",
+    "LoadProgress",
     "Message",
     "ModelCard",
     "ModelFileMissing",

@@ -150,6 +150,12 @@ def _question(args: argparse.Namespace, terminal: Terminal) -> str:
         words, piped = words.removeprefix("-") if words == "-" else words, terminal.read_all()
     if not args.raw:
         piped = piped.rstrip("\r\n")
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        raise RequestError(
+            "the question is not text in this terminal's encoding; set LANG=C.UTF-8"
+        ) from None
     question = "\n\n".join(part for part in (words, piped) if part)
     if not question.strip():
         raise RequestError(
@@ -193,6 +199,8 @@ def _vendor(args: argparse.Namespace) -> VendorSpec:
         "max_memory_mb": args.memory_mb,
     }
     given = {name: value for name, value in limits.items() if value is not None}
+    if args.model == "" or "://" in (args.model or ""):
+        raise RequestError(f"--model takes a file, not {args.model!r}: download the model first")
     if args.model is not None:
         return discovery.find("llamacpp")(args.model, **given)
     demo: Any = discovery.find("embedded")()
@@ -224,7 +232,10 @@ class _Parser(argparse.ArgumentParser):
     """Reports a mistake in one line, as all other errors are."""
 
     def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"llmdispatcher: error: {one_line(message)}; see {self.prog} --help\n")
+        way_out = f"see {self.prog} --help"
+        if "invalid choice" in message:
+            way_out = 'to ask a question: llmdispatcher ask "…"'
+        sys.stderr.write(f"llmdispatcher: error: {one_line(message)}; {way_out}\n")
         sys.exit(WRONG)
 
 

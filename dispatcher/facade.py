@@ -137,7 +137,11 @@ def _spec(vendor: object) -> VendorSpec:
     if isinstance(vendor, str):
         from llmdispatcher.vendors import discovery  # noqa: PLC0415 - importlib.metadata is slow
 
-        vendor = discovery.find(vendor)()
+        try:
+            vendor = discovery.find(vendor)()
+        except TypeError as error:
+            message = f"cannot be made without arguments: {error}"
+            raise ConfigError([Problem(message, f"vendor {vendor!r}")]) from error
     if isinstance(vendor, VendorSpec):
         return vendor
     message = f"must be a vendor such as LlamaCpp(…) or a vendor's name, not {vendor!r}"

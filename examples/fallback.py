@@ -4,8 +4,7 @@
 fails in the middle of its reply, the second costs money and serves.
 """
 
-from llmdispatcher import Dispatcher, Overloaded, Price, Scripted
-from llmdispatcher.models.event import Event, Fallback
+from llmdispatcher import Dispatcher, Event, Fallback, Overloaded, Price, Scripted
 
 
 def tell(event: Event) -> None:

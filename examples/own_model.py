@@ -2,8 +2,7 @@
 
 import sys
 
-from llmdispatcher import Dispatcher, DispatcherError, LlamaCpp
-from llmdispatcher.models.event import Event, LoadProgress
+from llmdispatcher import Dispatcher, DispatcherError, Event, LlamaCpp, LoadProgress
 
 
 def show(event: Event) -> None:
@@ -28,4 +27,6 @@ def main(path: str, prompt: str) -> int:
 
 
 if __name__ == "__main__":
+    if not sys.argv[2:]:
+        sys.exit(__doc__)
     sys.exit(main(*sys.argv[1:3]))

@@ -52,8 +52,8 @@ class Price:
     @classmethod
     def per_million(  # noqa: PLR0913 - one keyword for each kind of token
         cls,
-        input: str | float | Decimal = 0,  # noqa: A002 - the field's word
-        output: str | float | Decimal = 0,
+        input: str | float | Decimal,  # noqa: A002 - the field's word
+        output: str | float | Decimal,
         *,
         cached_input: str | float | Decimal | None = None,
         cache_write: str | float | Decimal | None = None,
@@ -62,7 +62,8 @@ class Price:
     ) -> Price:
         """Make a price from dollars per million tokens, and dollars per request.
 
-        A float is read by its shortest decimal form, so that 0.15 means exactly 0.15.
+        Input and output have no default: what was forgotten must not be free. A float is read by
+        its shortest decimal form, so that 0.15 means exactly 0.15.
         """
         return cls(
             input_pico=_exact("input", input),

@@ -89,6 +89,8 @@ def _price(value: object) -> Price | None:
         raise BadRequest("price", value, "a mapping of dollars per million tokens, or null")
     if unknown := set(value) - set(_PRICE_KEYS):
         raise BadRequest("price", sorted(map(str, unknown)), f"made of {', '.join(_PRICE_KEYS)}")
+    if missing := [key for key in ("input", "output") if key not in value]:
+        raise BadRequest("price", dict(value), f"given with {' and '.join(missing)}; 0 is free")
     return Price.per_million(**value)
 
 

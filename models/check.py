@@ -53,6 +53,16 @@ def integer(name: str, low: int, high: int, *, default: int | None = None) -> An
     return attrs.field(default=default, validator=check)
 
 
+def instance(kind: type, example: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    """Make a validator that accepts None and instances of a class, and shows an example of one."""
+
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        if value is not None and not isinstance(value, kind):
+            raise BadRequest(field.name, value, f"a {kind.__name__}, such as {example}")
+
+    return check
+
+
 def flag(*, default: bool) -> Any:  # noqa: ANN401 - attrs.field is typed so
     """Make a field that is True or False and nothing like them."""
 

@@ -18,6 +18,7 @@ from llmdispatcher.models.check import (
     as_tuple,
     at_most,
     flag,
+    instance,
     integer,
     mapping,
     nearest,
@@ -132,6 +133,8 @@ class Message:
             return cls(Role.USER, value)
         if not isinstance(value, Mapping):
             raise BadRequest("message", value, "text, a Message or a mapping with role and content")
+        if not {"content", "tool_calls"} & set(value):
+            raise BadRequest("message", value, "a mapping with role and content")
         known = {"role", "content", "tool_calls", "tool_call_id"}
         if unknown := set(value) - known:
             raise BadRequest("message", sorted(unknown), f"made of {', '.join(sorted(known))}")
@@ -249,7 +252,7 @@ class Deadlines:
 def _messages(value: object) -> tuple[Message, ...]:
     if isinstance(value, str | Message | Mapping):
         return (Message.of(value),)
-    if not isinstance(value, Iterable):
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
         raise BadRequest("messages", value, "text, a message or a sequence of messages")
     return tuple(Message.of(item) for item in value)
 
@@ -268,13 +271,23 @@ class Request:
     stop: tuple[str, ...] = attrs.field(
         converter=as_tuple, validator=at_most(MAX_STOPS), default=()
     )
-    sampling: Sampling = attrs.field(factory=Sampling)
-    tools: tuple[ToolSpec, ...] = attrs.field(converter=tuple, default=())
-    response_format: ResponseFormat = attrs.field(factory=ResponseFormat)
+    sampling: Sampling = attrs.field(
+        factory=Sampling, validator=instance(Sampling, "Sampling(temperature=0)")
+    )
+    tools: tuple[ToolSpec, ...] = attrs.field(
+        converter=tuple,
+        default=(),
+        validator=attrs.validators.deep_iterable(instance(ToolSpec, "ToolSpec('add', 'Adds.')")),
+    )
+    response_format: ResponseFormat = attrs.field(
+        factory=ResponseFormat, validator=instance(ResponseFormat, "ResponseFormat('json')")
+    )
     vendor: str | None = None
     model: str | None = None
     allow_cloud: bool = flag(default=True)
-    deadlines: Deadlines | None = None
+    deadlines: Deadlines | None = attrs.field(
+        default=None, validator=instance(Deadlines, "Deadlines(total_s=30)")
+    )
     tags: tuple[str, ...] = attrs.field(converter=as_tuple, validator=at_most(MAX_TAGS), default=())
 
     def __attrs_post_init__(self) -> None:
@@ -311,7 +324,15 @@ class Request:
 
 
 def _unknown_option(name: str) -> str:
-    return f"unknown option {name!r}; {nearest(name, Options.__optional_keys__)}"
+    hint = _MEANT.get(name) or nearest(name, Options.__optional_keys__)
+    return f"unknown option {name!r}; {hint}"
+
+
+_MEANT = {
+    "timeout": "for limits of time give deadlines=Deadlines(total_s=…)",
+    "system": "put a system(…) message first in the messages",
+}
+"""What people try that has another name here."""
 
 
 Prompt = str | Message | Sequence[Message | Mapping[str, Any]] | Request

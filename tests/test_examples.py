@@ -59,9 +59,6 @@ def test_a_program_of_the_readme_runs(program: str, tmp_path: Path, small_model:
     """The README's programs run as they stand, where their model files exist."""
     for name in re.findall(r'"(\w+\.gguf)"', program):
         (tmp_path / name).symlink_to(small_model)
-    if "await" in program:
-        body = "".join(f"    {line}\n" for line in program.splitlines())
-        program = f"import asyncio\nasync def main():\n{body}\nasyncio.run(main())\n"
 
     done = run(["-W", "error", "-c", program], tmp_path)
 

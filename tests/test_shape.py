@@ -35,7 +35,8 @@ HEAVY = {
 }
 
 EXPORTS = """
-AllVendorsFailed AsyncDispatcher AsyncStream AuthRejected BadReply BadRequest BreakerOpen
+AllVendorsFailed AsyncDispatcher AsyncStream AttemptEnded AttemptStarted Event Fallback LoadProgress
+AuthRejected BadReply BadRequest BreakerOpen
 BudgetExceeded Cancelled Capability ConfigError ContentRefused ContextOverflow CorruptModel
 Deadlines Decision Delta Dispatcher DispatcherError EngineCrashed ExecutableNotFound FREE Figures
 FinishReason Image InvalidGrammar LimitReached LlamaCpp Message ModelCard ModelFileMissing

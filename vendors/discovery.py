@@ -28,7 +28,9 @@ def find(name: str) -> Callable[..., VendorSpec]:
     """
     points = {point.value: point for point in entry_points(group=GROUP, name=name)}
     if not points:
-        raise _problem(name, f"no installed package offers the vendor; known: {', '.join(names())}")
+        file = " (a file is LlamaCpp('FILE.gguf'))" if "." in name or "/" in name else ""
+        known = ", ".join(names())
+        raise _problem(name, f"no installed package offers the vendor{file}; known: {known}")
     if len(points) > 1:
         raise _problem(name, f"several packages offer the vendor: {', '.join(sorted(points))}")
     (point,) = points.values()

@@ -71,7 +71,7 @@ class Conversations:
         # Topics and how often they are drawn, relative to one another.
         self._mix: list[tuple[Topic, float]] = [
             (Faq(), 0.44),
-            (SmallTalk(), 0.05),
+            (SmallTalk(), 0.065),
             (Capitals("forward"), 0.09),
             (Capitals("reverse"), 0.04),
             (Capitals("confirm"), 0.08),

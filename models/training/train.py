@@ -181,7 +181,7 @@ def train(seed: int, steps: int) -> Trained:
     loss_average = math.nan
     for step, batch in zip(range(steps), batches, strict=False):
         loss = batch_loss(network, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
         rate = rate_at(step, steps)
         adam.param_groups[0]["lr"] = rate

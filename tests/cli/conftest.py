@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -46,6 +47,11 @@ def run() -> Run:
     return start
 
 
+def _hear_ctrl_c() -> None:
+    """Undo what a shell does to a job in the background, which these tests may be a part of."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Screen:
     """A program on a terminal of its own, which Ctrl-C reaches as it does from a keyboard."""
 
@@ -59,6 +65,7 @@ class Screen:
             start_new_session=True,
             stdout=stdout,
             env={**os.environ, "TERM": "xterm-256color"},
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 - sets one flag, and takes no lock
         )
         self.text = ""
         """All that was shown."""

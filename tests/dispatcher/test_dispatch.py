@@ -288,7 +288,7 @@ def test_failed_attempts_are_paid_for(world: World) -> None:
 
 def test_the_catalog_prices_a_model(world: World) -> None:
     """A price from the user's catalogue is used in routing and in the books."""
-    rows = {"scripted/script": {"price": {"per_request": 0.001}}}
+    rows = {"scripted/script": {"price": {"input": 0, "output": 0, "per_request": 0.001}}}
 
     heard = world((Scripted("ok"),), "send", "hi", catalog={"models": rows})
 
@@ -305,7 +305,7 @@ def test_a_vendor_is_registered_once() -> None:
         assert [vendor.name for vendor in d.vendors()] == ["a", "b"]
 
 
-@pytest.mark.parametrize("vendor", [5, "no-such-vendor", object])
+@pytest.mark.parametrize("vendor", [5, "no-such-vendor", "llamacpp", "model.gguf", object])
 def test_what_is_no_vendor_is_refused(vendor: Any) -> None:
     """Anything but a vendor or the name of one is a ConfigError."""
     with pytest.raises(ConfigError):

@@ -44,7 +44,7 @@ def test_a_dollar_per_million_tokens_is_a_microdollar_per_token() -> None:
 
 def test_one_token_of_a_cheap_model_costs_a_microdollar() -> None:
     """A cost that is not zero never rounds to zero."""
-    assert Price.per_million("0.000001").cost_microusd(Usage(prompt_tokens=1)) == 1
+    assert Price.per_million("0.000001", 0).cost_microusd(Usage(prompt_tokens=1)) == 1
     assert FREE.cost_microusd(Usage(prompt_tokens=10**9)) == 0
 
 
@@ -52,15 +52,15 @@ def test_cached_tokens_cost_as_input_where_no_rate_is_known() -> None:
     """Without a rate of their own, cached tokens are not a gift."""
     usage = Usage(prompt_tokens=100, cached_tokens=60)
 
-    assert Price.per_million(1).cost_microusd(usage) == 100
-    assert Price.per_million(1, cached_input=0).cost_microusd(usage) == 40
+    assert Price.per_million(1, 0).cost_microusd(usage) == 100
+    assert Price.per_million(1, 0, cached_input=0).cost_microusd(usage) == 40
 
 
 @pytest.mark.parametrize("usd", ["-1", "x", "nan", "inf", "0.0000001"])
 def test_an_amount_that_is_none_is_refused(usd: str) -> None:
     """A price must be an amount in dollars, exact in six decimals."""
     with pytest.raises(BadRequest, match="input is"):
-        Price.per_million(usd)
+        Price.per_million(usd, 0)
 
 
 def test_the_catalog_wins_over_the_card() -> None:
@@ -87,8 +87,9 @@ def test_all_problems_of_a_catalog_are_told_at_once() -> None:
     rows = {
         "nameless": {},
         "v/a": 5,
+        "v/d": {"price": {"input": 1}},
         "v/b": {"qualty": 3, "quality": 9, "price": {"inptu": 1}},
-        "v/c": {"price": {"input": "free"}, "last_resort": "yes"},
+        "v/c": {"price": {"input": "free", "output": 1}, "last_resort": "yes"},
     }
     with pytest.raises(ConfigError) as caught:
         Catalog.parse({"models": rows, "modles": {}}, "cat.yaml")
@@ -102,7 +103,9 @@ def test_all_problems_of_a_catalog_are_told_at_once() -> None:
         "models.v/b.quality",
         "models.v/b.price",
         "models.v/c.price",
+        "models.v/d.price",
         "models.v/c.last_resort",
     }
     assert told["models.v/b.qualty"] == "unknown key 'qualty'; did you mean 'quality'?"
+    assert "given with output; 0 is free" in told["models.v/d.price"]
     assert all(problem.file == "cat.yaml" for problem in caught.value.problems)

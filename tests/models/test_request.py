@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from typing import Any
 
 import attrs
@@ -65,6 +66,13 @@ def test_unknown_option_names_the_nearest() -> None:
         Request.of("hi", temprature=1)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize(("option", "told"), [("timeout", "Deadlines"), ("system", "system(…)")])
+def test_what_people_try_is_answered_with_what_there_is(option: str, told: str) -> None:
+    """Options that other libraries have are answered with how it is done here."""
+    with pytest.raises(TypeError, match=re.escape(told)):
+        Request.of("hi", **{option: 1})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -82,6 +90,9 @@ def test_unknown_option_names_the_nearest() -> None:
         ({"stop": [""]}, "stop must be made of non-empty strings"),
         ({"stop": ["x"] * (MAX_STOPS + 1)}, f"at most {MAX_STOPS} strings"),
         ({"stop": [1]}, "stop is 1; stop must be text"),
+        ({"deadlines": 3}, "deadlines must be a Deadlines, such as Deadlines(total_s=30)"),
+        ({"response_format": "json"}, "response_format must be a ResponseFormat, such as"),
+        ({"tools": [{}]}, "tools must be a ToolSpec, such as"),
         ({"allow_cloud": "yes"}, "allow_cloud is 'yes'; allow_cloud must be True or False"),
     ],
 )
@@ -109,7 +120,9 @@ def test_lone_surrogates_are_refused() -> None:
         Request.of("a\ud800b")
 
 
-@pytest.mark.parametrize("prompt", [(), [], 5, [5], [{"role": "user", "text": "x"}], [{}]])
+@pytest.mark.parametrize(
+    "prompt", [(), [], 5, [5], b"x", [{"role": "user"}], [{"role": "user", "text": "x"}], [{}]]
+)
 def test_what_is_no_prompt_is_refused(prompt: object) -> None:
     """A prompt that is empty or no conversation is a BadRequest, whatever it is."""
     with pytest.raises(BadRequest):

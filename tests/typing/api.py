@@ -16,8 +16,10 @@ from llmdispatcher import (
     Decision,
     Delta,
     Dispatcher,
+    Event,
     FinishReason,
     LlamaCpp,
+    LoadProgress,
     ModelCard,
     Price,
     Reply,
@@ -32,7 +34,6 @@ from llmdispatcher import (
     system,
     user,
 )
-from llmdispatcher.models.event import Event, LoadProgress
 from llmdispatcher.vendors.contract import Engine, Report, VendorSpec
 from llmdispatcher.vendors.llamacpp.vendor import LlamaCppEngine
 from llmdispatcher.vendors.scripted import ScriptedEngine

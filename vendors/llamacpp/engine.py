@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -29,9 +30,11 @@ from llmdispatcher.models.request import MAX_SEED, Request
 from llmdispatcher.vendors.llamacpp.backend import Backend, Interrupted, Sampler
 from llmdispatcher.vendors.llamacpp.inbox import CLOSED, EngineCall, Inbox
 from llmdispatcher.vendors.llamacpp.sampling import DEFAULTS
-from llmdispatcher.vendors.llamacpp.template import ChatTemplate
 from llmdispatcher.vendors.llamacpp.text import TextStream
 from llmdispatcher.vendors.mailbox import Waker, fire
+
+if TYPE_CHECKING:
+    from llmdispatcher.vendors.llamacpp.template import ChatTemplate
 
 REUSE_TOKENS = 64
 """A prompt that begins like the last one is read from where it differs, if that saves so many

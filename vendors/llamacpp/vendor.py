@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -218,7 +219,7 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
     """Read, plan, load. Runs in the engine's thread; raises a DispatcherError."""
     header = gguf.read_header(spec.model_path)
     header.check_generates()
-    _require_engine()
+    _require_llama_cpp()
     from llmdispatcher.vendors.llamacpp import (  # noqa: PLC0415 - heavy
         engine,
         fit,
@@ -293,18 +294,21 @@ def _governed(backend: Backend, governor: Governor) -> Callable[[int, float], No
     return govern
 
 
-def _require_engine() -> None:
-    """Refuse a missing llama-cpp-python, or one whose structs this code was not tested with."""
-    from importlib import metadata  # noqa: PLC0415 - only when a model is loaded
-
+def _require_llama_cpp() -> None:
+    """Refuse a missing or broken llama-cpp-python, or one whose structs were not tested with."""
     try:
-        found = metadata.version("llama-cpp-python")
-    except metadata.PackageNotFoundError:
-        found = "none"
+        for name in ("jinja2", "psutil"):
+            import_module(name)
+        found = str(import_module("llama_cpp").__version__)
+    except ModuleNotFoundError as error:
+        found = f"no {error.name}"
+    except (ImportError, OSError, RuntimeError) as error:  # its shared library does not load
+        found = f"a broken one ({error})"
     if found not in TESTED_VERSIONS:
         raise ExecutableNotFound(
-            f"running GGUF files needs llama-cpp-python {' or '.join(TESTED_VERSIONS)}, and"
-            f" {found} is installed: pip install 'llmdispatcher[llamacpp]'"
+            f"running GGUF files needs llama-cpp-python {TESTED_VERSIONS[-1]}, jinja2 and psutil,"
+            f" and there is {found}:"
+            f" pip install 'llama-cpp-python=={TESTED_VERSIONS[-1]}' jinja2 psutil"
         )
 
 
