@@ -63,7 +63,13 @@ def _governed(path: str) -> Callable[[Request], Call]:
 
 def _fixed(path: str, threads: int) -> Callable[[Request], Call]:
     """Serve with the same engine, whose number of threads nobody moves."""
-    setup = Setup(path=path, context_tokens=SHAPE_15M.context, threads=threads, gpu_layers=-1)
+    setup = Setup(
+        path=path,
+        context_tokens=SHAPE_15M.context,
+        threads=threads,
+        gpu_layers=-1,
+        batch_tokens=512,
+    )
     thread = EngineThread(
         lambda _: Loaded(NativeBackend(setup, lambda _: True), ChatTemplate(None)), "fixed"
     )

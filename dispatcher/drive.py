@@ -10,8 +10,7 @@ import threading
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
-from llmdispatcher.flow import Emit, Flow, Receive, Submit, Wait
-from llmdispatcher.models.errors import DispatcherError
+from llmdispatcher.flow import Emit, Flow, Receive, Wait
 from llmdispatcher.models.reply import Delta, Reply
 from llmdispatcher.vendors.mailbox import patiently
 
@@ -36,13 +35,11 @@ def run(flow: Flow) -> Generator[Delta | Reply, None, None]:
                 match step:
                     case Receive(call, timeout_s):
                         answer = call.receive(timeout_s)
-                    case Submit(engine, request, model):
-                        answer = engine.submit(request, model)
                     case Wait(future, timeout_s):
                         _wait(future, timeout_s)
                     case Emit(delta):
                         yield delta
-            except (DispatcherError, TimeoutError) as raised:
+            except Exception as raised:  # noqa: BLE001 - not swallowed: the flow gets it
                 error = raised
     finally:
         flow.close()
@@ -64,13 +61,11 @@ async def arun(flow: Flow) -> AsyncGenerator[Delta | Reply, None]:
                 match step:
                     case Receive(call, timeout_s):
                         answer = await call.areceive(timeout_s)
-                    case Submit(engine, request, model):
-                        answer = engine.submit(request, model)
                     case Wait(future, timeout_s):
                         await _result(future, timeout_s)
                     case Emit(delta):
                         yield delta
-            except (DispatcherError, TimeoutError) as raised:
+            except Exception as raised:  # noqa: BLE001 - not swallowed: the flow gets it
                 error = raised
     finally:
         flow.close()

@@ -53,9 +53,10 @@ class Listener:
         except Exception:  # foreign code: whatever it raises must not break a request
             import logging  # noqa: PLC0415 - 5 ms at import, for a line that is rarely written
 
-            logging.getLogger("llmdispatcher").exception(
-                "on_event raised for %s", type(event).__name__
-            )
+            log = logging.getLogger("llmdispatcher")
+            if not log.handlers:  # or Python prints on stderr where nobody set logging up
+                log.addHandler(logging.NullHandler())
+            log.exception("on_event raised for %s", type(event).__name__)
 
 
 class Desk:
@@ -68,25 +69,34 @@ class Desk:
         deadlines: Deadlines | None,
         catalog: Mapping[str, Any] | None,
     ) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close what this thread is using
         self._engines: dict[str, Engine] = {}
         self._report = Listener(on_event).report
         self._deadlines = deadlines or Deadlines()
         self._catalog = Catalog.parse(catalog or {})
         self._closed = False
         self.books = Books()
-        for vendor in vendors or ("embedded",):
-            self.register(vendor)
+        try:
+            for vendor in vendors or ("embedded",):
+                self.register(vendor)
+        except ConfigError:
+            self.close()
+            raise
 
     def register(self, vendor: VendorSpec | str) -> None:
         """Start a vendor; text is the name of an installed one. Raises ConfigError."""
         spec = _spec(vendor)
+        self._check_open()
+        engine = spec.start(self._report)
         with self._lock:
+            refused = self._closed or spec.name in self._engines
+            if not refused:
+                self._engines[spec.name] = engine
+        if refused:
+            engine.close()
             self._check_open()
-            if spec.name in self._engines:
-                message = "registered already; give one of the two another name="
-                raise ConfigError([Problem(message, f"vendor {spec.name!r}")])
-            self._engines[spec.name] = spec.start(self._report)
+            message = "registered already; give one of the two another name="
+            raise ConfigError([Problem(message, f"vendor {spec.name!r}")])
 
     def vendors(self) -> tuple[Vendor, ...]:
         """Return every registered vendor with its models and its state."""
@@ -121,8 +131,9 @@ class Desk:
         with self._lock:
             self._closed = True
             engines = list(self._engines.values())
-        for engine in engines:
-            engine.close()
+        with contextlib.ExitStack() as stack:  # all of them, also if one raises
+            for engine in engines:
+                stack.callback(engine.close)
 
     def _cards(self, engine: Engine) -> tuple[ModelCard, ...]:
         return tuple(self._catalog.apply(card) for card in engine.cards())

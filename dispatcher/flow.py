@@ -1,15 +1,15 @@
 """One request's life, from candidates to a settled reply, without any I/O.
 
-A flow is a generator. It *yields* what it needs (``Wait`` for a future, ``Submit`` to an engine,
-``Receive`` the next pieces, ``Emit`` text to the caller) and is *sent* the result; an error of a
-step is thrown in at the yield. ``drive`` runs flows for threads and for asyncio, so nothing here
-is written twice. When a flow is closed at any yield, its ``finally`` blocks cancel the call and
-settle the attempt: cancellation, early close and a crash of the driver all balance the books.
+A flow is a generator. It *yields* what it needs (``Wait`` for a future, ``Receive`` the next
+pieces, ``Emit`` text to the caller) and is *sent* the result; an error of a step is thrown in at
+the yield. What returns at once, such as submitting a request, it just calls. ``drive`` runs flows
+for threads and for asyncio, so nothing here is written twice. When a flow is closed at any yield,
+its ``finally`` blocks cancel the call and settle the attempt: cancellation, early close and a crash
+of the driver all balance the books.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Generator, Sequence
 from copy import copy
@@ -41,7 +41,7 @@ from llmdispatcher.models.request import Deadlines, Request
 from llmdispatcher.retry import Verdict, verdict
 from llmdispatcher.route import Ranking, Target
 from llmdispatcher.usage import Books
-from llmdispatcher.vendors.contract import Call, Engine, Report
+from llmdispatcher.vendors.contract import Call, Report
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -53,15 +53,6 @@ class Wait:
 
     future: Future[None]
     timeout_s: float | None
-
-
-@attrs.frozen
-class Submit:
-    """Hand the request to an engine; answered with a Call."""
-
-    engine: Engine
-    request: Request
-    model: str
 
 
 @attrs.frozen
@@ -79,7 +70,7 @@ class Emit:
     delta: Delta
 
 
-Step = Wait | Submit | Receive | Emit
+Step = Wait | Receive | Emit
 Flow = Generator[Step, Any, Reply]
 
 
@@ -154,6 +145,42 @@ def dispatch(job: Job) -> Flow:
     raise AllVendorsFailed.after(errors)
 
 
+class Watch:
+    """A future of one's own, which ends when a shared one does, or sooner.
+
+    A shared future keeps its callbacks for as long as it lives; after ``leave`` the one left there
+    holds nothing.
+    """
+
+    def __init__(self, shared: Future[None]) -> None:
+        from concurrent.futures import Future  # noqa: PLC0415 - 10 ms at import
+
+        self.future: Future[None] = Future()
+        self._open: list[Future[None]] = [self.future]
+        ends = self._open
+        shared.add_done_callback(lambda done: _end(ends, done.exception()))
+
+    def end(self, error: BaseException) -> None:
+        """End now, unless it has ended. The shared future goes on."""
+        _end(self._open, error)
+
+    def leave(self) -> None:
+        """Let go of everything."""
+        self._open.clear()
+
+
+def _end(ends: list[Future[None]], error: BaseException | None) -> None:
+    """End the future in the list, and take it out: whoever is first does so."""
+    try:
+        future = ends.pop()
+    except IndexError:
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(_own(error))
+
+
 class Trial:
     """One attempt: load, submit, relay, settle. Made by ``dispatch`` for one target."""
 
@@ -171,10 +198,12 @@ class Trial:
     def run(self) -> Generator[Step, Any, Finish]:
         """Serve the request here. Settles exactly once, however it ends."""
         card = self.target.card
-        outcome, failure, usage = Outcome.FAILED, "a bug in the vendor", None
+        outcome, failure, usage = Outcome.FAILED, "", None
         self.job.books.open()
-        self.job.report(AttemptStarted(vendor=card.vendor, model=card.model, number=self.number))
         try:
+            self.job.report(
+                AttemptStarted(vendor=card.vendor, model=card.model, number=self.number)
+            )
             yield from self._load()
             finish = yield from self._serve()
             outcome, failure, usage = Outcome.SERVED, "", finish.usage
@@ -186,6 +215,10 @@ class Trial:
             if isinstance(error, VendorError):
                 error.at(card.vendor, card.model)
             raise
+        except Exception as bug:  # foreign code: a vendor's bug is that vendor's failure
+            broken = VendorError(f"a bug in the vendor: {type(bug).__name__}: {bug}")
+            failure = _told(broken)
+            raise self._cut(broken.at(card.vendor, card.model)) from bug
         finally:
             self._settle(outcome, failure, usage)
         return finish
@@ -209,38 +242,20 @@ class Trial:
                 raise _own(error)
             return
         limit_s = self.job.deadlines.load_s
+        watch = Watch(loading)
+        self.job.stopper.arm(lambda: watch.end(Cancelled()))
         try:
-            yield Wait(self._watch(loading), limit_s)
+            yield Wait(watch.future, limit_s)
         except TimeoutError:
             raise TimedOut("load", limit_s or 0.0) from None
         finally:
+            watch.leave()
             self._load_s = self.job.clock() - self._started
-
-    def _watch(self, loading: Future[None]) -> Future[None]:
-        """Return a future that ends when the load does or the caller stops, whichever is first.
-
-        Abandoning it leaves the load alone.
-        """
-        from concurrent.futures import Future, InvalidStateError  # noqa: PLC0415 - 10 ms at import
-
-        watch: Future[None] = Future()
-
-        def end(error: BaseException | None) -> None:
-            with contextlib.suppress(InvalidStateError):  # the other one was first
-                if error is None:
-                    watch.set_result(None)
-                else:
-                    watch.set_exception(_own(error))
-
-        loading.add_done_callback(lambda done: end(done.exception()))
-        self.job.stopper.arm(lambda: end(Cancelled()))
-        return watch
 
     def _serve(self) -> Generator[Step, Any, Finish]:
         """Relay the pieces of the reply until its finish."""
-        call = self._call = yield Submit(
-            self.target.engine, self.job.request, self.target.card.model
-        )
+        model = self.target.card.model
+        call = self._call = self.target.engine.submit(self.job.request, model)
         self.job.stopper.arm(call.cancel)
         while True:
             for piece in (yield from self._receive(call)):
@@ -259,6 +274,8 @@ class Trial:
         left_s = self.total_left_s()
         if left_s is not None and (wait_s is None or left_s < wait_s):
             phase, limit_s, wait_s = "total", self.job.deadlines.total_s, left_s
+        if left_s is not None and left_s <= 0:  # also while the caller takes its time
+            raise self._cut(TimedOut("total", limit_s or 0.0))
         try:
             return (yield Receive(call, wait_s))  # type: ignore[no-any-return]
         except TimeoutError:
@@ -267,7 +284,7 @@ class Trial:
             error.partial = error.partial or "".join(self.texts)
             raise
         except VendorError as error:
-            raise self._cut(error) from error
+            raise self._cut(error)  # noqa: B904 - it is the same error, or has it as its cause
 
     def _take(self, delta: Delta) -> Generator[Step, Any, None]:
         """Keep a piece, and show it where the caller looks on."""
@@ -292,13 +309,17 @@ class Trial:
         if self._call is not None and outcome is not Outcome.SERVED:
             self._call.cancel()
             usage = self._call.usage()
-        usage = usage or Usage()
+        usage, cost = usage or Usage(), None
+        if self._call is None:
+            cost = 0  # nothing was sent, whatever the price
+        elif card.price is not None:
+            cost = card.price.cost_microusd(usage)
         self.attempt = Attempt(
             vendor=card.vendor,
             model=card.model,
             outcome=outcome,
             usage=usage,
-            cost_microusd=None if card.price is None else card.price.cost_microusd(usage),
+            cost_microusd=cost,
             latency_s=self.job.clock() - self._started - self._load_s,
             first_token_s=self._first_token_s,
             load_s=self._load_s,

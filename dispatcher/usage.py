@@ -38,22 +38,6 @@ class Figures:
         """All that were settled."""
         return self.served + self.failed + self.cancelled
 
-    def plus(self, attempt: Attempt) -> Figures:
-        """Add one settled attempt."""
-        served = attempt.outcome is Outcome.SERVED
-        first = attempt.first_token_s if served else None
-        return Figures(
-            served=self.served + served,
-            failed=self.failed + (attempt.outcome is Outcome.FAILED),
-            cancelled=self.cancelled + (attempt.outcome is Outcome.CANCELLED),
-            usage=self.usage + attempt.usage,
-            cost_microusd=self.cost_microusd + (attempt.cost_microusd or 0),
-            unpriced=self.unpriced + (attempt.cost_microusd is None),
-            latency_s=self.latency_s + (attempt.latency_s if served else 0.0),
-            first_token_s=self.first_token_s + (first or 0.0),
-            first_tokens=self.first_tokens + (first is not None),
-        )
-
 
 @attrs.frozen(kw_only=True)
 class Stats:
@@ -68,15 +52,74 @@ class Stats:
     """Figures by ``vendor/model``."""
 
 
-class Books:
-    """Counts attempts as they open and settle."""
+class Sums:
+    """The figures of one model while they grow. Adding allocates nothing but numbers."""
+
+    __slots__ = ("cost", "counts", "estimated", "first_s", "first_tokens", "latency_s", "unpriced")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.counts = dict.fromkeys((*Outcome, *_TOKENS), 0)
+        self.estimated = False
+        self.cost = self.unpriced = self.first_tokens = 0
+        self.latency_s = self.first_s = 0.0
+
+    def add(self, attempt: Attempt) -> None:
+        """Add one settled attempt."""
+        usage = attempt.usage
+        self.counts[attempt.outcome] += 1
+        self.counts["prompt_tokens"] += usage.prompt_tokens
+        self.counts["completion_tokens"] += usage.completion_tokens
+        self.counts["cached_tokens"] += usage.cached_tokens
+        self.counts["cache_write_tokens"] += usage.cache_write_tokens
+        self.counts["reasoning_tokens"] += usage.reasoning_tokens
+        self.estimated |= usage.estimated
+        if attempt.cost_microusd is None:
+            self.unpriced += 1
+        else:
+            self.cost += attempt.cost_microusd
+        if attempt.outcome is Outcome.SERVED:
+            self.latency_s += attempt.latency_s
+            if attempt.first_token_s is not None:
+                self.first_s += attempt.first_token_s
+                self.first_tokens += 1
+
+    def figures(self) -> Figures:
+        """Copy the sums."""
+        return Figures(
+            served=self.counts[Outcome.SERVED],
+            failed=self.counts[Outcome.FAILED],
+            cancelled=self.counts[Outcome.CANCELLED],
+            usage=Usage(**{name: self.counts[name] for name in _TOKENS}, estimated=self.estimated),
+            cost_microusd=self.cost,
+            unpriced=self.unpriced,
+            latency_s=self.latency_s,
+            first_token_s=self.first_s,
+            first_tokens=self.first_tokens,
+        )
+
+
+_TOKENS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+
+
+class Books:
+    """Counts attempts as they open and settle.
+
+    The lock can be taken again by the thread that has it: a garbage collection may end a forgotten
+    stream, and so settle its attempt, wherever this thread is.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._requests = 0
         self._open = 0
-        self._total = Figures()
-        self._by_model: dict[str, Figures] = {}
+        self._total = Sums()
+        self._by_model: dict[str, Sums] = {}
 
     def begin(self) -> None:
         """Count a request."""
@@ -90,11 +133,11 @@ class Books:
 
     def settle(self, attempt: Attempt) -> None:
         """Close an attempt that was opened, and add it up."""
-        name = f"{attempt.vendor}/{attempt.model}"
+        name, fresh = f"{attempt.vendor}/{attempt.model}", Sums()
         with self._lock:
             self._open -= 1
-            self._total = self._total.plus(attempt)
-            self._by_model[name] = self._by_model.get(name, Figures()).plus(attempt)
+            self._total.add(attempt)
+            self._by_model.setdefault(name, fresh).add(attempt)
 
     def snapshot(self) -> Stats:
         """Copy the books."""
@@ -102,6 +145,6 @@ class Books:
             return Stats(
                 requests=self._requests,
                 in_flight=self._open,
-                total=self._total,
-                by_model=dict(self._by_model),
+                total=self._total.figures(),
+                by_model={name: sums.figures() for name, sums in self._by_model.items()},
             )

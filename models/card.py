@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import attrs
 
-from llmdispatcher.models.check import flag, integer, words
+from llmdispatcher.models.check import flag, integer, title, words
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.reply import Usage
 
@@ -124,8 +124,8 @@ def _capabilities(values: Iterable[Capability | str]) -> frozenset[Capability]:
 class ModelCard:
     """One model of one vendor. ``None`` is "not known" throughout."""
 
-    vendor: str = attrs.field(validator=words)
-    model: str = attrs.field(validator=words)
+    vendor: str = attrs.field(validator=title)
+    model: str = attrs.field(validator=title)
     local: bool
     """It runs on this machine: no text leaves it."""
     capabilities: frozenset[Capability] = attrs.field(converter=_capabilities, default=())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from llmdispatcher.models.errors import BadRequest
+
+T = TypeVar("T")
 
 
 def words(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -20,6 +22,13 @@ def words(_: object, field: attrs.Attribute[Any], value: object) -> None:
     except UnicodeEncodeError as error:
         cut = value[max(0, error.start - 10) : error.end + 10]
         raise BadRequest(field.name, cut, "text without lone surrogates") from None
+
+
+def title(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    """Accept text that is not empty."""
+    words(_, field, value)
+    if not value:
+        raise BadRequest(field.name, value, "a name that is not empty")
 
 
 def mapping(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -73,9 +82,16 @@ def flag(*, default: bool) -> Any:  # noqa: ANN401 - attrs.field is typed so
     return attrs.field(default=default, validator=check)
 
 
-def as_tuple(value: str | Iterable[str]) -> tuple[str, ...]:
-    """Convert one string, or several, to a tuple."""
-    return (value,) if isinstance(value, str) else tuple(value)
+def as_tuple(value: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Convert one string, several, or None for none, to a tuple."""
+    return (value,) if isinstance(value, str) else as_list(value)
+
+
+def as_list(value: Iterable[T] | None) -> tuple[T, ...]:
+    """Convert what can be iterated, or None for nothing, to a tuple."""
+    if value is not None and not isinstance(value, Iterable):
+        raise BadRequest("value", value, "a sequence")
+    return tuple(value or ())
 
 
 def at_most(most: int) -> Callable[[object, attrs.Attribute[tuple[str, ...]], object], None]:

@@ -15,6 +15,7 @@ from typing import Any, TypedDict, Unpack
 import attrs
 
 from llmdispatcher.models.check import (
+    as_list,
     as_tuple,
     at_most,
     flag,
@@ -29,9 +30,6 @@ from llmdispatcher.models.errors import BadRequest
 
 MAX_STOPS = 64
 """Stop strings of one request; each is searched for at every token."""
-
-MAX_TAGS = 32
-"""Tags of one request: names under which its cost is summed up."""
 
 MAX_SEED = 2**32 - 2
 """llama.cpp keeps seeds in 32 bits and reserves the highest value for "choose one"."""
@@ -81,9 +79,9 @@ Part = Text | Image
 class ToolCall:
     """A call of a tool that the model made; ``arguments`` is the JSON text as it came."""
 
-    id: str
-    name: str
-    arguments: str
+    id: str = attrs.field(validator=words)
+    name: str = attrs.field(validator=words)
+    arguments: str = attrs.field(validator=words)
 
     @classmethod
     def of(cls, value: ToolCall | Mapping[str, Any]) -> ToolCall:
@@ -101,10 +99,30 @@ def _tool_calls(values: Iterable[ToolCall | Mapping[str, Any]]) -> tuple[ToolCal
     return tuple(ToolCall.of(value) for value in values)
 
 
-def _parts(content: str | Part | Iterable[str | Part]) -> tuple[Part, ...]:
+Content = str | Part | Iterable[str | Part | Mapping[str, Any]]
+"""What the content of a message may be made of; mappings are those of the OpenAI API."""
+
+
+def _parts(content: Content) -> tuple[Part, ...]:
     """Accept text, a part or several of either."""
-    items = [content] if isinstance(content, str | Text | Image) else list(content)
-    return tuple(Text(item) if isinstance(item, str) else item for item in items)
+    if isinstance(content, str | Text | Image):
+        return (_part(content),)
+    if isinstance(content, Mapping | bytes) or not isinstance(content, Iterable):
+        raise BadRequest("content", content, "text, or a sequence of parts")
+    return tuple(_part(item) for item in content)
+
+
+def _part(item: object) -> Part:
+    match item:
+        case Text() | Image():
+            return item
+        case str():
+            return Text(item)
+        case {"type": "text", "text": str(text)}:
+            return Text(text)
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            return Image(url=url)
+    raise BadRequest("content", item, "text, a Text, an Image, or a mapping of type text")
 
 
 @attrs.frozen
@@ -146,17 +164,17 @@ class Message:
         )
 
 
-def system(content: str | Part | Sequence[str | Part]) -> Message:
+def system(content: Content) -> Message:
     """Make a message of the system."""
     return Message(Role.SYSTEM, content)
 
 
-def user(content: str | Part | Sequence[str | Part]) -> Message:
+def user(content: Content) -> Message:
     """Make a message of the user."""
     return Message(Role.USER, content)
 
 
-def assistant(content: str | Part | Sequence[str | Part]) -> Message:
+def assistant(content: Content) -> Message:
     """Make a message of the assistant."""
     return Message(Role.ASSISTANT, content)
 
@@ -249,6 +267,10 @@ class Deadlines:
     load_s: float | None = number("load_s", 0, math.inf, default=300.0)
 
 
+def _format(value: ResponseFormat | None) -> ResponseFormat:
+    return ResponseFormat() if value is None else value
+
+
 def _messages(value: object) -> tuple[Message, ...]:
     if isinstance(value, str | Message | Mapping):
         return (Message.of(value),)
@@ -275,12 +297,14 @@ class Request:
         factory=Sampling, validator=instance(Sampling, "Sampling(temperature=0)")
     )
     tools: tuple[ToolSpec, ...] = attrs.field(
-        converter=tuple,
+        converter=as_list,
         default=(),
         validator=attrs.validators.deep_iterable(instance(ToolSpec, "ToolSpec('add', 'Adds.')")),
     )
     response_format: ResponseFormat = attrs.field(
-        factory=ResponseFormat, validator=instance(ResponseFormat, "ResponseFormat('json')")
+        factory=ResponseFormat,
+        converter=_format,
+        validator=instance(ResponseFormat, "ResponseFormat('json')"),
     )
     vendor: str | None = None
     model: str | None = None
@@ -288,7 +312,6 @@ class Request:
     deadlines: Deadlines | None = attrs.field(
         default=None, validator=instance(Deadlines, "Deadlines(total_s=30)")
     )
-    tags: tuple[str, ...] = attrs.field(converter=as_tuple, validator=at_most(MAX_TAGS), default=())
 
     def __attrs_post_init__(self) -> None:
         """Exactly one of the two kinds of prompt."""
@@ -343,14 +366,13 @@ class Options(TypedDict, total=False):
     """Keyword options of ``send`` and ``stream``: the fields of Request and of Sampling."""
 
     max_tokens: int | None
-    stop: str | Sequence[str]
-    tools: Sequence[ToolSpec]
-    response_format: ResponseFormat
+    stop: str | Sequence[str] | None
+    tools: Sequence[ToolSpec] | None
+    response_format: ResponseFormat | None
     vendor: str | None
     model: str | None
     allow_cloud: bool
     deadlines: Deadlines | None
-    tags: str | Sequence[str]
     temperature: float | None
     top_k: int | None
     top_p: float | None

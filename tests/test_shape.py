@@ -172,17 +172,21 @@ def function_length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return length
 
 
-def test_at_most_two_broad_excepts() -> None:
-    """Everything is caught in two places only, each with its reason."""
+def test_broad_excepts_are_counted() -> None:
+    """Everything is caught in these places only, each with its reason beside it.
+
+    The drivers pass what they catch into the flow. The others stand between our code and foreign
+    code: a listener, a vendor, a request that runs a stranger's template.
+    """
     broad = [
-        path
+        path.name
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in BROAD))
     ]
 
-    assert len(broad) <= 2
+    assert sorted(broad) == ["drive.py", "drive.py", "engine.py", "facade.py", "flow.py"]
 
 
 BROAD = {"Exception", "BaseException"}

@@ -23,15 +23,18 @@ from llmdispatcher import (
     Price,
     RateLimited,
     Refused,
+    Request,
     Scripted,
     StreamInterrupted,
     TimedOut,
     Unreachable,
     Usage,
+    VendorError,
 )
 from llmdispatcher.models.event import AttemptEnded, AttemptStarted, Event, Fallback, LoadProgress
 from llmdispatcher.models.reply import Finish, Outcome, Progress
-from llmdispatcher.vendors.scripted import CUT
+from llmdispatcher.vendors.contract import Report
+from llmdispatcher.vendors.scripted import CUT, ScriptedEngine
 
 VERBS = ("send", "stream")
 
@@ -369,3 +372,105 @@ def test_a_failed_load_is_told_to_each_in_an_error_of_its_own() -> None:
     d.close()
 
     assert len({id(error) for error in caught}) == 8
+
+
+class Buggy(Scripted):
+    """A vendor of somebody else's, with a bug where it is told to have one."""
+
+    def start(self, report: Report) -> BuggyEngine:
+        """Make the engine."""
+        return BuggyEngine(self, report)
+
+
+class BuggyEngine(ScriptedEngine):
+    """Raises what no contract allows."""
+
+    def submit(self, request: Request, model: str) -> Any:
+        """Fail in the call itself, or at the first piece."""
+        if request.messages[0].text == "now":
+            raise ZeroDivisionError("in submit")
+        call: Any = super().submit(request, model)
+        call.receive = call.areceive = self._broken
+        return call
+
+    @staticmethod
+    def _broken(timeout_s: float | None) -> Any:
+        raise ZeroDivisionError("in receive")
+
+
+@pytest.mark.parametrize("when", ["now", "later"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_vendors_bug_is_that_vendors_failure(world: World, when: str, verb: str) -> None:
+    """Whatever a vendor raises, it is entered as its failure, and the next one serves."""
+    alone = world((Buggy(["x"], name="a"),), verb, when)
+    saved = world((Buggy(["x"], name="a"), Scripted("whole", name="b")), verb, when)
+
+    assert isinstance(alone.error, VendorError)
+    assert isinstance(alone.error.__cause__, ZeroDivisionError)
+    assert "a/script: a bug in the vendor: ZeroDivisionError: in" in str(alone.error)
+    assert (alone.stats.total.failed, alone.stats.in_flight) == (1, 0)
+    assert saved.reply is not None
+    assert saved.reply.text == "whole"
+
+
+def test_an_error_is_never_its_own_cause(world: World) -> None:
+    """Whoever follows the causes of an error comes to an end."""
+    error: BaseException | None = world((Scripted(RateLimited("slow")),), "send", "hi").error
+
+    seen = 0
+    while error is not None:
+        error, seen = error.__cause__ or error.__context__, seen + 1
+        assert seen < 10
+
+
+def test_nothing_sent_costs_nothing(world: World) -> None:
+    """A vendor that could not even load is not paid, whatever its price per request."""
+    price = Price.per_million(1, 1, per_request="0.01")
+    vendors = (
+        Scripted(name="a", price=price, load_error=Unreachable("gone")),
+        Scripted(name="b", price=None, load_error=Unreachable("gone")),
+        Scripted("ok", name="c", price=Price.per_million(9999, 9999)),
+    )
+
+    heard = world(vendors, "send", "hi")
+
+    assert heard.reply is not None
+    costs = [a.cost_microusd for a in heard.reply.decision.attempts]
+    assert costs[0] == 0
+    assert heard.reply.cost_microusd == sum(cost or 0 for cost in costs)
+
+
+def test_the_total_counts_the_callers_own_time() -> None:
+    """A caller who reads slowly does not get more time than the total deadline."""
+    with Dispatcher(Scripted(["a", "b", "c", 30])) as d:
+        stream = d.stream("hi", deadlines=Deadlines(total_s=0.1))
+        next(stream)
+        threading.Event().wait(0.15)
+        with pytest.raises(StreamInterrupted) as caught:
+            list(stream)
+
+    assert isinstance(caught.value.__cause__, TimedOut)
+    assert caught.value.__cause__.phase == "total"
+
+
+def test_a_listener_that_ends_the_program_leaves_the_books_balanced() -> None:
+    """SystemExit in on_event goes to the caller, and nothing stays open."""
+
+    def leave(event: Event) -> None:
+        raise SystemExit(3)
+
+    d = Dispatcher(Scripted("ok"), on_event=leave)
+    with pytest.raises(SystemExit):
+        d.send("hi")
+
+    assert d.stats().in_flight == 0
+    d.close()
+
+
+def test_a_failed_registration_closes_what_was_started() -> None:
+    """If the second vendor is refused, the first one is not left running."""
+    before = threading.active_count()
+    with pytest.raises(ConfigError):
+        Dispatcher(Scripted(name="a"), Scripted(name="a"))
+
+    assert threading.active_count() == before

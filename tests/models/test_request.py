@@ -144,6 +144,31 @@ def test_message_keeps_parts_in_order() -> None:
     assert message.text == "What is this?"
 
 
+def test_parts_in_the_shape_of_the_openai_api() -> None:
+    """Content written as other libraries write it is read, never dropped."""
+    parts = [{"type": "text", "text": "Hi"}, {"type": "image_url", "image_url": {"url": "data:x"}}]
+
+    message = Message.of({"role": "user", "content": parts})
+
+    assert message.content == (Text("Hi"), Image(url="data:x"))
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], 5, b"x", [b"x"], {"type": "text"}, [{"type": "audio"}]]
+)
+def test_content_that_is_none_is_refused(content: Any) -> None:
+    """What is neither text nor a part is a BadRequest, not an empty message."""
+    with pytest.raises(BadRequest, match="content"):
+        Message(Role.USER, content)
+
+
+def test_none_means_the_default() -> None:
+    """None for an option is the same as leaving it out."""
+    options: Any = dict.fromkeys(Options.__optional_keys__ - {"allow_cloud"})
+
+    assert Request.of("hi", **options) == Request.of("hi")
+
+
 def test_an_image_has_one_source() -> None:
     """An image is bytes or an address."""
     with pytest.raises(BadRequest):

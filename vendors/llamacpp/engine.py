@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from copy import copy
 from typing import TYPE_CHECKING
 
 import attrs
@@ -36,10 +37,9 @@ from llmdispatcher.vendors.mailbox import Waker, fire
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.template import ChatTemplate
 
-REUSE_TOKENS = 64
-"""A prompt that begins like the last one is read from where it differs, if that saves so many
-tokens. Saving fewer is not worth that the text of short prompts, which is the same every time,
-could depend on what was asked before: reading in other pieces rounds differently."""
+STACK_BYTES = 64 * 1024 * 1024
+"""Of the engine's thread; address space, of which only what is used becomes memory. Enough for
+``native.MAX_RUN`` characters, with a quarter to spare."""
 
 RELAY_S = 0.004
 """Consumers are woken at most this often while text flows, and at once for a first piece and an
@@ -96,35 +96,52 @@ class EngineLoop:
         self._govern = loaded.govern
         self._inbox = inbox
         self._sequence: Sequence | None = None
-        self._decoded: list[int] = []
-        """What the backend holds when no request is being served."""
+        self._read: list[int] = []
+        """What the backend holds of the last prompt while no request is being served."""
         self._wakers: list[Waker | None] = []
         self._urgent = False
         self._fired_at = 0.0
         self._heartbeat_at = 0.0
 
     def step(self) -> bool:
-        """Do the next piece of work; False if there is none."""
-        if self._sequence is None:
-            call = self._inbox.next()
-            if call is None:
+        """Do the next piece of work; False if there is none.
+
+        Raises EngineCrashed for a bug; one that a single request's preparation ran into, such as
+        its template, is that request's error alone.
+        """
+        call: EngineCall | None = None
+        try:
+            if self._sequence is not None:
+                self._advance(self._sequence)
+            elif call := self._inbox.next():
+                self._begin(call)
+            else:
                 return False
-            self._begin(call)
-        else:
-            self._advance(self._sequence)
+            self._tell()
+        except Exception as bug:
+            _log.exception("a bug in the engine")
+            error = EngineCrashed(f"a bug in the engine: {type(bug).__name__}: {bug}")
+            if call is None or self._sequence is not None:
+                raise error from bug
+            self._fail(call, error)
+            self._inbox.done(call)
+            self._tell()
+        return True
+
+    def _tell(self) -> None:
+        """Wake those for whom there is something, if it is time."""
         now = time.monotonic()
         self._beat(now)
         if self._urgent or now - self._fired_at >= RELAY_S:
             wakers, self._wakers = self._wakers, []
             self._urgent, self._fired_at = False, now
             fire(wakers)
-        return True
 
     def close(self, error: DispatcherError) -> None:
         """End every call with an error and give the memory back."""
         if self._sequence is not None:
             self._end(self._sequence, error)
-        fire([*self._wakers, *(call.box.fail(error) for call in self._inbox.drain())])
+        fire([*self._wakers, *(call.box.fail(copy(error)) for call in self._inbox.drain())])
         self._backend.close()
 
     def _begin(self, call: EngineCall) -> None:
@@ -155,23 +172,24 @@ class EngineLoop:
         drawn = request.sampling
         seed = secrets.randbelow(MAX_SEED + 1) if drawn.seed is None else drawn.seed
         window = DEFAULTS.repeat_last_n if drawn.repeat_last_n is None else drawn.repeat_last_n
+        window = min(window or 0, backend.context_tokens)  # llama.cpp allocates all that is asked
+        drawn = attrs.evolve(drawn, repeat_last_n=window)
         sequence.sampler = backend.sampler(drawn, seed, tokens[-window:] if window else ())
         sequence.position = call.cached_tokens = self._reuse(tokens)
         return sequence
 
     def _reuse(self, tokens: list[int]) -> int:
-        """Keep what the backend holds of these tokens, and return how many that is."""
-        most = len(tokens) - 1  # the last one must be decoded: what follows is drawn from it
-        pairs = zip(tokens[:most], self._decoded, strict=False)
-        same = next((at for at, (a, b) in enumerate(pairs) if a != b), None)
-        if same is None:
-            same = min(most, len(self._decoded))
-        self._decoded = []
-        return same if same >= REUSE_TOKENS and self._backend.keep(same) else self._forget()
+        """Keep whole batches that the backend has read of this prompt, and return their tokens.
 
-    def _forget(self) -> int:
-        self._backend.keep(0)
-        return 0
+        Only whole ones: then the rest is read in the very pieces in which it would be read from
+        the start, every sum is rounded alike, and no answer depends on what was asked before.
+        """
+        size, same = self._backend.batch_tokens, 0
+        most = min(len(tokens) - 1, len(self._read))  # the last one must be decoded, to draw from
+        while same + size <= most and tokens[same : same + size] == self._read[same : same + size]:
+            same += size
+        self._read = []
+        return same if self._backend.keep(same) else 0
 
     def _advance(self, sequence: Sequence) -> None:
         """Decode what is known and not decoded, a batch at most; draw when all of it is."""
@@ -226,9 +244,10 @@ class EngineLoop:
         """Forget the sequence; what follows finds the backend idle, and nobody asleep."""
         self._sequence = None
         self._urgent = True
-        # A decode that was interrupted or failed may have left a part of itself behind it.
-        if self._backend.keep(sequence.position):
-            self._decoded = sequence.tokens[: sequence.position]
+        size = self._backend.batch_tokens
+        whole = min(sequence.position, sequence.call.prompt_tokens) // size * size
+        if self._backend.keep(whole):
+            self._read = sequence.tokens[:whole]
         if sequence.sampler is not None:
             sequence.sampler.close()
         if error is not None:
@@ -258,25 +277,51 @@ class EngineLoop:
             self._put(call, Progress("queued", 0, ahead))
 
 
+_starting = threading.Lock()
+"""The size of a new thread's stack is a setting of the process: one at a time."""
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start a thread with a stack of STACK_BYTES."""
+    with _starting:
+        before = threading.stack_size(STACK_BYTES)
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(before)
+
+
 class EngineThread:
     """A thread around ``EngineLoop``: load, step until closed, give the memory back."""
 
     def __init__(self, load: Loader, name: str) -> None:
         self.inbox = Inbox()
         self.loaded: Future[None] = Future()
-        self._load = load
+        self._load: Loader | None = load
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.loaded.set_running_or_notify_cancel()  # from here on nobody can cancel the load
-        self._thread.start()
+        _start(self._thread)
+
+    def has_ended(self) -> bool:
+        """Whether it serves no more: closed, failed to load, or ended by a bug."""
+        return self.inbox.closing and os.getpid() == self._pid
+
+    def misused(self) -> DispatcherError | None:
+        """Return why the caller must not wait for this thread, if so."""
+        if os.getpid() != self._pid:
+            return EngineCrashed(
+                "this process was forked after the model began to load, and llama.cpp does not"
+                " survive that: make a new Dispatcher in the child"
+            )
+        if threading.current_thread() is self._thread:
+            return Refused("on_event must not ask the model that reports to it: it would wait")
+        return None
 
     def submit(self, request: Request) -> EngineCall:
         """Queue a request."""
-        if os.getpid() != self._pid:
-            raise EngineCrashed(
-                "this process was forked after the model was loaded, and llama.cpp does not"
-                " survive that: make a new Dispatcher in the child"
-            )
+        if error := self.misused():
+            raise error
         call = EngineCall(request, self.inbox.cancel)
         self.inbox.submit(call)
         return call
@@ -291,23 +336,29 @@ class EngineThread:
         if os.getpid() == self._pid and self._thread is not threading.current_thread():
             self._thread.join(CLOSE_S)
 
+    def _loaded(self) -> Loaded:
+        """Load, and forget how: what was needed for it may lead back to a dropped dispatcher."""
+        load, self._load = self._load, None
+        if load is None:
+            raise EngineCrashed("a model is loaded once by each thread")
+        return load(lambda: not self.inbox.closing)
+
     def _run(self) -> None:
-        error: DispatcherError = Refused(CLOSED)
+        error: DispatcherError = EngineCrashed("a bug in the engine while it loaded the model")
         loop: EngineLoop | None = None
         try:
-            made = self._load(lambda: not self.inbox.closing)
+            made = self._loaded()
             loop = EngineLoop(made, self.inbox)
             self.inbox.attach(lambda on: made.backend.interrupt(on=on))
             self.loaded.set_result(None)
             while self.inbox.wait():
                 while loop.step() and not self.inbox.closing:
                     pass
+            error = Refused(CLOSED)
         except DispatcherError as raised:
-            error = error if self.inbox.closing else raised
-        except Exception as bug:  # noqa: BLE001 - whatever it is, no caller may wait for ever
-            _log.exception("the engine's thread died")
-            error = EngineCrashed(f"a bug in the engine: {type(bug).__name__}: {bug}")
+            error = Refused(CLOSED) if self.inbox.closing else raised
         finally:
+            self.inbox.error = error
             self.inbox.close()
             self.inbox.attach(None)
             if loop is not None:

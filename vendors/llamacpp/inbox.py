@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 
-from llmdispatcher.models.errors import Cancelled, LimitReached, Refused
+from llmdispatcher.models.errors import Cancelled, DispatcherError, LimitReached, Refused
 from llmdispatcher.models.reply import Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.mailbox import Mailbox, fire
@@ -62,6 +63,8 @@ class Inbox:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.closing = False
+        self.error: DispatcherError = Refused(CLOSED)
+        """What calls that come after the end get."""
         self._waiting: deque[EngineCall] = deque()
         self._running: EngineCall | None = None
         self._interrupt: Callable[[bool], None] | None = None
@@ -77,7 +80,7 @@ class Inbox:
         """Append a call. Raises Refused if the engine is closing, LimitReached if it is full."""
         with self.changed:
             if self.closing:
-                raise Refused(CLOSED)
+                raise copy(self.error)
             if len(self._waiting) >= MAX_WAITING:
                 raise LimitReached(f"{MAX_WAITING} requests wait for this model already")
             self._waiting.append(call)

@@ -30,8 +30,8 @@ class _Line(threading.local):
 
     def __init__(self) -> None:
         self.text = ""
-        self.level = logging.DEBUG
-        self.heard: deque[str] | None = None
+        self.is_error = False
+        self.heard: deque[tuple[bool, str]] | None = None
 
 
 _line = _Line()
@@ -40,20 +40,20 @@ _line = _Line()
 def take(level: int, fragment: bytes) -> None:
     """Take a fragment from llama.cpp; complete lines are logged."""
     if level != _CONTINUES:
-        _line.level = logging.INFO if level == _ERROR else logging.DEBUG
+        _line.is_error = level == _ERROR
     _line.text += fragment.decode(errors="replace")
     while "\n" in _line.text:
         line, _line.text = _line.text.split("\n", 1)
         if not line.strip(" ."):
             continue  # the dots that llama.cpp draws while loading
         if _line.heard is not None:
-            _line.heard.append(line)
-        _log.log(_line.level, "%s", line)
+            _line.heard.append((_line.is_error, line))
+        _log.log(logging.INFO if _line.is_error else logging.DEBUG, "%s", line)
 
 
 @contextmanager
-def listening() -> Iterator[deque[str]]:
-    """Hear the last lines that llama.cpp logs in this thread inside the block."""
+def listening() -> Iterator[deque[tuple[bool, str]]]:
+    """Hear the last lines that llama.cpp logs in this thread, and which of them are errors."""
     before, _line.heard = _line.heard, deque(maxlen=_MOST_LINES)
     try:
         yield _line.heard

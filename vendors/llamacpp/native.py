@@ -17,6 +17,8 @@ import attrs
 from llama_cpp import llama_cpp as lib
 
 from llmdispatcher.models.errors import (
+    BadRequest,
+    ContextOverflow,
     CorruptModel,
     EngineCrashed,
     OutOfMemory,
@@ -28,9 +30,6 @@ from llmdispatcher.vendors.llamacpp import log
 from llmdispatcher.vendors.llamacpp.backend import Interrupted
 from llmdispatcher.vendors.llamacpp.sampling import Link, chain
 
-BATCH_TOKENS = 512
-"""Tokens of a prompt that one decode takes: llama.cpp's own physical batch."""
-
 _ABORTED = 2
 _NO_ROOM = 1
 """Return codes of llama_decode (llama.h)."""
@@ -40,6 +39,14 @@ _DRY_LAST_N = 64
 
 _DRY_BREAKERS = (b"\n", b":", b'"', b"*")
 """llama.cpp's default sequence breakers of the DRY sampler (common/common.h)."""
+
+_USUAL_TOKEN_BYTES = 16
+"""Text of more bytes for each token of the context is looked at more closely."""
+
+MAX_RUN = 150_000
+"""For many vocabularies llama.cpp splits text with std::regex, which recurs: about 320 bytes of
+stack for each character of a run of one kind, and a stack that overflows ends the process. The
+thread of the engine has STACK_BYTES of it, see ``engine``."""
 
 _LIBC = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
 
@@ -56,6 +63,8 @@ class Setup:
 
     path: str
     context_tokens: int
+    batch_tokens: int
+    """Tokens of a prompt that one decode takes."""
     threads: int
     gpu_layers: int
     """The most layers to put on a GPU; -1 is all. Means nothing where there is none."""
@@ -111,7 +120,7 @@ class NativeBackend:
         setup = self._setup
         params = lib.llama_context_default_params()
         params.n_ctx = setup.context_tokens
-        params.n_batch = params.n_ubatch = min(BATCH_TOKENS, setup.context_tokens)
+        params.n_batch = params.n_ubatch = min(setup.batch_tokens, setup.context_tokens)
         params.n_seq_max = 1
         params.n_threads = params.n_threads_batch = setup.threads
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
@@ -136,6 +145,7 @@ class NativeBackend:
         if self._adds_bos and self.bos and text.startswith(self.bos):
             text = text[len(self.bos) :]
         data = text.encode()
+        self._check_text(text, len(data))
         room = len(data) + 8  # a token is at least a byte; a few special ones may be added
         tokens = (lib.llama_token * room)()
         count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, True, True)  # noqa: FBT003 - C call
@@ -144,6 +154,20 @@ class NativeBackend:
             tokens = (lib.llama_token * room)()
             count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, True, True)  # noqa: FBT003 - C call
         return list(tokens[:count])
+
+    def _check_text(self, text: str, size_bytes: int) -> None:
+        """Refuse what llama.cpp would read for long in vain, or not survive reading."""
+        if size_bytes > self.context_tokens * _USUAL_TOKEN_BYTES:
+            longest = max(len(self._piece(t, special=True)) for t in range(self._vocab_tokens))
+            least = -(-size_bytes // max(1, longest))
+            if least >= self.context_tokens:
+                raise ContextOverflow(least + 1, self.context_tokens)
+        if len(text) > MAX_RUN:
+            run = max(map(len, re.findall(r"\s+|\S+", text)))
+            if run > MAX_RUN:
+                told = f"{run} characters without a change between space and text"
+                allowed = f"text that has spaces or line ends at least every {MAX_RUN} characters"
+                raise BadRequest("prompt", told, allowed)
 
     def piece(self, token: int) -> bytes:
         """See ``Backend.piece``."""
@@ -289,17 +313,16 @@ def has_gpu() -> bool:
     return bool(lib.llama_supports_gpu_offload())
 
 
-def _reason(lines: Sequence[str]) -> str:
-    """Pick the line that says why, which is the first with an error in it."""
-    told = [
-        line for line in lines if re.search(r"error|fail|unable|not |cannot", line, re.IGNORECASE)
-    ]
-    return (told or list(lines[-1:]) or ["llama.cpp gave no reason"])[0].strip()
+def _reason(lines: Sequence[tuple[bool, str]]) -> str:
+    """Pick the line that says why: the first error, or else the last word."""
+    errors = [line for is_error, line in lines if is_error]
+    told = errors or [line for _, line in lines[-1:]] or ["llama.cpp gave no reason"]
+    return told[0].strip()
 
 
-def _load_error(path: str, lines: Sequence[str]) -> VendorError:
+def _load_error(path: str, lines: Sequence[tuple[bool, str]]) -> VendorError:
     """Turn the log of a failed load into the error that says why it failed."""
-    text = "\n".join(lines)
+    text = "\n".join(line for _, line in lines)
     if found := re.search(r"unknown model architecture: '([^']*)'", text):
         name = found[1]
         return UnsupportedArchitecture(

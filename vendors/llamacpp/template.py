@@ -8,7 +8,7 @@ without a template gets a plain format, and whoever asks is told.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -78,10 +78,45 @@ class ChatTemplate:
             ) from error
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """The sandbox, and bounds on the operators that make much out of little in one step.
+
+    One operation on huge numbers holds the interpreter, and with it every thread of the program.
+    """
+
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def call_binop(
+        self, context: jinja2.runtime.Context, operator: str, left: object, right: object
+    ) -> object:
+        """Carry an operation out if its result is of bounded size."""
+        if operator == "**" or (operator == "%" and isinstance(left, str)):
+            _refuse(f"{operator} on {type(left).__name__} is not available in a template")
+        most = MAX_LENGTH if isinstance(left, Sized) or isinstance(right, Sized) else MAX_NUMBER
+        if _size(left) * _size(right) > most:
+            _refuse(f"the result of {operator} is too large for a template")
+        return super().call_binop(context, operator, left, right)
+
+
+def _size(value: object) -> int:
+    """Say how large a number is, or how long a text or list."""
+    if isinstance(value, int):
+        return abs(value)
+    return len(value) if isinstance(value, Sized) else 1
+
+
+MAX_LENGTH = 10_000_000
+"""Of text or a list that is repeated: longer than any context."""
+MAX_NUMBER = 10**18
+"""More than any counter, time or position comes to."""
+
+
 def _compile(source: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
+    for toy in ("lipsum", "cycler", "joiner"):
+        del environment.globals[toy]
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = _now
     environment.filters["tojson"] = _to_json

@@ -17,7 +17,7 @@ import attrs
 
 import llmdispatcher.models
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
-from llmdispatcher.models.check import flag, integer, words
+from llmdispatcher.models.check import flag, instance, integer, title, words
 from llmdispatcher.models.errors import (
     DispatcherError,
     ExecutableNotFound,
@@ -36,6 +36,13 @@ if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.engine import EngineThread, Loaded
 
 MIB = 1024 * 1024
+
+BATCH_TOKENS = 512
+"""llama.cpp's own physical batch."""
+SLOW_BYTES = 1024 * MIB
+SMALL_BATCH_TOKENS = 128
+"""Processors take seconds for a whole batch of a large model, and until it is done nobody hears
+that the engine is alive. A quarter of it still fills the arithmetic units."""
 
 HEADROOM_BYTES = 512 * MIB
 """Left to the rest of the machine, or a twentieth of a small one: a model that fits to the last
@@ -80,13 +87,17 @@ class LlamaCpp:
     """
 
     model_path: Path = attrs.field(converter=_path)
-    name: str = attrs.field(default="llamacpp", validator=words)
+    name: str = attrs.field(default="llamacpp", validator=title)
     context_tokens: int | None = integer("context_tokens", 8, 2**31 - 1)
     max_memory_mb: int | None = integer("max_memory_mb", 1, 2**40)
     max_threads: int | None = integer("max_threads", 1, 4096)
     max_gpu_layers: int | None = integer("max_gpu_layers", 0, 2**31 - 1)
-    chat_template: str | None = attrs.field(default=None)
-    price: Price | None = FREE
+    chat_template: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(words)
+    )
+    price: Price | None = attrs.field(
+        default=FREE, validator=instance(Price, "Price.per_million(input=0.1, output=0.4)")
+    )
     quality: int | None = integer("quality", 1, 5)
     last_resort: bool = flag(default=False)
 
@@ -107,7 +118,7 @@ class LlamaCppEngine:
     def __init__(self, spec: LlamaCpp, report: Report) -> None:
         self._spec = spec
         self._report = report
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close while this thread loads
         self._closed = False
         self._thread: EngineThread | None = None
         self._forget: weakref.finalize[..., LlamaCppEngine] | None = None
@@ -127,21 +138,44 @@ class LlamaCppEngine:
             return Status(State.COLD)
         if not thread.loaded.done():
             return Status(State.LOADING)
-        if error := thread.loaded.exception():
+        error = thread.loaded.exception() or (thread.inbox.error if thread.has_ended() else None)
+        if error:
             return Status(State.FAILED, str(error))
         waiting, running = thread.inbox.counts()
         return Status(State.READY, "", waiting, running)
 
     def load(self, model: str) -> Future[None]:
         """See ``contract.Engine.load``. A failed load is tried again."""
+        from llmdispatcher.vendors.llamacpp.engine import EngineThread  # noqa: PLC0415 - first use
+
+        if model != self._card.model:
+            return _failed(ModelNotFound(f"there is only {self._card.model!r} here"))
         with self._lock:
             if self._closed:
                 return _failed(Refused("the dispatcher was closed"))
-            if model != self._card.model:
-                return _failed(ModelNotFound(f"there is only {self._card.model!r} here"))
-            if self._thread is None or self._is_dead(self._thread):
-                self._thread = self._started()
-            return self._thread.loaded
+            thread = self._thread
+            if thread is None or thread.has_ended():
+                spec, report, card = self._spec, self._report, self._card
+                thread = EngineThread(
+                    lambda go_on: _load(spec, card, report, go_on), f"llama-{card.model}"
+                )
+                self._adopt(thread)
+        if error := thread.misused():
+            return _failed(error)
+        return thread.loaded
+
+    def _adopt(self, thread: EngineThread) -> None:
+        """Take a thread on, and see that it ends.
+
+        An engine that is dropped without close, or is alive when the interpreter ends, must not
+        leave a thread inside llama.cpp.
+        """
+        if self._forget is not None:
+            self._forget.detach()
+        self._thread = thread
+        self._forget = weakref.finalize(self, _end, thread)
+        if self._closed:  # by a signal handler, just now
+            thread.stop()
 
     def submit(self, request: Request, model: str) -> Call:
         """See ``contract.Engine.submit``."""
@@ -159,24 +193,6 @@ class LlamaCppEngine:
         if thread is not None:
             thread.stop()
             thread.join()
-
-    @staticmethod
-    def _is_dead(thread: EngineThread) -> bool:
-        """Whether loading failed, or the thread died of a bug since."""
-        failed = thread.loaded.done() and thread.loaded.exception() is not None
-        return failed or thread.inbox.closing
-
-    def _started(self) -> EngineThread:
-        from llmdispatcher.vendors.llamacpp.engine import EngineThread  # noqa: PLC0415 - on first use
-
-        spec, report, card = self._spec, self._report, self._card
-        thread = EngineThread(lambda go_on: _load(spec, card, report, go_on), f"llama-{card.model}")
-        if self._forget is not None:
-            self._forget.detach()
-        # An engine that is dropped without close, or is alive when the interpreter ends, must not
-        # leave a thread inside llama.cpp.
-        self._forget = weakref.finalize(self, _end, thread)
-        return thread
 
 
 def _failed(error: DispatcherError) -> Future[None]:
@@ -231,8 +247,10 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
     started = time.monotonic()
     _tell(report, card, 0.0, started)
     chat = template.ChatTemplate(spec.chat_template or header.chat_template)
+    batch = _batch_tokens(header.weight_bytes, gpu=native.has_gpu())
     plan = fit.plan(
         header,
+        use=fit.Use(batch_tokens=batch),
         context_tokens=spec.context_tokens,
         limit_bytes=None if spec.max_memory_mb is None else spec.max_memory_mb * MIB,
         available_bytes=_available_bytes(spec),
@@ -247,6 +265,7 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
     processors = probe.threads()
     setup = native.Setup(
         path=str(spec.model_path),
+        batch_tokens=batch,
         context_tokens=plan.context_tokens,
         threads=1,
         gpu_layers=-1 if spec.max_gpu_layers is None else spec.max_gpu_layers,
@@ -256,6 +275,11 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
     govern = _governed(backend, Governor(ceiling=ceiling, processors=processors, times=before))
     _tell(report, card, 1.0, started)
     return engine.Loaded(backend, chat, govern)
+
+
+def _batch_tokens(weight_bytes: int, *, gpu: bool) -> int:
+    """Choose how many tokens of a prompt one decode reads."""
+    return SMALL_BATCH_TOKENS if weight_bytes > SLOW_BYTES and not gpu else BATCH_TOKENS
 
 
 def _available_bytes(spec: LlamaCpp) -> int:
