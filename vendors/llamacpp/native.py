@@ -22,6 +22,7 @@ from llmdispatcher.models.errors import (
     CorruptModel,
     EngineCrashed,
     OutOfMemory,
+    Unsupported,
     UnsupportedArchitecture,
     VendorError,
 )
@@ -144,7 +145,13 @@ class NativeBackend:
         """See ``Backend.tokenize``. A template that wrote the start token is not given a second."""
         if self._adds_bos and self.bos and text.startswith(self.bos):
             text = text[len(self.bos) :]
-        data = text.encode()
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            told = f"the prompt has no UTF-8 form at character {error.start}: a template, or the"
+            raise Unsupported(
+                "text", f"{told} arguments of a tool call, wrote half of a pair"
+            ) from None
         self._check_text(text, len(data))
         room = len(data) + 8  # a token is at least a byte; a few special ones may be added
         tokens = (lib.llama_token * room)()
