@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
-from llmdispatcher.flow import Emit, Flow, Receive, Wait
+from llmdispatcher.flow import Emit, Flow, Receive, Step, Wait
 from llmdispatcher.models.reply import Delta, Reply
 from llmdispatcher.vendors.mailbox import patiently
 
@@ -25,10 +25,9 @@ def run(flow: Flow) -> Generator[Delta | Reply, None, None]:
     error: Exception | None = None
     try:
         while True:
-            try:
-                step = flow.send(answer) if error is None else flow.throw(error)
-            except StopIteration as stop:
-                yield stop.value
+            step = _next(flow, answer, error)
+            if isinstance(step, Reply):
+                yield step
                 return
             answer = error = None
             try:
@@ -51,10 +50,9 @@ async def arun(flow: Flow) -> AsyncGenerator[Delta | Reply, None]:
     error: Exception | None = None
     try:
         while True:
-            try:
-                step = flow.send(answer) if error is None else flow.throw(error)
-            except StopIteration as stop:
-                yield stop.value
+            step = _next(flow, answer, error)
+            if isinstance(step, Reply):
+                yield step
                 return
             answer = error = None
             try:
@@ -69,6 +67,14 @@ async def arun(flow: Flow) -> AsyncGenerator[Delta | Reply, None]:
                 error = raised
     finally:
         flow.close()
+
+
+def _next(flow: Flow, answer: Any, error: Exception | None) -> Step | Reply:  # noqa: ANN401 - of any step
+    """Send the flow the answer to its last step, or throw the error, and take what it says next."""
+    try:
+        return flow.send(answer) if error is None else flow.throw(error)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
 
 
 def _wait(future: Future[None], timeout_s: float | None) -> None:
