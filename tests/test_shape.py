@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -48,9 +49,13 @@ Usage Vendor VendorError __version__ assistant system user
 
 
 def in_a_new_process(code: str) -> str:
-    """Run code in a fresh interpreter and return what it prints."""
+    """Run code in a fresh interpreter, which nobody measures, and return what it prints."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")},
     )
     assert not done.stderr
     return done.stdout
