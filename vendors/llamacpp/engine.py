@@ -118,7 +118,7 @@ class EngineLoop:
             else:
                 return False
             self._tell()
-        except Exception as bug:
+        except Exception as bug:  # a template of a stranger, or a bug: no caller may wait for ever
             _log.exception("a bug in the engine")
             error = EngineCrashed(f"a bug in the engine: {type(bug).__name__}: {bug}")
             if call is None or self._sequence is not None:
