@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import llmdispatcher.models
+
 if TYPE_CHECKING:
     from cli.conftest import Run
 
@@ -217,7 +219,7 @@ def test_closed_streams_are_survived(redirect: str, code: int) -> None:
 
 def test_model_option_runs_that_file(run: Run) -> None:
     """--model names the file that answers, and the limits go with it."""
-    demo = str(Path(sys.modules["llmdispatcher.models"].__file__ or "").with_name("demo.gguf"))
+    demo = str(Path(llmdispatcher.models.__file__ or "").with_name("demo.gguf"))
     limits = ["--context", "128", "--threads", "1", "--gpu-layers", "0", "--memory-mb", "512"]
     done = run("ask", "-v", "-m", demo, *limits, "--max-tokens", "3", "--seed", "1", "hi")
     assert done.returncode == 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import llmdispatcher.models
 from llmdispatcher import cli
 from llmdispatcher.models import errors
 
@@ -114,7 +115,7 @@ def test_model_files_that_cannot_be_read_are_explained(
 ) -> None:
     """What is wrong with a file is said in the words of the typed error."""
     path = tmp_path / "model.gguf"
-    demo = Path(sys.modules["llmdispatcher.models"].__file__ or "").with_name("demo.gguf")
+    demo = Path(llmdispatcher.models.__file__ or "").with_name("demo.gguf")
     contents = {"text": b"hello\n", "cut": demo.read_bytes()[:500_000], "empty": b""}
     if kind == "folder":
         path.mkdir()
