@@ -282,7 +282,7 @@ def test_an_event_loop_stays_responsive(slow_model: Path) -> None:
 def test_waiting_behind_others_is_not_silence(slow: Dispatcher) -> None:
     """A request that waits for its turn is told that the engine lives, and does not time out."""
     engine = next(iter(slow._desk._engines.values()))
-    ahead = [engine.submit(Request(prompt="Once", max_tokens=4000), "slow") for _ in range(4)]
+    ahead = [engine.submit(Request(prompt="Once", max_tokens=4000), "slow") for _ in range(8)]
 
     def clear() -> None:
         for call in ahead:
