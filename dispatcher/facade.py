@@ -18,7 +18,7 @@ from llmdispatcher.drive import arun, run
 from llmdispatcher.flow import Flow, Job, Stopper, dispatch
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
-from llmdispatcher.models.errors import Cancelled, ConfigError, Problem, Refused
+from llmdispatcher.models.errors import BadRequest, Cancelled, ConfigError, Problem, Refused
 from llmdispatcher.models.event import Event
 from llmdispatcher.models.reply import Delta, Reply
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
@@ -72,6 +72,8 @@ class Desk:
         self._lock = threading.RLock()  # a signal handler may close what this thread is using
         self._engines: dict[str, Engine] = {}
         self._report = Listener(on_event).report
+        if not isinstance(deadlines, Deadlines | None):
+            raise BadRequest("deadlines", deadlines, "a Deadlines, such as Deadlines(total_s=30)")
         self._deadlines = deadlines or Deadlines()
         self._catalog = Catalog.parse(catalog or {})
         self._closed = False

@@ -21,6 +21,7 @@ import attrs
 
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
 from llmdispatcher.models.errors import (
+    BadRequest,
     Cancelled,
     DispatcherError,
     Refused,
@@ -67,10 +68,11 @@ class Scripted:
         load_error: VendorError | None = None,
         last_resort: bool = False,
     ) -> None:
-        first = replies[0] if replies else "ok"
-        made = (
-            first if callable(first) else tuple(r for r in replies if not callable(r)) or (first,)
-        )
+        written = tuple(reply for reply in replies if not callable(reply))
+        functions = [reply for reply in replies if callable(reply)]
+        if functions and len(replies) > 1:
+            raise BadRequest("replies", replies, "written replies, or a single function")
+        made = functions[0] if functions else written or ("ok",)
         card = ModelCard(
             vendor=name,
             model=model,

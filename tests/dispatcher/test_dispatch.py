@@ -11,6 +11,7 @@ from worlds import WORLDS, World
 from llmdispatcher import (
     AllVendorsFailed,
     BadReply,
+    BadRequest,
     Cancelled,
     ConfigError,
     ContentRefused,
@@ -313,6 +314,18 @@ def test_what_is_no_vendor_is_refused(vendor: Any) -> None:
     """Anything but a vendor or the name of one is a ConfigError."""
     with pytest.raises(ConfigError):
         Dispatcher(vendor)
+
+
+def test_a_function_among_written_replies_is_refused() -> None:
+    """A script is written or made by one function; nothing of it is dropped."""
+    with pytest.raises(BadRequest, match="a single function"):
+        Scripted("a", lambda _: "b")
+
+
+def test_deadlines_of_another_kind_are_refused() -> None:
+    """A number for the deadlines is answered with how they are written."""
+    with pytest.raises(BadRequest, match="Deadlines"):
+        Dispatcher(Scripted(), deadlines=3)  # type: ignore[arg-type]
 
 
 def test_a_vendor_by_name() -> None:

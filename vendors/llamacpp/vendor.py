@@ -50,8 +50,8 @@ byte makes everything else swap."""
 
 ONE_THREAD_BYTES = 8 * MIB
 """Smaller models run on one thread. llama.cpp's threads spin at every operation's barrier, which
-takes longer than such a model's arithmetic: with 1.3 MB of weights two threads gave 0.95 to 1.0
-times the speed of one on a quiet machine, and a hundredth of it beside a busy neighbour."""
+takes longer than such a model's arithmetic: a second thread gains nothing on a quiet machine, and
+beside a busy neighbour it costs nearly all speed."""
 
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 """How llama.cpp names the files of a model that is split."""
