@@ -82,15 +82,10 @@ def flag(*, default: bool) -> Any:  # noqa: ANN401 - attrs.field is typed so
     return attrs.field(default=default, validator=check)
 
 
-def as_tuple(value: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Convert one string, several, or None for none, to a tuple."""
-    return (value,) if isinstance(value, str) else as_list(value)
-
-
-def as_list(value: Iterable[T] | None) -> tuple[T, ...]:
+def as_tuple(name: str, value: Iterable[T] | None) -> tuple[T, ...]:
     """Convert what can be iterated, or None for nothing, to a tuple."""
     if value is not None and not isinstance(value, Iterable):
-        raise BadRequest("value", value, "a sequence")
+        raise BadRequest(name, value, "a sequence")
     return tuple(value or ())
 
 

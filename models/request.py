@@ -15,7 +15,6 @@ from typing import Any, TypedDict, Unpack
 import attrs
 
 from llmdispatcher.models.check import (
-    as_list,
     as_tuple,
     at_most,
     flag,
@@ -267,6 +266,14 @@ class Deadlines:
     load_s: float | None = number("load_s", 0, math.inf, default=300.0)
 
 
+def _stops(value: str | Iterable[str] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else as_tuple("stop", value)
+
+
+def _tools(value: Iterable[ToolSpec] | None) -> tuple[ToolSpec, ...]:
+    return as_tuple("tools", value)
+
+
 def _format(value: ResponseFormat | None) -> ResponseFormat:
     return ResponseFormat() if value is None else value
 
@@ -290,14 +297,12 @@ class Request:
     messages: tuple[Message, ...] = attrs.field(converter=_messages, default=())
     prompt: str | None = attrs.field(default=None, validator=attrs.validators.optional(words))
     max_tokens: int | None = integer("max_tokens", 1, 2**31 - 1)
-    stop: tuple[str, ...] = attrs.field(
-        converter=as_tuple, validator=at_most(MAX_STOPS), default=()
-    )
+    stop: tuple[str, ...] = attrs.field(converter=_stops, validator=at_most(MAX_STOPS), default=())
     sampling: Sampling = attrs.field(
         factory=Sampling, validator=instance(Sampling, "Sampling(temperature=0)")
     )
     tools: tuple[ToolSpec, ...] = attrs.field(
-        converter=as_list,
+        converter=_tools,
         default=(),
         validator=attrs.validators.deep_iterable(instance(ToolSpec, "ToolSpec('add', 'Adds.')")),
     )

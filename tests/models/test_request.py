@@ -92,6 +92,8 @@ def test_what_people_try_is_answered_with_what_there_is(option: str, told: str) 
         ({"stop": [1]}, "stop is 1; stop must be text"),
         ({"deadlines": 3}, "deadlines must be a Deadlines, such as Deadlines(total_s=30)"),
         ({"response_format": "json"}, "response_format must be a ResponseFormat, such as"),
+        ({"stop": 5}, "stop is 5; stop must be a sequence"),
+        ({"tools": 5}, "tools is 5; tools must be a sequence"),
         ({"tools": [{}]}, "tools must be a ToolSpec, such as"),
         ({"allow_cloud": "yes"}, "allow_cloud is 'yes'; allow_cloud must be True or False"),
     ],
