@@ -56,21 +56,17 @@ from llmdispatcher.models.event import (
     Fallback,
     LoadProgress,
 )
-from llmdispatcher.models.reply import Decision, Delta, FinishReason, Reply, Usage
-from llmdispatcher.models.request import (
-    Deadlines,
-    Image,
-    Message,
-    Request,
-    ResponseFormat,
-    Sampling,
-    Text,
-    ToolCall,
-    ToolSpec,
-    assistant,
-    system,
-    user,
+from llmdispatcher.models.message import Image, Message, Text, ToolCall, assistant, system, user
+from llmdispatcher.models.reply import (
+    Choice,
+    Decision,
+    Delta,
+    FinishReason,
+    Reply,
+    TokenLogprob,
+    Usage,
 )
+from llmdispatcher.models.request import Deadlines, Request, ResponseFormat, Sampling, ToolSpec
 from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
@@ -114,6 +110,7 @@ __all__ = [
     "BudgetExceeded",
     "Cancelled",
     "Capability",
+    "Choice",
     "ConfigError",
     "ContentRefused",
     "ContextOverflow",
@@ -158,6 +155,7 @@ __all__ = [
     "StreamInterrupted",
     "Text",
     "TimedOut",
+    "TokenLogprob",
     "ToolCall",
     "ToolSpec",
     "Unreachable",

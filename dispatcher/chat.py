@@ -14,7 +14,7 @@ from llmdispatcher.models.errors import (
     DispatcherError,
     RequestError,
 )
-from llmdispatcher.models.request import Message, assistant, system, user
+from llmdispatcher.models.message import Message, assistant, system, user
 
 if TYPE_CHECKING:
     from llmdispatcher.models.reply import Reply

@@ -15,13 +15,14 @@ from typing import Any, Self, Unpack
 import attrs
 
 from llmdispatcher.drive import arun, run
-from llmdispatcher.flow import Flow, Job, Stopper, dispatch
+from llmdispatcher.flow import Flow, Job, dispatch
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.errors import BadRequest, Cancelled, ConfigError, Problem, Refused
 from llmdispatcher.models.event import Event
 from llmdispatcher.models.reply import Delta, Reply
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
+from llmdispatcher.release import Stopper
 from llmdispatcher.route import Target, rank
 from llmdispatcher.usage import Books, Stats
 from llmdispatcher.vendors.contract import Engine, Status, VendorSpec
@@ -222,8 +223,12 @@ class Dispatcher(_Front):
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Stream:
         """Return an iterator over the pieces of the reply as they are made.
 
+        Pieces of several choices (``n``) come as they are made; ``Delta.index`` tells whose each
+        is. A piece's text may be empty where ``logprobs`` were asked for.
+
         Takes and raises what ``send`` does; errors of vendors are raised while iterating. Once a
-        piece was shown, a failure raises StreamInterrupted, which holds the text so far.
+        piece was shown, a failure raises StreamInterrupted, which holds the text so far, of the
+        first choice.
         """
         return Stream(self._desk, prompt, options, streaming=True)
 
@@ -280,7 +285,7 @@ class _Held:
 
     @property
     def partial(self) -> str:
-        """The text that was shown until now."""
+        """The text of the first choice that was shown until now."""
         return "".join(self._texts)
 
     @property
@@ -295,7 +300,8 @@ class _Held:
         if isinstance(piece, Reply):
             self._reply = piece
             return None
-        self._texts.append(piece.text)
+        if piece.index == 0:
+            self._texts.append(piece.text)
         return piece
 
 

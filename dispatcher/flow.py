@@ -10,15 +10,15 @@ of the driver all balance the books.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Sequence
-from copy import copy
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
+    BadReply,
     Cancelled,
     DispatcherError,
     NoCandidate,
@@ -29,15 +29,19 @@ from llmdispatcher.models.errors import (
 from llmdispatcher.models.event import AttemptEnded, AttemptStarted, Fallback
 from llmdispatcher.models.reply import (
     Attempt,
+    Choice,
     Decision,
     Delta,
     Finish,
+    FinishReason,
     Outcome,
     Progress,
     Reply,
+    TokenLogprob,
     Usage,
 )
 from llmdispatcher.models.request import Deadlines, Request
+from llmdispatcher.release import Stopper, Watch, own
 from llmdispatcher.retry import Verdict, verdict
 from llmdispatcher.route import Ranking, Target
 from llmdispatcher.usage import Books
@@ -72,31 +76,6 @@ class Emit:
 
 Step = Wait | Receive | Emit
 Flow = Generator[Step, Any, Reply]
-
-
-class Stopper:
-    """Lets another thread or task stop a flow that is waiting."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stopped = False
-        self._release: Callable[[], None] | None = None
-
-    def arm(self, release: Callable[[], None]) -> None:
-        """Say how to release whatever the flow waits for from now on."""
-        with self._lock:
-            self._release = release
-            stopped = self._stopped
-        if stopped:
-            release()
-
-    def stop(self) -> None:
-        """Release the flow, now and at every wait to come. Never blocks."""
-        with self._lock:
-            self._stopped = True
-            release = self._release
-        if release is not None:
-            release()
 
 
 @attrs.frozen(kw_only=True)
@@ -145,40 +124,29 @@ def dispatch(job: Job) -> Flow:
     raise AllVendorsFailed.after(errors)
 
 
-class Watch:
-    """A future of one's own, which ends when a shared one does, or sooner.
+class Draft:
+    """One choice while it grows."""
 
-    A shared future keeps its callbacks for as long as it lives; after ``leave`` the one left there
-    holds nothing.
-    """
+    __slots__ = ("logprobs", "texts")
 
-    def __init__(self, shared: Future[None]) -> None:
-        from concurrent.futures import Future  # noqa: PLC0415 - 10 ms at import
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
 
-        self.future: Future[None] = Future()
-        self._open: list[Future[None]] = [self.future]
-        ends = self._open
-        shared.add_done_callback(lambda done: _end(ends, done.exception()))
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self.texts)
 
-    def end(self, error: BaseException) -> None:
-        """End now, unless it has ended. The shared future goes on."""
-        _end(self._open, error)
+    def add(self, delta: Delta) -> None:
+        """Add a piece."""
+        self.texts.append(delta.text)
+        if delta.logprobs:
+            self.logprobs.extend(delta.logprobs)
 
-    def leave(self) -> None:
-        """Let go of everything."""
-        self._open.clear()
-
-
-def _end(ends: list[Future[None]], error: BaseException | None) -> None:
-    """End the future in the list, and take it out: whoever is first does so."""
-    try:
-        future = ends.pop()
-    except IndexError:
-        return
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(_own(error))
+    def done(self, reason: FinishReason) -> Choice:
+        """Return what has become of it."""
+        return Choice(self.text, reason, tuple(self.logprobs))
 
 
 class Trial:
@@ -186,7 +154,7 @@ class Trial:
 
     def __init__(self, job: Job, target: Target, number: int, total_s: float | None) -> None:
         self.job, self.target, self.number = job, target, number
-        self.texts: list[str] = []
+        self.drafts = [Draft() for _ in range(job.request.n)]
         self.shown = False
         self.attempt: Attempt | None = None
         self._total_s = job.deadlines.total_s if total_s is None else total_s
@@ -239,7 +207,7 @@ class Trial:
         loading = self.target.engine.load(self.target.card.model)
         if loading.done():
             if error := loading.exception():
-                raise _own(error)
+                raise own(error)
             return
         limit_s = self.job.deadlines.load_s
         watch = Watch(loading)
@@ -254,21 +222,28 @@ class Trial:
 
     def _serve(self) -> Generator[Step, Any, Finish]:
         """Relay the pieces of the reply until its finish."""
-        model = self.target.card.model
-        call = self._call = self.target.engine.submit(self.job.request, model)
+        request = self.job.request.within(self._deadlines())
+        call = self._call = self.target.engine.submit(request, self.target.card.model)
         self.job.stopper.arm(call.cancel)
         while True:
             for piece in (yield from self._receive(call)):
                 if isinstance(piece, Finish):
                     return piece
-                if isinstance(piece, Delta) and piece.text:
+                if isinstance(piece, Delta) and (piece.text or piece.logprobs):
                     yield from self._take(piece)
+
+    def _deadlines(self) -> Deadlines:
+        """Return the deadlines that hold for this attempt: of the total, what is left of it."""
+        left_s = self.total_left_s()
+        if left_s is None:
+            return self.job.deadlines
+        return attrs.evolve(self.job.deadlines, total_s=max(0.0, left_s))
 
     def _receive(self, call: Call) -> Generator[Step, Any, Sequence[Delta | Progress | Finish]]:
         """Receive within whichever deadline comes first."""
         deadlines = self.job.deadlines
         phase, limit_s = "first_token", deadlines.first_token_s
-        if self.texts:
+        if self._first_token_s is not None:
             phase, limit_s = "idle", deadlines.idle_s
         wait_s = limit_s
         left_s = self.total_left_s()
@@ -281,16 +256,19 @@ class Trial:
         except TimeoutError:
             raise self._cut(TimedOut(phase, limit_s or 0.0)) from None
         except StreamInterrupted as error:
-            error.partial = error.partial or "".join(self.texts)
+            error.partial = error.partial or self.drafts[0].text
             raise
         except VendorError as error:
             raise self._cut(error)  # noqa: B904 - it is the same error, or has it as its cause
 
     def _take(self, delta: Delta) -> Generator[Step, Any, None]:
         """Keep a piece, and show it where the caller looks on."""
+        if not 0 <= delta.index < len(self.drafts):
+            told = f"a piece of choice {delta.index} of a request for {len(self.drafts)}"
+            raise self._cut(BadReply(told))
         if self._first_token_s is None:
             self._first_token_s = self.job.clock() - self._started - self._load_s
-        self.texts.append(delta.text)
+        self.drafts[delta.index].add(delta)
         if self.job.streaming:
             self.shown = True
             yield Emit(delta)
@@ -299,7 +277,7 @@ class Trial:
         """Return the error to raise: a reply that broke after a part was shown keeps that part."""
         if not self.shown:
             return error
-        cut = StreamInterrupted(f"the reply was cut: {error}", partial="".join(self.texts))
+        cut = StreamInterrupted(f"the reply was cut: {error}", partial=self.drafts[0].text)
         cut.__cause__ = error
         return cut
 
@@ -329,13 +307,6 @@ class Trial:
         self.job.report(AttemptEnded(attempt=self.attempt, number=self.number))
 
 
-def _own(error: BaseException) -> BaseException:
-    """Copy an error that many requests share: raising it adds to it, for each that does."""
-    mine = copy(error)
-    mine.__cause__ = error.__cause__
-    return mine
-
-
 def _told(error: DispatcherError) -> str:
     """Return class and message, without the name of the vendor, which stands beside it."""
     return f"{type(error).__name__}: {error.args[0] if error.args else ''}"
@@ -346,9 +317,10 @@ def _reply(job: Job, tried: list[Trial], finish: Finish) -> Reply:
     attempts = tuple(trial.attempt for trial in tried if trial.attempt is not None)
     costs = [attempt.cost_microusd for attempt in attempts]
     known = [cost for cost in costs if cost is not None]
-    served = attempts[-1]
+    served, reasons = attempts[-1], chain((finish.reason,), finish.others, _UNTOLD)
+    choices = tuple(draft.done(why) for draft, why in zip(tried[-1].drafts, reasons, strict=False))
     return Reply(
-        text="".join(tried[-1].texts),
+        text=choices[0].text,
         finish_reason=finish.reason,
         usage=finish.usage,
         vendor=served.vendor,
@@ -360,4 +332,9 @@ def _reply(job: Job, tried: list[Trial], finish: Finish) -> Reply:
             candidates=job.ranking.candidates, excluded=job.ranking.excluded, attempts=attempts
         ),
         warnings=finish.warnings,
+        choices=choices,
     )
+
+
+_UNTOLD = repeat(FinishReason.UNKNOWN)
+"""What a vendor does not tell of the choices after the first."""

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from llmdispatcher.models.card import Capability, ModelCard
+from llmdispatcher.models.message import Image
 from llmdispatcher.models.reply import Candidate, Usage
-from llmdispatcher.models.request import Image, Request, Shape
+from llmdispatcher.models.request import Request, Shape
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.contract import Engine
@@ -22,7 +23,7 @@ BYTES_PER_TOKEN = 4
 """A stated estimate for text in Latin script, used where no tokenizer has counted."""
 
 EXPECTED_OUTPUT_TOKENS = 256
-"""Expected length of a reply to a request that does not limit it; the same for all candidates."""
+"""Expected length of a choice of a request that does not limit it; the same for all candidates."""
 
 _SHAPES = {
     Shape.JSON: Capability.JSON,
@@ -81,6 +82,12 @@ def needs(request: Request) -> frozenset[Capability]:
         needed.add(capability)
     if any(isinstance(part, Image) for message in request.messages for part in message.content):
         needed.add(Capability.VISION)
+    if request.n > 1:
+        needed.add(Capability.CHOICES)
+    if request.logprobs is not None:
+        needed.add(Capability.LOGPROBS)
+    if request.prefill:
+        needed.add(Capability.PREFILL)
     return frozenset(needed)
 
 
@@ -101,7 +108,7 @@ def expected_usage(request: Request) -> Usage:
     """Estimate what serving the request will use."""
     prompt = -(-request.text_bytes // BYTES_PER_TOKEN)
     output = min(request.max_tokens or EXPECTED_OUTPUT_TOKENS, EXPECTED_OUTPUT_TOKENS)
-    return Usage(prompt_tokens=prompt, completion_tokens=output, estimated=True)
+    return Usage(prompt_tokens=prompt, completion_tokens=output * request.n, estimated=True)
 
 
 def expected_microusd(card: ModelCard, usage: Usage) -> int | None:

@@ -66,7 +66,8 @@ class Session:
             for delta in stream:
                 if self._bar is not None:
                     self._bar.stop()
-                self.terminal.write(delta.text)
+                if delta.index == 0:
+                    self.terminal.write(delta.text)
         reply = stream.reply
         if not reply.text:
             self.terminal.write("\n")

@@ -33,6 +33,12 @@ class Capability(StrEnum):
     """Reply in JSON that follows a given schema."""
     GRAMMAR = "grammar"
     VISION = "vision"
+    CHOICES = "choices"
+    """Draw several replies from one prompt."""
+    LOGPROBS = "logprobs"
+    """Tell the log-probabilities of tokens."""
+    PREFILL = "prefill"
+    """Continue a reply whose beginning is given."""
 
 
 @attrs.frozen(kw_only=True)

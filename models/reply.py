@@ -8,6 +8,7 @@ from enum import StrEnum
 import attrs
 
 from llmdispatcher.models.check import integer
+from llmdispatcher.models.errors import BadRequest
 
 MICRO_PER_USD = 1_000_000
 """All money is kept in integer micro-dollars."""
@@ -59,10 +60,35 @@ class Usage:
 
 
 @attrs.frozen
+class TokenLogprob:
+    """A token at its place in a reply, and how likely it was there."""
+
+    token: str
+    """Its text, with U+FFFD for bytes that are no UTF-8 by themselves: a character can be spread
+    over several tokens."""
+    data: bytes
+    """Its bytes, exactly. Joined, they are the text in UTF-8, with the stop string if one came."""
+    logprob: float
+    """Natural logarithm of its probability in the model's own distribution, before sampling
+    changes it; at most 0."""
+    top: tuple[TokenLogprob, ...] = ()
+    """The likeliest tokens at this place, likeliest first, as many as were asked for. Those have
+    none themselves."""
+
+
+@attrs.frozen
 class Delta:
-    """A piece of a reply as it streams. ``text`` never ends inside a character."""
+    """A piece of one choice of a reply as it streams. ``text`` never ends inside a character.
+
+    ``text`` can be empty where log-probabilities were asked for: those are told at once, while
+    text that may be the beginning of a stop string is held back.
+    """
 
     text: str
+    index: int = 0
+    """Which of the request's ``n`` choices this is a piece of, counted from 0."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens drawn since the last delta of this choice, if the request asks for them."""
 
 
 @attrs.frozen
@@ -79,11 +105,18 @@ class Progress:
 
 @attrs.frozen
 class Finish:
-    """The end of a reply: why it ended and what it used. A reply without one was cut."""
+    """The end of a reply, all choices: why it ended and what it used.
+
+    A reply without one was cut.
+    """
 
     reason: FinishReason
+    """Why the first choice ended."""
     usage: Usage
+    """Of all choices together; a prompt that they share is counted once."""
     warnings: tuple[str, ...] = ()
+    others: tuple[FinishReason, ...] = ()
+    """Why each of the choices after the first ended, in their order."""
 
 
 Piece = Delta | Progress | Finish
@@ -139,13 +172,37 @@ class Decision:
     attempts: tuple[Attempt, ...] = ()
 
 
+@attrs.frozen
+class Choice:
+    """One of the replies that were drawn from the same prompt."""
+
+    text: str
+    finish_reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of every token drawn, if the request asks for them; also of those of a stop string, which is
+    not in ``text``."""
+
+
+def _only_choice(reply: Reply) -> tuple[Choice, ...]:
+    return (Choice(reply.text, reply.finish_reason),)
+
+
+def _begins_with_its_reply(reply: Reply, _: object, value: tuple[Choice, ...]) -> None:
+    first = [(choice.text, choice.finish_reason) for choice in value[:1]]
+    if first != [(reply.text, reply.finish_reason)]:
+        raise BadRequest("choices", value, "begun with the reply's own text and finish_reason")
+
+
 @attrs.frozen(kw_only=True)
 class Reply:
     """A whole reply and its account."""
 
     text: str
+    """Of the first choice."""
     finish_reason: FinishReason
+    """Of the first choice."""
     usage: Usage
+    """Of all choices together, as the vendor that served counts it."""
     vendor: str
     model: str
     cost_microusd: int | None
@@ -153,9 +210,18 @@ class Reply:
     latency_s: float
     """From the call to the end of the reply, without the loading of a model."""
     first_token_s: float | None
-    """From asking the vendor that served to its first text; None if there was no text."""
+    """From asking the vendor that served to its first piece; None if there was none."""
     decision: Decision
     warnings: tuple[str, ...] = ()
+    choices: tuple[Choice, ...] = attrs.field(
+        default=attrs.Factory(_only_choice, takes_self=True), validator=_begins_with_its_reply
+    )
+    """All choices, the first included: as many as the request's ``n``."""
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Of every token of the first choice; empty unless the request asks for them."""
+        return self.choices[0].logprobs
 
     @property
     def cost_usd(self) -> Decimal | None:

@@ -1,4 +1,4 @@
-"""What a caller asks for: messages, sampling, tools, the shape of the reply, deadlines.
+"""What a caller asks for: sampling, tools, the shape of the reply, deadlines.
 
 All values are frozen and validated once, when they are made. A value outside its range raises
 ``BadRequest``, which names the field, shows the value and says what is allowed. ``None`` always
@@ -7,6 +7,7 @@ means "the vendor's own default": a field that is None is not sent.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -17,6 +18,7 @@ import attrs
 from llmdispatcher.models.check import (
     as_tuple,
     at_most,
+    count,
     flag,
     instance,
     integer,
@@ -26,6 +28,7 @@ from llmdispatcher.models.check import (
     words,
 )
 from llmdispatcher.models.errors import BadRequest
+from llmdispatcher.models.message import Message
 
 MAX_STOPS = 64
 """Stop strings of one request; each is searched for at every token."""
@@ -33,149 +36,11 @@ MAX_STOPS = 64
 MAX_SEED = 2**32 - 2
 """llama.cpp keeps seeds in 32 bits and reserves the highest value for "choose one"."""
 
+MAX_CHOICES = 64
+"""Choices of one request: a quarter of the sequences that llama.cpp can decode at once."""
 
-class Role(StrEnum):
-    """Who speaks."""
-
-    SYSTEM = "system"
-    USER = "user"
-    ASSISTANT = "assistant"
-    TOOL = "tool"
-
-
-def _role(role: Role | str) -> Role:
-    try:
-        return Role(role)
-    except ValueError:
-        raise BadRequest("role", role, f"one of {', '.join(Role)}") from None
-
-
-@attrs.frozen
-class Text:
-    """A part of a message that is text."""
-
-    text: str = attrs.field(validator=words)
-
-
-@attrs.frozen
-class Image:
-    """A part of a message that is a picture: its bytes, or an address, never both."""
-
-    data: bytes = b""
-    url: str = ""
-    media_type: str = "image/png"
-
-    def __attrs_post_init__(self) -> None:
-        """Exactly one source."""
-        if bool(self.data) == bool(self.url):
-            raise BadRequest("Image", self.url or len(self.data), "either data or a url")
-
-
-Part = Text | Image
-
-
-@attrs.frozen
-class ToolCall:
-    """A call of a tool that the model made; ``arguments`` is the JSON text as it came."""
-
-    id: str = attrs.field(validator=words)
-    name: str = attrs.field(validator=words)
-    arguments: str = attrs.field(validator=words)
-
-    @classmethod
-    def of(cls, value: ToolCall | Mapping[str, Any]) -> ToolCall:
-        """Take a tool call, or the mapping that the OpenAI API uses for one."""
-        if isinstance(value, ToolCall):
-            return value
-        match value:
-            case {"function": {"name": str(name), "arguments": str(arguments)}}:
-                return cls(str(value.get("id") or ""), name, arguments)
-        allowed = "a ToolCall or {'id': …, 'function': {'name': …, 'arguments': JSON text}}"
-        raise BadRequest("tool_calls", value, allowed)
-
-
-def _tool_calls(values: Iterable[ToolCall | Mapping[str, Any]]) -> tuple[ToolCall, ...]:
-    return tuple(ToolCall.of(value) for value in values)
-
-
-Content = str | Part | Iterable[str | Part | Mapping[str, Any]]
-"""What the content of a message may be made of; mappings are those of the OpenAI API."""
-
-
-def _parts(content: Content) -> tuple[Part, ...]:
-    """Accept text, a part or several of either."""
-    if isinstance(content, str | Text | Image):
-        return (_part(content),)
-    if isinstance(content, Mapping | bytes) or not isinstance(content, Iterable):
-        raise BadRequest("content", content, "text, or a sequence of parts")
-    return tuple(_part(item) for item in content)
-
-
-def _part(item: object) -> Part:
-    match item:
-        case Text() | Image():
-            return item
-        case str():
-            return Text(item)
-        case {"type": "text", "text": str(text)}:
-            return Text(text)
-        case {"type": "image_url", "image_url": {"url": str(url)}}:
-            return Image(url=url)
-    raise BadRequest("content", item, "text, a Text, an Image, or a mapping of type text")
-
-
-@attrs.frozen
-class Message:
-    """One turn of a conversation.
-
-    ``content`` takes text, a part or a sequence of both, and is kept as a tuple of parts.
-    """
-
-    role: Role = attrs.field(converter=_role)
-    content: tuple[Part, ...] = attrs.field(converter=_parts, default=())
-    tool_calls: tuple[ToolCall, ...] = attrs.field(converter=_tool_calls, default=())
-    tool_call_id: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The text parts, joined."""
-        return "".join(part.text for part in self.content if isinstance(part, Text))
-
-    @classmethod
-    def of(cls, value: Message | Mapping[str, Any] | str) -> Message:
-        """Take a message, a ``{"role": …, "content": …}`` mapping, or text of the user."""
-        if isinstance(value, Message):
-            return value
-        if isinstance(value, str):
-            return cls(Role.USER, value)
-        if not isinstance(value, Mapping):
-            raise BadRequest("message", value, "text, a Message or a mapping with role and content")
-        if not {"content", "tool_calls"} & set(value):
-            raise BadRequest("message", value, "a mapping with role and content")
-        known = {"role", "content", "tool_calls", "tool_call_id"}
-        if unknown := set(value) - known:
-            raise BadRequest("message", sorted(unknown), f"made of {', '.join(sorted(known))}")
-        return cls(
-            value.get("role", ""),
-            _parts(value.get("content") or ()),
-            value.get("tool_calls") or (),
-            value.get("tool_call_id"),
-        )
-
-
-def system(content: Content) -> Message:
-    """Make a message of the system."""
-    return Message(Role.SYSTEM, content)
-
-
-def user(content: Content) -> Message:
-    """Make a message of the user."""
-    return Message(Role.USER, content)
-
-
-def assistant(content: Content) -> Message:
-    """Make a message of the assistant."""
-    return Message(Role.ASSISTANT, content)
+MAX_LOGPROBS = 20
+"""Likeliest tokens told at each place: as many as the OpenAI API tells."""
 
 
 @attrs.frozen(kw_only=True)
@@ -278,6 +143,14 @@ def _format(value: ResponseFormat | None) -> ResponseFormat:
     return ResponseFormat() if value is None else value
 
 
+def _sampling(value: Sampling | None) -> Sampling:
+    return Sampling() if value is None else value
+
+
+def _prefill(value: str | None) -> str:
+    return "" if value is None else value
+
+
 def _messages(value: object) -> tuple[Message, ...]:
     if isinstance(value, str | Message | Mapping):
         return (Message.of(value),)
@@ -292,6 +165,8 @@ class Request:
 
     ``prompt`` goes to the model as it is, without a chat template. ``max_tokens`` left out means
     the rest of the context on a local model. ``vendor`` and ``model`` restrict who may answer.
+    Only a model whose card lists the capability is asked for ``n`` above 1, ``logprobs`` or a
+    ``prefill``.
     """
 
     messages: tuple[Message, ...] = attrs.field(converter=_messages, default=())
@@ -299,7 +174,9 @@ class Request:
     max_tokens: int | None = integer("max_tokens", 1, 2**31 - 1)
     stop: tuple[str, ...] = attrs.field(converter=_stops, validator=at_most(MAX_STOPS), default=())
     sampling: Sampling = attrs.field(
-        factory=Sampling, validator=instance(Sampling, "Sampling(temperature=0)")
+        factory=Sampling,
+        converter=_sampling,
+        validator=instance(Sampling, "Sampling(temperature=0)"),
     )
     tools: tuple[ToolSpec, ...] = attrs.field(
         converter=_tools,
@@ -317,20 +194,40 @@ class Request:
     deadlines: Deadlines | None = attrs.field(
         default=None, validator=instance(Deadlines, "Deadlines(total_s=30)")
     )
+    n: int = count("n", 1, MAX_CHOICES, default=1)
+    """How many replies, called choices, are drawn from the same prompt, each of ``max_tokens``.
+    With a seed, choice i, from 0, is drawn with seed + i; at temperature 0 all are alike."""
+    logprobs: int | None = integer("logprobs", 0, MAX_LOGPROBS)
+    """k: tell the log-probability of every token of the reply, and those of the k likeliest at its
+    place. None tells none."""
+    prefill: str = attrs.field(default="", converter=_prefill, validator=words)
+    """How the reply begins: the model continues exactly there, and the reply's text does not repeat
+    it. Goes with ``messages``; a raw ``prompt`` ends with it instead."""
+    priority: int = count("priority", -100, 100, default=0)
+    """Of the requests that wait for the same model, the higher is served first; none waits for
+    ever."""
 
     def __attrs_post_init__(self) -> None:
-        """Exactly one of the two kinds of prompt."""
+        """Exactly one of the two kinds of prompt, and fields that go together."""
         if bool(self.messages) == (self.prompt is not None):
             raise BadRequest(
                 "Request",
                 {"messages": len(self.messages), "prompt": self.prompt},
                 "made with either messages or a prompt",
             )
+        if self.prefill and self.prompt is not None:
+            raise BadRequest(
+                "prefill", self.prefill, "appended to the prompt: a prompt has no prefill"
+            )
+        seed, last = self.sampling.seed, MAX_SEED - self.n + 1
+        if seed is not None and seed > last:
+            raise BadRequest("seed", seed, f"at most {last} with n={self.n}: each choice takes one")
 
     @property
     def text_bytes(self) -> int:
-        """Size of all text in the prompt, in UTF-8 bytes."""
+        """Size of all text in the prompt and the prefill, in UTF-8 bytes."""
         texts = [self.prompt] if self.prompt is not None else [m.text for m in self.messages]
+        texts.append(self.prefill)
         return sum(len(text.encode(errors="surrogatepass")) for text in texts)
 
     @classmethod
@@ -350,6 +247,14 @@ class Request:
             given["sampling"] = attrs.evolve(base.sampling, **drawn)
         return attrs.evolve(base, **given) if given else base
 
+    def within(self, deadlines: Deadlines) -> Request:
+        """Return a copy with other deadlines. What was validated once is not looked at again."""
+        if self.deadlines is deadlines:
+            return self
+        made = copy.copy(self)
+        object.__setattr__(made, "deadlines", deadlines)
+        return made
+
 
 def _unknown_option(name: str) -> str:
     hint = _MEANT.get(name) or nearest(name, Options.__optional_keys__)
@@ -359,6 +264,7 @@ def _unknown_option(name: str) -> str:
 _MEANT = {
     "timeout": "for limits of time give deadlines=Deadlines(total_s=…)",
     "system": "put a system(…) message first in the messages",
+    "top_logprobs": "logprobs=k tells the k likeliest tokens too",
 }
 """What people try that has another name here."""
 
@@ -378,6 +284,10 @@ class Options(TypedDict, total=False):
     model: str | None
     allow_cloud: bool
     deadlines: Deadlines | None
+    n: int | None
+    logprobs: int | None
+    prefill: str | None
+    priority: int | None
     temperature: float | None
     top_k: int | None
     top_p: float | None

@@ -8,17 +8,22 @@ from typing import Any, Protocol
 
 import attrs
 
-from llmdispatcher import AsyncDispatcher, Dispatcher, Reply, Stats
+from llmdispatcher import AsyncDispatcher, Delta, Dispatcher, Reply, Stats
 
 
 @attrs.frozen
 class Heard:
     """What a call came to: its pieces, its reply or its error, and the books afterwards."""
 
-    pieces: tuple[str, ...]
+    deltas: tuple[Delta, ...]
     reply: Reply | None
     error: Exception | None
     stats: Stats
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """The text of each delta."""
+        return tuple(delta.text for delta in self.deltas)
 
     @property
     def text(self) -> str:
@@ -37,18 +42,18 @@ def in_threads(vendors: tuple[Any, ...], verb: str, prompt: Any, **options: Any)
     """Call a ``Dispatcher``."""
     made, options = _split(options)
     with Dispatcher(*vendors, **made) as d:
-        pieces: list[str] = []
+        deltas: list[Delta] = []
         reply = error = None
         try:
             if verb == "send":
                 reply = d.send(prompt, **options)
             else:
                 with d.stream(prompt, **options) as stream:
-                    pieces.extend(delta.text for delta in stream)
+                    deltas.extend(stream)
                     reply = stream.reply
         except Exception as raised:  # noqa: BLE001 - the test looks at it
             error = raised
-        return Heard(tuple(pieces), reply, error, d.stats())
+        return Heard(tuple(deltas), reply, error, d.stats())
 
 
 def in_asyncio(vendors: tuple[Any, ...], verb: str, prompt: Any, **options: Any) -> Heard:
@@ -57,7 +62,7 @@ def in_asyncio(vendors: tuple[Any, ...], verb: str, prompt: Any, **options: Any)
 
     async def call() -> Heard:
         async with AsyncDispatcher(*vendors, **made) as d:
-            pieces: list[str] = []
+            deltas: list[Delta] = []
             reply = error = None
             try:
                 if verb == "send":
@@ -65,11 +70,11 @@ def in_asyncio(vendors: tuple[Any, ...], verb: str, prompt: Any, **options: Any)
                 else:
                     async with d.stream(prompt, **options) as stream:
                         async for delta in stream:
-                            pieces.append(delta.text)  # noqa: PERF401 - kept when it raises
+                            deltas.append(delta)  # noqa: PERF401 - kept when it raises
                         reply = stream.reply
             except Exception as raised:  # noqa: BLE001 - the test looks at it
                 error = raised
-            return Heard(tuple(pieces), reply, error, d.stats())
+            return Heard(tuple(deltas), reply, error, d.stats())
 
     return asyncio.run(call())
 

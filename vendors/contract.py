@@ -8,6 +8,11 @@ Rules for an engine:
 - ``cards``, ``status``, ``submit`` and ``cancel`` return at once; work happens elsewhere.
 - Every submitted call ends: with one ``Finish``, or with one error from ``models.errors``.
 - It may be called from any thread, and from a thread that runs an event loop.
+- What a request asks for is done or refused (``Unsupported``), never dropped. The dispatcher keeps
+  ``n`` above 1, ``logprobs`` and ``prefill`` from a model whose card does not list them.
+- The pieces of ``n`` choices may come in any order; a single ``Finish`` ends all of them.
+- The dispatcher enforces the deadlines. An engine may use them, and ``priority``, to decide which
+  of the requests that wait is next.
 - An engine never prints, and never touches the process's file descriptors or signal handlers.
 """
 
@@ -95,7 +100,10 @@ class Engine(Protocol):
         """
 
     def submit(self, request: Request, model: str) -> Call:
-        """Begin to serve a request on a model that is loaded; errors arrive through the call."""
+        """Begin to serve a request on a model that is loaded; errors arrive through the call.
+
+        ``request.deadlines`` are those that hold, with ``total_s`` as what is left of it now.
+        """
 
     def close(self) -> None:
         """Stop everything and give the memory back; calls in flight fail. Idempotent."""

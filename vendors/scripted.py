@@ -7,6 +7,10 @@
 A *reply* is text, an error, or a sequence of steps: text (a piece), a number (seconds to wait), an
 error (the call fails here), a ``Progress``, a ``Finish``. Steps without a Finish end with a normal
 one; ``CUT`` as the last step ends as a broken connection does, with nothing after it.
+
+Of a request for several choices, the steps are played once for each, one choice after the other; an
+error or a Finish ends them all. Log-probabilities are those of a vendor that is sure: 0.0 for each
+piece, with nothing beside it.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from copy import copy
+from itertools import tee
 from typing import Final
 
 import attrs
@@ -29,7 +34,14 @@ from llmdispatcher.models.errors import (
     VendorError,
 )
 from llmdispatcher.models.event import LoadProgress
-from llmdispatcher.models.reply import Delta, Finish, FinishReason, Piece, Progress, Usage
+from llmdispatcher.models.reply import (
+    Delta,
+    Finish,
+    FinishReason,
+    Progress,
+    TokenLogprob,
+    Usage,
+)
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.contract import Call, Report, State, Status
 from llmdispatcher.vendors.mailbox import Mailbox, fire
@@ -39,6 +51,15 @@ CUT: Final = StreamInterrupted("the script cut the reply here")
 
 Step = str | float | DispatcherError | Progress | Finish
 Steps = str | DispatcherError | Iterable[Step]
+
+ABLE = (
+    Capability.CHAT,
+    Capability.COMPLETION,
+    Capability.CHOICES,
+    Capability.LOGPROBS,
+    Capability.PREFILL,
+)
+"""What a script can do unless it is told otherwise."""
 
 
 @attrs.frozen(init=False)
@@ -63,7 +84,7 @@ class Scripted:
         model: str = "script",
         price: Price | None = FREE,
         local: bool = True,
-        capabilities: Iterable[Capability] = (Capability.CHAT, Capability.COMPLETION),
+        capabilities: Iterable[Capability] = ABLE,
         load_s: float = 0.0,
         load_error: VendorError | None = None,
         last_resort: bool = False,
@@ -99,7 +120,8 @@ class ScriptedEngine:
         self._closing = threading.Event()
         self._calls: set[_ScriptedCall] = set()
         self.requests: list[Request] = []
-        """Every request that was submitted, in order: what a test looks at."""
+        """Every request that was submitted, in order, with the deadlines that held for it: what a
+        test looks at."""
 
     def cards(self) -> Sequence[ModelCard]:
         """Return the one card."""
@@ -200,30 +222,34 @@ class _ScriptedCall:
         fire([self._box.fail(error)])
 
     def play(self) -> None:
-        """Run the steps in a thread of their own."""
-        for step in self._steps:
-            if self._stop.is_set():
-                break
-            if isinstance(step, DispatcherError):
-                fire([self._box.fail(copy(step))])  # raising an error changes it
-                break
-            if isinstance(step, int | float):
-                if self._stop.wait(step):
-                    break
-                continue
-            piece = self._piece(step)
-            fire([self._box.put(piece)])
-            if isinstance(piece, Finish):
-                break
-        else:
-            fire([self._box.put(Finish(FinishReason.STOP, self.usage()))])
+        """Run the steps, once for each choice, in a thread of their own."""
+        n = self._request.n
+        copies = enumerate(tee(self._steps, n))
+        if all(self._do(step, index) for index, steps in copies for step in steps):
+            stop = FinishReason.STOP
+            fire([self._box.put(Finish(stop, self.usage(), others=(stop,) * (n - 1)))])
         self._ended(self)
 
-    def _piece(self, step: str | Progress | Finish) -> Piece:
+    def _do(self, step: Step, index: int) -> bool:
+        """Run one step of a choice; False if it is the last."""
+        if self._stop.is_set():
+            return False
+        if isinstance(step, int | float):
+            return not self._stop.wait(step)
+        if isinstance(step, DispatcherError):
+            fire([self._box.fail(copy(step))])  # raising an error changes it
+            return False
         if isinstance(step, str):
             self._pieces += 1
-            return Delta(step)
-        return step
+            fire([self._box.put(Delta(step, index, self._logprobs(step)))])
+            return True
+        fire([self._box.put(step)])
+        return not isinstance(step, Finish)
+
+    def _logprobs(self, text: str) -> tuple[TokenLogprob, ...]:
+        if self._request.logprobs is None:
+            return ()
+        return (TokenLogprob(text, text.encode(errors="surrogatepass"), 0.0),)
 
 
 def _steps(reply: Steps) -> Iterator[Step]:

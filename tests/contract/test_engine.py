@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from llmdispatcher import DispatcherError, Refused, Request, Sampling, Scripted
+from llmdispatcher import Capability, DispatcherError, Refused, Request, Sampling, Scripted
 from llmdispatcher.models.errors import Cancelled, VendorError
 from llmdispatcher.models.event import Event, LoadProgress
 from llmdispatcher.models.reply import Delta, Finish, Piece
@@ -105,6 +105,12 @@ def drain(call: Call) -> list[Piece]:
     return pieces
 
 
+def able(started: Started, capability: Capability) -> None:
+    """Skip the test where the card says that it cannot be done."""
+    if capability not in started.engine.cards()[0].capabilities:
+        pytest.skip(f"its card does not list {capability}")
+
+
 def words(pieces: list[Piece]) -> str:
     """Join the text."""
     return "".join(piece.text for piece in pieces if isinstance(piece, Delta))
@@ -146,6 +152,41 @@ def test_a_call_ends_with_one_finish(started: Started) -> None:
     assert last.usage == call.usage()
     assert last.usage.completion_tokens > 0
     assert last.usage.prompt_tokens > 0
+
+
+def test_choices_end_together(started: Started) -> None:
+    """Several choices are told apart by their index, and one finish ends all of them."""
+    able(started, Capability.CHOICES)
+    request = Request.of("What is the capital of France?", temperature=0, n=3)
+
+    pieces = drain(started.ready().call(request))
+
+    texts = ["", "", ""]
+    for piece in pieces:
+        if isinstance(piece, Delta):
+            texts[piece.index] += piece.text
+    last = pieces[-1]
+    assert isinstance(last, Finish)
+    assert all(texts)
+    assert len(last.others) == 2
+    assert last.usage.completion_tokens >= 3
+
+
+def test_log_probabilities_are_those_of_the_text(started: Started) -> None:
+    """The tokens that are told spell the text, none is likelier than certain, the best is first."""
+    able(started, Capability.LOGPROBS)
+    request = Request.of("What is the capital of France?", temperature=0, logprobs=2)
+
+    pieces = drain(started.ready().call(request))
+
+    told = [each for piece in pieces if isinstance(piece, Delta) for each in piece.logprobs]
+    assert b"".join(each.data for each in told).startswith(words(pieces).encode())
+    assert all(each.token == each.data.decode(errors="replace") for each in told)
+    for each in told:
+        top = [other.logprob for other in each.top]
+        assert top == sorted(top, reverse=True)
+        assert len(top) <= 2
+        assert max([each.logprob, *top]) <= 0
 
 
 def test_threads_and_event_loops_read_the_same(started: Started) -> None:

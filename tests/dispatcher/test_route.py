@@ -97,6 +97,10 @@ def test_a_cloud_that_may_not_see_the_text_is_left_out() -> None:
         (Request.of("x", response_format=ResponseFormat(Shape.SCHEMA, {"a": 1})), "schema"),
         (Request.of("x", response_format=ResponseFormat(Shape.GRAMMAR, grammar="r")), "grammar"),
         (Request.of([user([Image(data=b"x")])]), "vision"),
+        (Request.of("x", n=2), "choices"),
+        (Request.of("x", logprobs=0), "logprobs"),
+        (Request.of("x", prefill="y"), "prefill"),
+        (Request.of("x", n=2, logprobs=1, prefill="y"), "choices, logprobs, prefill"),
     ],
 )
 def test_a_model_that_cannot_is_left_out_with_the_reason(request_: Request, lacking: str) -> None:
@@ -105,6 +109,13 @@ def test_a_model_that_cannot_is_left_out_with_the_reason(request_: Request, lack
 
     assert not ranking.targets
     assert ranking.excluded[0].note == f"cannot do {lacking}"
+
+
+def test_what_everyone_can_needs_no_capability() -> None:
+    """One choice, no log-probabilities, no prefill and any priority are asked of any model."""
+    plain = Request.of("x", n=1, logprobs=None, prefill="", priority=100)
+
+    assert names(plain, target("plain")) == ["plain"]
 
 
 def test_every_model_is_accounted_for() -> None:
@@ -120,9 +131,10 @@ def test_every_model_is_accounted_for() -> None:
 
 
 def test_expected_usage_is_stated_arithmetic() -> None:
-    """Four bytes a token in; 256 tokens out, or fewer if the request says so."""
+    """Four bytes a token in; 256 tokens out for each choice, or fewer if the request says so."""
     long = Usage(prompt_tokens=3, completion_tokens=256, estimated=True)
 
     assert expected_usage(Request.of("123456789")) == long
     assert expected_usage(Request.of("1", max_tokens=7)).completion_tokens == 7
+    assert expected_usage(Request.of("1", max_tokens=7, n=3)).completion_tokens == 21
     assert expected_usage(Request.of("1", max_tokens=7000)).completion_tokens == 256

@@ -16,7 +16,7 @@ from llmdispatcher import (
     system,
     user,
 )
-from llmdispatcher.models.request import Role
+from llmdispatcher.models.message import Role
 from llmdispatcher.vendors.llamacpp.sampling import Link, chain
 from llmdispatcher.vendors.llamacpp.template import PLAIN_STOPS, ChatTemplate
 

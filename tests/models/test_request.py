@@ -25,7 +25,15 @@ from llmdispatcher import (
     system,
     user,
 )
-from llmdispatcher.models.request import MAX_SEED, MAX_STOPS, Options, Role, Shape
+from llmdispatcher.models.message import Role
+from llmdispatcher.models.request import (
+    MAX_CHOICES,
+    MAX_LOGPROBS,
+    MAX_SEED,
+    MAX_STOPS,
+    Options,
+    Shape,
+)
 
 
 def test_text_becomes_one_user_message() -> None:
@@ -66,7 +74,10 @@ def test_unknown_option_names_the_nearest() -> None:
         Request.of("hi", temprature=1)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize(("option", "told"), [("timeout", "Deadlines"), ("system", "system(…)")])
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [("timeout", "Deadlines"), ("system", "system(…)"), ("top_logprobs", "logprobs=k")],
+)
 def test_what_people_try_is_answered_with_what_there_is(option: str, told: str) -> None:
     """Options that other libraries have are answered with how it is done here."""
     with pytest.raises(TypeError, match=re.escape(told)):
@@ -95,6 +106,18 @@ def test_what_people_try_is_answered_with_what_there_is(option: str, told: str) 
         ({"stop": 5}, "stop is 5; stop must be a sequence"),
         ({"tools": 5}, "tools is 5; tools must be a sequence"),
         ({"tools": [{}]}, "tools must be a ToolSpec, such as"),
+        ({"n": 0}, f"n is 0; n must be an integer from 1 to {MAX_CHOICES}"),
+        ({"n": MAX_CHOICES + 1}, f"n is {MAX_CHOICES + 1}; n must be"),
+        ({"n": 2.0}, "n is 2.0; n must be an integer"),
+        ({"n": True}, "n is True; n must be an integer"),
+        ({"n": 3, "seed": MAX_SEED - 1}, f"seed must be at most {MAX_SEED - 2} with n=3"),
+        ({"logprobs": -1}, f"logprobs must be an integer from 0 to {MAX_LOGPROBS}"),
+        ({"logprobs": MAX_LOGPROBS + 1}, f"logprobs is {MAX_LOGPROBS + 1}; logprobs must be"),
+        ({"logprobs": True}, "logprobs is True; logprobs must be an integer"),
+        ({"prefill": 5}, "prefill is 5; prefill must be text"),
+        ({"prefill": "a\ud800"}, "prefill must be text without lone surrogates"),
+        ({"priority": 101}, "priority is 101; priority must be an integer from -100 to 100"),
+        ({"priority": "high"}, "priority is 'high'"),
         ({"allow_cloud": "yes"}, "allow_cloud is 'yes'; allow_cloud must be True or False"),
     ],
 )
@@ -135,6 +158,36 @@ def test_a_request_has_one_kind_of_prompt() -> None:
     """Messages and a raw prompt exclude each other."""
     with pytest.raises(BadRequest, match="either messages or a prompt"):
         Request(messages="hi", prompt="hi")
+
+
+def test_a_raw_prompt_has_no_prefill() -> None:
+    """A prefill beside a raw prompt is refused with what to do instead."""
+    with pytest.raises(BadRequest, match="prefill is 'x'; prefill must be appended to the prompt"):
+        Request(prompt="hi", prefill="x")
+
+    assert Request(prompt="hi", prefill="").prompt == "hi"
+
+
+def test_every_choice_has_a_seed() -> None:
+    """The highest seeds are taken where each choice still has one of its own."""
+    assert Request.of("hi", n=3, seed=MAX_SEED - 2).n == 3
+    assert Request.of("hi", seed=MAX_SEED).sampling.seed == MAX_SEED
+
+
+def test_the_prefill_is_read_by_the_model() -> None:
+    """The size of a request counts the text of the prefill."""
+    assert Request.of("hi", prefill="né").text_bytes == 5
+
+
+def test_deadlines_are_replaced_and_nothing_else() -> None:
+    """``within`` gives a copy that differs in its deadlines, and leaves the request as it is."""
+    base = Request.of([system("s"), user("u")], tools=[ToolSpec("f")], seed=3, n=2)
+
+    made = base.within(Deadlines(total_s=1))
+
+    assert made == attrs.evolve(base, deadlines=Deadlines(total_s=1))
+    assert base.deadlines is None
+    assert made.within(Deadlines(total_s=1)) == made
 
 
 def test_message_keeps_parts_in_order() -> None:
@@ -215,7 +268,10 @@ def test_deadlines_have_the_stated_defaults() -> None:
 
 def test_requests_are_frozen_and_travel() -> None:
     """A request cannot be changed, and survives pickling."""
-    request = Request.of([system("s"), assistant("a"), user("u")], tools=[ToolSpec("f")], seed=3)
+    request = Request.of(
+        [system("s"), assistant("a"), user("u")], tools=[ToolSpec("f")], seed=3, n=2
+    )
+    request = Request.of(request, logprobs=2, prefill="x", priority=-3)
 
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         request.max_tokens = 5  # type: ignore[misc]

@@ -12,6 +12,8 @@ from typing import assert_type
 from llmdispatcher import (
     AsyncDispatcher,
     AsyncStream,
+    Capability,
+    Choice,
     Deadlines,
     Decision,
     Delta,
@@ -28,6 +30,7 @@ from llmdispatcher import (
     Scripted,
     Stats,
     Stream,
+    TokenLogprob,
     Usage,
     Vendor,
     assistant,
@@ -64,6 +67,39 @@ def sync() -> None:
         assert_type(d.vendors()[0].cards, tuple[ModelCard, ...])
 
 
+def choices(d: Dispatcher) -> None:
+    """Several replies to one prompt, with their log-probabilities."""
+    reply = d.send("hi", n=2, logprobs=3, prefill="Well,", priority=-1, seed=1)
+    assert_type(reply.choices, tuple[Choice, ...])
+    assert_type(reply.choices[1].text, str)
+    assert_type(reply.choices[1].finish_reason, FinishReason)
+    assert_type(reply.logprobs, tuple[TokenLogprob, ...])
+    assert_type(reply.logprobs[0].logprob, float)
+    assert_type(reply.logprobs[0].token, str)
+    assert_type(reply.logprobs[0].data, bytes)
+    assert_type(reply.logprobs[0].top, tuple[TokenLogprob, ...])
+    for delta in d.stream("hi", n=None, logprobs=None, prefill=None, priority=None):
+        assert_type(delta.index, int)
+        assert_type(delta.logprobs, tuple[TokenLogprob, ...])
+    request = Request(messages="hi", n=2, logprobs=0, prefill="x", priority=5)
+    assert_type(request.n, int)
+    assert_type(request.logprobs, int | None)
+    assert_type(request.prefill, str)
+    assert_type(request.priority, int)
+    Reply(
+        text="x",
+        finish_reason=FinishReason.STOP,
+        usage=Usage(),
+        vendor="v",
+        model="m",
+        cost_microusd=None,
+        latency_s=0.0,
+        first_token_s=None,
+        decision=Decision(),
+    )
+    Scripted(capabilities={Capability.CHOICES, Capability.LOGPROBS, Capability.PREFILL})
+
+
 async def asynchronous() -> None:
     """The same verbs in an event loop."""
     async with AsyncDispatcher(Scripted("ok", price=Price.per_million(1, 2))) as d:
@@ -95,5 +131,8 @@ def refused(d: Dispatcher) -> None:
     """What a checker must not accept."""
     d.send("hi", temprature=1)  # type: ignore[call-arg]
     d.send("hi", max_tokens="5")  # type: ignore[arg-type]
+    d.send("hi", n="2")  # type: ignore[arg-type]
+    d.send("hi", logprobs="all")  # type: ignore[arg-type]
+    d.send("hi", prefill=b"x")  # type: ignore[arg-type]
     d.send(5)  # type: ignore[arg-type]
     LlamaCpp("x", max_memory="2GB")  # type: ignore[call-arg]
