@@ -32,8 +32,8 @@ from llmdispatcher import (
     Unsupported,
     user,
 )
-from llmdispatcher.models.request import Role
-from llmdispatcher.vendors.llamacpp.native import MAX_RUN
+from llmdispatcher.models.message import Role
+from llmdispatcher.vendors.llamacpp.vocabulary import MAX_RUN
 
 RELEASED_S = 0.25
 """Five times the 50 ms within which a caller is to be released."""
@@ -238,13 +238,13 @@ def test_asking_the_model_that_reports_is_refused(slow_model: Path) -> None:
 def test_closing_in_a_signal_handler_ends_a_load(slow_model: Path) -> None:
     """A handler that closes the dispatcher, at whatever moment of the first request, returns."""
     code = f"""
-import signal, sys
+import os, signal, sys
 from llmdispatcher import Dispatcher, DispatcherError, LlamaCpp
 d = Dispatcher(LlamaCpp({str(slow_model)!r}, max_threads=1))
 def handler(*_):
     d.close()
     print("closed", flush=True)
-    sys.exit(0)
+    os._exit(0)  # an exception may be lost in an import that was interrupted
 signal.signal(signal.SIGALRM, handler)
 signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
 try:

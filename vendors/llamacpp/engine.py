@@ -1,45 +1,45 @@
-"""The engine: one thread that owns a loaded model and serves requests on it, step by step.
+"""The engine: owns a loaded model and serves many requests on it at once, step by step.
 
-``step`` does a bounded piece of work (one prompt chunk or one token of one request) and can be
-called without the thread. All state of the model and of the running request belongs to whoever
-calls ``step``; other threads only put calls into the inbox and set flags. Requests are served one
-at a time, in order of arrival.
+``step`` does a bounded piece of work and can be called without a thread: it takes what has
+arrived, lets in what fits, decodes one batch that holds a token of every running reply and pieces
+of the prompts being read, and hands out what was drawn. All state of the model and of the sequences
+belongs to whoever calls ``step``; other threads only put calls into the inbox and set flags.
 """
 
 from __future__ import annotations
 
 import logging
-import os
+import math
 import secrets
-import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from copy import copy
 from typing import TYPE_CHECKING
 
 import attrs
 
-from llmdispatcher.models.errors import (
-    ContextOverflow,
-    DispatcherError,
-    EngineCrashed,
-    Refused,
+from llmdispatcher.models.errors import ContextOverflow, DispatcherError, EngineCrashed
+from llmdispatcher.models.reply import (
+    Delta,
+    Finish,
+    FinishReason,
+    Piece,
+    Progress,
+    TokenLogprob,
 )
-from llmdispatcher.models.reply import Delta, Finish, FinishReason, Piece, Progress
 from llmdispatcher.models.request import MAX_SEED, Request
-from llmdispatcher.vendors.llamacpp.backend import Backend, Interrupted, Sampler
-from llmdispatcher.vendors.llamacpp.inbox import CLOSED, EngineCall, Inbox
+from llmdispatcher.vendors.llamacpp.backend import Backend, Interrupted, NoRoom, Sampler, Sharing
+from llmdispatcher.vendors.llamacpp.cells import Cells, Pool
+from llmdispatcher.vendors.llamacpp.inbox import EngineCall, Inbox
+from llmdispatcher.vendors.llamacpp.pace import Pace
 from llmdispatcher.vendors.llamacpp.sampling import DEFAULTS
+from llmdispatcher.vendors.llamacpp.schedule import Scheduler, Step
+from llmdispatcher.vendors.llamacpp.sequence import Sequence
 from llmdispatcher.vendors.llamacpp.text import TextStream
 from llmdispatcher.vendors.mailbox import Waker, fire
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.template import ChatTemplate
-
-STACK_BYTES = 64 * 1024 * 1024
-"""Of the engine's thread; address space, of which only what is used becomes memory. Enough for
-``native.MAX_RUN`` characters, with a quarter to spare."""
 
 RELAY_S = 0.004
 """Consumers are woken at most this often while text flows, and at once for a first piece and an
@@ -49,28 +49,10 @@ it (``bench/single_stream.py`` shows what is left); 4 ms is not seen by a reader
 HEARTBEAT_S = 1.0
 """How often a waiting request is told that the engine is alive."""
 
-CLOSE_S = 10.0
-"""How long ``close`` waits for the thread; a step in progress is interrupted, so it is quick."""
+PREPARE_S = 0.005
+"""How long a step may spend on reading requests that have arrived, beyond the first of them."""
 
 _log = logging.getLogger("llmdispatcher.llamacpp")
-
-
-Stops = tuple[str, ...]
-
-
-class Sequence:
-    """The request that is being served: its tokens, its sampler, its text."""
-
-    def __init__(self, call: EngineCall, prompt: list[int], limit: int, stops: Stops) -> None:
-        self.call = call
-        self.tokens = prompt
-        """The prompt, and what was drawn after it."""
-        self.position = 0
-        """How many of the tokens are decoded."""
-        self.left = limit
-        """Tokens that may still be generated."""
-        self.text = TextStream(stops)
-        self.sampler: Sampler | None = None
 
 
 @attrs.frozen
@@ -79,25 +61,36 @@ class Loaded:
 
     backend: Backend
     template: ChatTemplate
+    parallel: int = 1
+    """Sequences that may run at once."""
+    keep_cells: int = 2**31
+    """See ``cells.Pool``."""
     govern: Callable[[int, float], None] = attrs.field(default=lambda _tokens, _began_s: None)
     """Called after each decode with its tokens and when it began (monotonic seconds)."""
-
-
-Loader = Callable[[Callable[[], bool]], Loaded]
-"""Loads the model in the engine's thread; its argument says whether to go on."""
 
 
 class EngineLoop:
     """Serves an inbox of calls with a backend. Made and stepped by one thread."""
 
     def __init__(self, loaded: Loaded, inbox: Inbox) -> None:
-        self._backend = loaded.backend
+        backend = self._backend = loaded.backend
         self._template = loaded.template
         self._govern = loaded.govern
         self._inbox = inbox
-        self._sequence: Sequence | None = None
-        self._read: list[int] = []
-        """What the backend holds of the last prompt while no request is being served."""
+        pool = Pool(
+            cells=backend.cells,
+            slots=backend.slots,
+            sharing=backend.sharing,
+            keep_cells=loaded.keep_cells,
+        )
+        self._scheduler = Scheduler(
+            Cells(backend, pool), parallel=loaded.parallel, batch_tokens=backend.batch_tokens
+        )
+        self._pace = Pace()
+        self._unread: deque[EngineCall] = deque()
+        """Calls that have arrived and are not turned into tokens yet."""
+        self._sequences: dict[EngineCall, list[Sequence]] = {}
+        self._number = 0
         self._wakers: list[Waker | None] = []
         self._urgent = False
         self._fired_at = 0.0
@@ -109,259 +102,255 @@ class EngineLoop:
         Raises EngineCrashed for a bug; one that a single request's preparation ran into, such as
         its template, is that request's error alone.
         """
-        call: EngineCall | None = None
         try:
-            if self._sequence is not None:
-                self._advance(self._sequence)
-            elif call := self._inbox.next():
-                self._begin(call)
-            else:
-                return False
-            self._tell()
-        except Exception as bug:  # a template of a stranger, or a bug: no caller may wait for ever
+            self._arrive()
+            self._drop_cancelled()
+            self._admit()
+            drawing = sum(not sequence.is_reading for sequence in self._scheduler.running)
+            step = self._scheduler.plan(self._pace.tokens(drawing))
+            if step:
+                self._decode(step)
+            self._tell(idle=not step)
+        except Exception as bug:  # no caller may wait for ever
+            if isinstance(bug, DispatcherError):
+                raise
             _log.exception("a bug in the engine")
-            error = EngineCrashed(f"a bug in the engine: {type(bug).__name__}: {bug}")
-            if call is None or self._sequence is not None:
-                raise error from bug
-            self._fail(call, error)
-            self._inbox.done(call)
-            self._tell()
-        return True
-
-    def _tell(self) -> None:
-        """Wake those for whom there is something, if it is time."""
-        now = time.monotonic()
-        self._beat(now)
-        if self._urgent or now - self._fired_at >= RELAY_S:
-            wakers, self._wakers = self._wakers, []
-            self._urgent, self._fired_at = False, now
-            fire(wakers)
+            raise EngineCrashed(f"a bug in the engine: {type(bug).__name__}: {bug}") from bug
+        return bool(step or self._unread)
 
     def close(self, error: DispatcherError) -> None:
-        """End every call with an error and give the memory back."""
-        if self._sequence is not None:
-            self._end(self._sequence, error)
-        fire([*self._wakers, *(call.box.fail(copy(error)) for call in self._inbox.drain())])
+        """Fail every call that has not ended and give the memory back."""
+        for sequences in self._sequences.values():
+            for sequence in sequences:
+                _close(sequence)
+        fire([call.box.fail(error) for call in self._inbox.drain()])
         self._backend.close()
 
-    def _begin(self, call: EngineCall) -> None:
-        """Turn a request into tokens and a sampler; errors are the caller's, not the engine's."""
+    def _arrive(self) -> None:
+        """Turn what has arrived into tokens; much of it over several steps."""
+        self._unread.extend(self._inbox.take())
+        until = time.monotonic() + PREPARE_S
+        while self._unread:
+            call = self._unread.popleft()
+            if call.is_cancelled():
+                self._inbox.done(call)
+            else:
+                self._prepare(call)
+            if time.monotonic() >= until:
+                break
+
+    def _prepare(self, call: EngineCall) -> None:
+        """Queue a request's sequences; errors are the caller's, not the engine's."""
         try:
-            self._sequence = self._prepared(call)
+            tokens = self._tokens(call.request)
+            made = [self._sequence(call, index, tokens) for index in range(call.request.n)]
         except DispatcherError as error:
             self._fail(call, error)
-            self._inbox.done(call)
+        except Exception as bug:  # noqa: BLE001 - a stranger's template, or a bug: this caller's
+            _log.exception("a bug in the engine")
+            self._fail(call, EngineCrashed(f"a bug in the engine: {type(bug).__name__}: {bug}"))
+        else:
+            call.prompt_tokens = len(tokens)
+            self._sequences[call] = made
+            for sequence in made:
+                self._scheduler.waiting.push(sequence)
 
-    def _prepared(self, call: EngineCall) -> Sequence:
-        request, backend = call.request, self._backend
-        chat = request.prompt is None
-        text = request.prompt or ""
-        if chat:
+    def _tokens(self, request: Request) -> list[int]:
+        """Return the tokens of a request's prompt."""
+        backend = self._backend
+        text = request.prompt
+        if text is None:
             text = self._template.render(
                 request.messages, request.tools, bos=backend.bos, eos=backend.eos
             )
+            text += request.prefill
         tokens = backend.tokenize(text)
         if not tokens:
             tokens = backend.tokenize(" ")  # llama.cpp needs a token to begin with
-        room = backend.context_tokens - len(tokens)
-        if room < 1:
+        if len(tokens) >= backend.context_tokens:
             raise ContextOverflow(len(tokens) + 1, backend.context_tokens)
-        call.prompt_tokens = len(tokens)
-        stops = (*request.stop, *self._template.stops) if chat else request.stop
-        sequence = Sequence(call, tokens, min(request.max_tokens or room, room), stops)
-        drawn = request.sampling
-        seed = secrets.randbelow(MAX_SEED + 1) if drawn.seed is None else drawn.seed
-        window = DEFAULTS.repeat_last_n if drawn.repeat_last_n is None else drawn.repeat_last_n
-        window = min(window or 0, backend.context_tokens)  # llama.cpp allocates all that is asked
-        drawn = attrs.evolve(drawn, repeat_last_n=window)
-        sequence.sampler = backend.sampler(drawn, seed, tokens[-window:] if window else ())
-        sequence.position = call.cached_tokens = self._reuse(tokens)
+        return tokens
+
+    def _sequence(self, call: EngineCall, index: int, tokens: list[int]) -> Sequence:
+        """Make one of the replies that a request asks for."""
+        request = call.request
+        room = self._backend.context_tokens - len(tokens)
+        sequence = Sequence(call, index, list(tokens), min(request.max_tokens or room, room))
+        own = self._template.stops if request.prompt is None else ()
+        sequence.text = TextStream((*request.stop, *own))
+        sequence.sampler = self._sampler(request, index, tokens)
+        sequence.priority = request.priority
+        sequence.exact = request.sampling.seed is not None and request.n == 1
+        limit_s = request.deadlines.total_s if request.deadlines else None
+        sequence.deadline_s = math.inf if limit_s is None else time.monotonic() + limit_s
+        self._number += index == 0
+        sequence.number = self._number
         return sequence
 
-    def _reuse(self, tokens: list[int]) -> int:
-        """Keep whole batches that the backend has read of this prompt, and return their tokens.
+    def _sampler(self, request: Request, index: int, tokens: list[int]) -> Sampler:
+        """Make the sampler of one reply; of several with one seed, each has the next."""
+        drawn = request.sampling
+        seed = secrets.randbelow(MAX_SEED + 1) if drawn.seed is None else drawn.seed
+        seed = (seed + index) % (MAX_SEED + 1)
+        window = DEFAULTS.repeat_last_n if drawn.repeat_last_n is None else drawn.repeat_last_n
+        # llama.cpp allocates all that is asked
+        window = min(window or 0, self._backend.context_tokens)
+        drawn = attrs.evolve(drawn, repeat_last_n=window)
+        return self._backend.sampler(drawn, seed, tokens[-window:] if window else ())
 
-        Only whole ones: then the rest is read in the very pieces in which it would be read from
-        the start, every sum is rounded alike, and no answer depends on what was asked before.
-        """
-        size, same = self._backend.batch_tokens, 0
-        most = min(len(tokens) - 1, len(self._read))  # the last one must be decoded, to draw from
-        while same + size <= most and tokens[same : same + size] == self._read[same : same + size]:
-            same += size
-        self._read = []
-        return same if self._backend.keep(same) else 0
+    def _admit(self) -> None:
+        """Let in all that fit."""
+        while (sequence := self._scheduler.admit()) is not None:
+            call = sequence.call
+            if not call.runs:
+                call.runs, call.cached_tokens = True, sequence.position
 
-    def _advance(self, sequence: Sequence) -> None:
-        """Decode what is known and not decoded, a batch at most; draw when all of it is."""
-        call = sequence.call
-        if call.is_cancelled():
-            self._end(sequence, None)
-            return
-        at = sequence.position
-        tokens = sequence.tokens[at : at + self._backend.batch_tokens]
+    def _decode(self, step: Step) -> None:
+        """Decode a step, and draw where the last known token was decoded."""
+        self._inbox.decoding({sequence.call: None for sequence, _ in step})
         began_s = time.monotonic()
         try:
-            self._backend.decode(tokens, at)
-        except Interrupted:
-            self._end(sequence, None if call.is_cancelled() else Refused(CLOSED))
+            self._backend.decode([chunk for _, chunk in step])
+        except Interrupted:  # nobody wants any of it
+            for sequence, _ in step:
+                self._end(sequence, keep=self._backend.sharing is Sharing.PREFIX)
             return
-        except DispatcherError as error:
-            self._end(sequence, error)
+        except NoRoom:
+            self._make_room(step)
             return
-        self._govern(len(tokens), began_s)
-        sequence.position += len(tokens)
-        if sequence.position < call.prompt_tokens:
-            self._put(call, Progress("prompt", sequence.position, call.prompt_tokens))
-        else:
-            self._draw(sequence)
+        finally:
+            self._inbox.decoding(())
+        self._learn(step, began_s)
+        self._scheduler.done(step)
+        row = 0
+        for sequence, chunk in step:
+            if chunk.draws:
+                if sequence.slot >= 0:  # or another reply to the same request failed just now
+                    self._draw(sequence, row)
+                row += 1
+            else:
+                call = sequence.call
+                done = min(sequence.position, call.prompt_tokens)
+                self._put(call, Progress("prompt", done, call.prompt_tokens))
 
-    def _draw(self, sequence: Sequence) -> None:
+    def _learn(self, step: Step, began_s: float) -> None:
+        """Let the pace and the number of threads follow what the step took."""
+        drawing = sum(chunk.draws and len(chunk.tokens) == 1 for _, chunk in step)
+        count = sum(len(chunk.tokens) for _, chunk in step)
+        self._pace.note(drawing, count - drawing, time.monotonic() - began_s)
+        self._govern(count, began_s)
+
+    def _make_room(self, step: Step) -> None:
+        """Do what can be done if llama.cpp finds no cells though by our count there are."""
+        if self._scheduler.give_up_kept():
+            return
+        if len(step) > 1:
+            self._scheduler.preempt()
+            return
+        raise EngineCrashed(f"no cells for {len(step[0][1].tokens)} tokens in an empty cache")
+
+    def _draw(self, sequence: Sequence, row: int) -> None:
         """Draw a token and hand over what text it completes."""
-        assert sequence.sampler is not None  # noqa: S101 - for the type checker; set in _prepared
-        token = sequence.sampler.sample()
-        call = sequence.call
-        if self._backend.ends(token):
+        assert sequence.sampler is not None  # noqa: S101 - for the type checker; made with it
+        call, backend = sequence.call, self._backend
+        try:
+            token = sequence.sampler.sample(row)
+        except DispatcherError as error:
+            self._fail(call, error)
+            return
+        if backend.ends(token):
             self._finish(sequence, FinishReason.STOP)
             return
         call.completion_tokens += 1
         sequence.left -= 1
-        self._put_text(call, sequence.text.feed(self._backend.piece(token)))
+        text = sequence.text.feed(backend.piece(token))
         sequence.tokens.append(token)
+        if call.request.logprobs is not None:
+            told = self._logprob(row, token, call.request.logprobs)
+            self._put_delta(call, Delta(text, sequence.index, (told,)))
+        elif text:
+            self._put_delta(call, Delta(text, sequence.index))
         if sequence.text.stopped is not None:
             self._finish(sequence, FinishReason.STOP)
         elif sequence.left == 0:
             self._finish(sequence, FinishReason.LENGTH)
 
+    def _logprob(self, row: int, token: int, top: int) -> TokenLogprob:
+        """Say how likely a token was, and what was likeliest in its place."""
+        own, likeliest = self._backend.logprobs(row, token, top)
+        others = tuple(self._told(other, logprob) for other, logprob in likeliest)
+        return attrs.evolve(self._told(token, own), top=others)
+
+    def _told(self, token: int, logprob: float) -> TokenLogprob:
+        data = self._backend.piece(token, special=True)
+        return TokenLogprob(data.decode(errors="replace"), data, logprob)
+
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        """End one reply, and with the last one the call."""
         call = sequence.call
-        self._put_text(call, sequence.text.flush())
+        if text := sequence.text.flush():
+            self._put_delta(call, Delta(text, sequence.index))
+        call.reasons[sequence.index] = reason
+        self._end(sequence)
+        if len(call.reasons) < call.request.n:
+            return
         chat = call.request.prompt is None
         warnings = (self._template.warning,) if chat and self._template.warning else ()
-        self._put(call, Finish(reason, call.usage(), warnings))
-        self._end(sequence, None)
+        first, *others = (call.reasons[index] for index in range(call.request.n))
+        self._put(call, Finish(first, call.usage(), warnings, tuple(others)))
+        self._forget(call)
 
-    def _end(self, sequence: Sequence, error: DispatcherError | None) -> None:
-        """Forget the sequence; what follows finds the backend idle, and nobody asleep."""
-        self._sequence = None
+    def _end(self, sequence: Sequence, *, keep: bool = True) -> None:
+        """Let a sequence go."""
+        self._sequences[sequence.call].remove(sequence)
+        self._scheduler.end(sequence, keep=keep)
+        _close(sequence)
+
+    def _forget(self, call: EngineCall) -> None:
+        """Let a call go, with what is left of it."""
+        for sequence in list(self._sequences.get(call, ())):
+            self._end(sequence)
+        self._sequences.pop(call, None)
+        self._inbox.done(call)
+
+    def _fail(self, call: EngineCall, error: DispatcherError) -> None:
         self._urgent = True
-        size = self._backend.batch_tokens
-        whole = min(sequence.position, sequence.call.prompt_tokens) // size * size
-        if self._backend.keep(whole):
-            self._read = sequence.tokens[:whole]
-        if sequence.sampler is not None:
-            sequence.sampler.close()
-        if error is not None:
-            self._fail(sequence.call, error)
-        self._inbox.done(sequence.call)
+        self._wakers.append(call.box.fail(error))
+        self._forget(call)
 
-    def _put_text(self, call: EngineCall, text: str) -> None:
-        if text:
-            self._urgent |= not call.has_text
-            call.has_text = True
-            self._put(call, Delta(text))
+    def _drop_cancelled(self) -> None:
+        for call in self._inbox.cancelled():
+            self._forget(call)
+
+    def _put_delta(self, call: EngineCall, delta: Delta) -> None:
+        self._urgent |= not call.has_text
+        call.has_text = True
+        self._put(call, delta)
 
     def _put(self, call: EngineCall, piece: Piece) -> None:
         self._urgent |= isinstance(piece, Finish)
         self._wakers.append(call.box.put(piece))
 
-    def _fail(self, call: EngineCall, error: DispatcherError) -> None:
-        self._urgent = True
-        self._wakers.append(call.box.fail(error))
+    def _tell(self, *, idle: bool) -> None:
+        """Wake those for whom there is something, if it is time."""
+        now = time.monotonic()
+        self._beat(now)
+        if idle or self._urgent or now - self._fired_at >= RELAY_S:
+            wakers, self._wakers = self._wakers, []
+            self._urgent, self._fired_at = False, now
+            fire(wakers)
 
     def _beat(self, now: float) -> None:
         """Tell those who wait that the engine is alive, now and then."""
         if now - self._heartbeat_at < HEARTBEAT_S:
             return
         self._heartbeat_at = now
-        for ahead, call in enumerate(self._inbox.waiting(), 1):
+        waiting = dict.fromkeys(sequence.call for sequence in self._scheduler.waiting)
+        for ahead, call in enumerate([*waiting, *self._unread], 1):
             self._put(call, Progress("queued", 0, ahead))
 
 
-_starting = threading.Lock()
-"""The size of a new thread's stack is a setting of the process: one at a time."""
-
-
-def _start(thread: threading.Thread) -> None:
-    """Start a thread with a stack of STACK_BYTES."""
-    with _starting:
-        before = threading.stack_size(STACK_BYTES)
-        try:
-            thread.start()
-        finally:
-            threading.stack_size(before)
-
-
-class EngineThread:
-    """A thread around ``EngineLoop``: load, step until closed, give the memory back."""
-
-    def __init__(self, load: Loader, name: str) -> None:
-        self.inbox = Inbox()
-        self.loaded: Future[None] = Future()
-        self._load: Loader | None = load
-        self._pid = os.getpid()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self.loaded.set_running_or_notify_cancel()  # from here on nobody can cancel the load
-        _start(self._thread)
-
-    def has_ended(self) -> bool:
-        """Whether it serves no more: closed, failed to load, or ended by a bug."""
-        return self.inbox.closing and os.getpid() == self._pid
-
-    def misused(self) -> DispatcherError | None:
-        """Return why the caller must not wait for this thread, if so."""
-        if os.getpid() != self._pid:
-            return EngineCrashed(
-                "this process was forked after the model began to load, and llama.cpp does not"
-                " survive that: make a new Dispatcher in the child"
-            )
-        if threading.current_thread() is self._thread:
-            return Refused("on_event must not ask the model that reports to it: it would wait")
-        return None
-
-    def submit(self, request: Request) -> EngineCall:
-        """Queue a request."""
-        if error := self.misused():
-            raise error
-        call = EngineCall(request, self.inbox.cancel)
-        self.inbox.submit(call)
-        return call
-
-    def stop(self) -> None:
-        """Tell the thread to end, without waiting for it."""
-        if os.getpid() == self._pid:  # a forked child has a copy of the locks, but not the thread
-            self.inbox.close()
-
-    def join(self) -> None:
-        """Wait for the thread to end, unless it is the caller."""
-        if os.getpid() == self._pid and self._thread is not threading.current_thread():
-            self._thread.join(CLOSE_S)
-
-    def _loaded(self) -> Loaded:
-        """Load, and forget how: what was needed for it may lead back to a dropped dispatcher."""
-        load, self._load = self._load, None
-        if load is None:
-            raise EngineCrashed("a model is loaded once by each thread")
-        return load(lambda: not self.inbox.closing)
-
-    def _run(self) -> None:
-        error: DispatcherError = EngineCrashed("a bug in the engine while it loaded the model")
-        loop: EngineLoop | None = None
-        try:
-            made = self._loaded()
-            loop = EngineLoop(made, self.inbox)
-            self.inbox.attach(lambda on: made.backend.interrupt(on=on))
-            self.loaded.set_result(None)
-            while self.inbox.wait():
-                while loop.step() and not self.inbox.closing:
-                    pass
-            error = Refused(CLOSED)
-        except DispatcherError as raised:
-            error = Refused(CLOSED) if self.inbox.closing else raised
-        finally:
-            self.inbox.error = error
-            self.inbox.close()
-            self.inbox.attach(None)
-            if loop is not None:
-                loop.close(error)
-            if not self.loaded.done():
-                self.loaded.set_exception(error)
+def _close(sequence: Sequence) -> None:
+    if sequence.sampler is not None:
+        sequence.sampler.close()
+        sequence.sampler = None

@@ -7,12 +7,11 @@ assignments and never while llama.cpp works.
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 
 from llmdispatcher.models.errors import Cancelled, DispatcherError, LimitReached, Refused
-from llmdispatcher.models.reply import Usage
+from llmdispatcher.models.reply import FinishReason, Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.mailbox import Mailbox, fire
 
@@ -33,6 +32,10 @@ class EngineCall:
         self.completion_tokens = 0
         self.cached_tokens = 0
         self.has_text = False
+        self.runs = False
+        """Whether the engine has begun with it."""
+        self.reasons: dict[int, FinishReason] = {}
+        """Why those of its replies ended that have."""
         self._wake_engine = wake_engine
         self.receive = self.box.receive
         self.areceive = self.box.areceive
@@ -65,8 +68,11 @@ class Inbox:
         self.closing = False
         self.error: DispatcherError = Refused(CLOSED)
         """What calls that come after the end get."""
-        self._waiting: deque[EngineCall] = deque()
-        self._running: EngineCall | None = None
+        self._arrived: list[EngineCall] = []
+        self._calls: dict[EngineCall, None] = {}
+        """All that have not ended, in the order of their arrival."""
+        self._cancelled: list[EngineCall] = []
+        self._decoding: tuple[EngineCall, ...] = ()
         self._interrupt: Callable[[bool], None] | None = None
 
     def attach(self, interrupt: Callable[[bool], None] | None) -> None:
@@ -81,65 +87,79 @@ class Inbox:
         with self.changed:
             if self.closing:
                 raise copy(self.error)
-            if len(self._waiting) >= MAX_WAITING:
+            if len(self._calls) >= MAX_WAITING and self.counts()[0] >= MAX_WAITING:
                 raise LimitReached(f"{MAX_WAITING} requests wait for this model already")
-            self._waiting.append(call)
+            self._calls[call] = None
+            self._arrived.append(call)
             self.changed.notify()
 
-    def next(self) -> EngineCall | None:
-        """Take the next call that is still wanted."""
+    def take(self) -> list[EngineCall]:
+        """Take the calls that have arrived and are still wanted."""
         with self.changed:
-            while self._waiting:
-                call = self._waiting.popleft()
-                if not call.is_cancelled():
-                    self._running = call
-                    return call
-        return None
+            calls, self._arrived = self._arrived, []
+            return calls
+
+    def cancelled(self) -> list[EngineCall]:
+        """Take the calls that were cancelled since the last time."""
+        with self.changed:
+            calls, self._cancelled = self._cancelled, []
+            return calls
+
+    def decoding(self, calls: Iterable[EngineCall]) -> None:
+        """Say whose tokens are being decoded from now on; nobody's if there are none.
+
+        An interrupt that was meant for those of before is over.
+        """
+        with self.changed:
+            self._decoding = tuple(calls)
+            self._interrupt_if_unwanted()
 
     def done(self, call: EngineCall) -> None:
-        """Note that the running call has ended; an interrupt that was meant for it is over."""
+        """Note that a call has ended."""
         with self.changed:
-            if self._running is call:
-                self._running = None
-            if self._interrupt is not None and not self.closing:
-                self._interrupt(False)  # noqa: FBT003 - off
+            self._calls.pop(call, None)
 
     def cancel(self, call: EngineCall) -> None:
-        """Interrupt the decode if it is this call's, and drop the call if it waits."""
+        """Tell the engine, and interrupt the decode if nobody wants it any more."""
         with self.changed:
-            if self._running is call:
-                if self._interrupt is not None:
-                    self._interrupt(True)  # noqa: FBT003 - on
-            elif call in self._waiting:
-                self._waiting.remove(call)
+            if call in self._calls:
+                self._cancelled.append(call)
+                self._interrupt_if_unwanted()
+                self.changed.notify()
+
+    def _interrupt_if_unwanted(self) -> None:
+        if self._interrupt is not None:
+            wanted = not self._decoding or not all(c.is_cancelled() for c in self._decoding)
+            self._interrupt(self.closing or not wanted)
 
     def close(self) -> None:
         """Let the thread end; a decode in progress is interrupted."""
         with self.changed:
             self.closing = True
-            if self._interrupt is not None:
-                self._interrupt(True)  # noqa: FBT003 - on
+            self._interrupt_if_unwanted()
             self.changed.notify()
 
     def wait(self) -> bool:
         """Sleep until there is something to do; False if the engine is closing."""
         with self.changed:
-            while not self._waiting and not self.closing:
+            while not self._arrived and not self._cancelled and not self.closing:
                 self.changed.wait()
             return not self.closing
 
-    def waiting(self) -> list[EngineCall]:
-        """Return the calls that wait, first come first."""
+    def calls(self) -> list[EngineCall]:
+        """Return the calls that have not ended, first come first."""
         with self.changed:
-            return list(self._waiting)
+            return list(self._calls)
 
     def drain(self) -> list[EngineCall]:
-        """Take all calls that wait."""
+        """Take all calls that have not ended."""
         with self.changed:
-            calls, self._waiting = list(self._waiting), deque()
+            calls, self._calls = list(self._calls), {}
+            self._arrived, self._cancelled = [], []
         return calls
 
     def counts(self) -> tuple[int, int]:
         """Return how many wait and how many run."""
         with self.changed:
-            return len(self._waiting), int(self._running is not None)
+            running = sum(call.runs for call in self._calls)
+            return len(self._calls) - running, running

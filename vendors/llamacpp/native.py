@@ -1,4 +1,4 @@
-"""The backend over llama.cpp's own API: the only module that imports llama_cpp.
+"""The backend over llama.cpp's own API.
 
 The binding's high-level class is not used: it aborts the process when two threads meet in it, hides
 the reason of a failed load and rewrites the process's file descriptors. Every condition that
@@ -9,31 +9,36 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 from llama_cpp import llama_cpp as lib
 
 from llmdispatcher.models.errors import (
-    BadRequest,
-    ContextOverflow,
-    CorruptModel,
+    BadReply,
     EngineCrashed,
     OutOfMemory,
-    Unsupported,
     UnsupportedArchitecture,
     VendorError,
 )
 from llmdispatcher.models.request import Sampling
 from llmdispatcher.vendors.llamacpp import log
-from llmdispatcher.vendors.llamacpp.backend import Interrupted
+from llmdispatcher.vendors.llamacpp.backend import Chunk, Interrupted, NoRoom, Sharing
 from llmdispatcher.vendors.llamacpp.sampling import Link, chain
+from llmdispatcher.vendors.llamacpp.vocabulary import Vocabulary, load, reason
 
 _ABORTED = 2
 _NO_ROOM = 1
 """Return codes of llama_decode (llama.h)."""
+
+CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
+"""How keys and values may be stored, as ggml numbers its types (ggml.h)."""
+
+MAX_SLOTS = 256
+"""llama.cpp's own bound (LLAMA_MAX_SEQ in src/llama-cparams.h)."""
 
 _DRY_LAST_N = 64
 """llama.cpp's default for how far DRY looks back (common/common.h)."""
@@ -41,21 +46,9 @@ _DRY_LAST_N = 64
 _DRY_BREAKERS = (b"\n", b":", b'"', b"*")
 """llama.cpp's default sequence breakers of the DRY sampler (common/common.h)."""
 
-_USUAL_TOKEN_BYTES = 16
-"""Text of more bytes for each token of the context is looked at more closely."""
-
-MAX_RUN = 150_000
-"""For many vocabularies llama.cpp splits text with std::regex, which recurs: about 320 bytes of
-stack for each character of a run of one kind, and a stack that overflows ends the process. The
-thread of the engine has STACK_BYTES of it, see ``engine``."""
-
 _LIBC = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
 
-# llama.cpp keeps one log callback for the process, and the binding has set one that prints. The
-# callback object must live as long as the library may call it: for ever.
-_LOG_CALLBACK = lib.llama_log_callback(lambda level, text, _: log.take(level, text))
-lib.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
-lib.llama_backend_init()
+Floats = npt.NDArray[np.float32]
 
 
 @attrs.frozen(kw_only=True)
@@ -64,15 +57,24 @@ class Setup:
 
     path: str
     context_tokens: int
+    """The longest conversation."""
+    cells: int
+    """Tokens that all conversations can hold together; at least ``context_tokens``."""
+    slots: int
+    """Conversations and kept prefixes; at most MAX_SLOTS."""
     batch_tokens: int
-    """Tokens of a prompt that one decode takes."""
+    """The most tokens that one decode takes."""
     threads: int
     gpu_layers: int
     """The most layers to put on a GPU; -1 is all. Means nothing where there is none."""
+    cache_type: str = "f16"
+    """A key of CACHE_TYPES."""
+    full_window: bool = True
+    """Layers with a sliding window keep everything, so that prefixes can be shared."""
 
 
 class NativeBackend:
-    """A loaded model and one context with one sequence. See ``backend.Backend``."""
+    """A loaded model and one context. See ``backend.Backend``."""
 
     def __init__(self, setup: Setup, on_progress: Callable[[float], bool]) -> None:
         """Load; ``on_progress`` gets the fraction done and returns False to give up.
@@ -87,30 +89,30 @@ class NativeBackend:
         # not be Python. strlen is C, takes the pointer that llama.cpp hands back and returns 0 for
         # an empty string: the flag is a string that ``interrupt`` makes one byte long.
         self._flag = ctypes.create_string_buffer(2)
-        self._piece_buffer = ctypes.create_string_buffer(64)
         try:
             self._load(on_progress)
             self._open()
         except VendorError:
             self.close()
             raise
-        self.context_tokens = min(setup.context_tokens, int(lib.llama_n_ctx(self._context)))
+        self.slots = setup.slots
+        self.cells = int(lib.llama_n_ctx(self._context))
+        self.context_tokens = min(setup.context_tokens, self.cells)
         self.batch_tokens = int(lib.llama_n_batch(self._context))
-        self.bos = self._token_text(lib.llama_vocab_bos(self._vocab))
-        self.eos = self._token_text(lib.llama_vocab_eos(self._vocab))
-        self._adds_bos = bool(lib.llama_vocab_get_add_bos(self._vocab))
+        self.bos, self.eos = self.vocabulary.bos, self.vocabulary.eos
+        self._window = int(lib.llama_model_n_swa(self._model))
+        self.sharing = self._sharing()
+        self._lengths = [0] * self.slots
+        self._rows: list[int] = []
+        """Where in the last batch the rows are that tokens can be drawn from."""
 
     def _load(self, on_progress: Callable[[float], bool]) -> None:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = self._setup.gpu_layers
         callback = lib.llama_progress_callback(lambda fraction, _: on_progress(fraction))
         params.progress_callback = callback
-        with log.listening() as lines:
-            self._model = lib.llama_model_load_from_file(os.fsencode(self._setup.path), params)
-        if not self._model:
-            raise _load_error(self._setup.path, list(lines))
-        self._vocab = lib.llama_model_get_vocab(self._model)
-        self._vocab_tokens = int(lib.llama_vocab_n_tokens(self._vocab))
+        self._model = load(self._setup.path, params)
+        self.vocabulary = Vocabulary(self._model)
         if lib.llama_model_has_encoder(self._model) or not lib.llama_model_has_decoder(self._model):
             raise UnsupportedArchitecture("the model does not generate text token by token")
         if lib.llama_model_is_diffusion(self._model):
@@ -120,122 +122,170 @@ class NativeBackend:
         """Make the context and the batch that every decode reuses."""
         setup = self._setup
         params = lib.llama_context_default_params()
-        params.n_ctx = setup.context_tokens
-        params.n_batch = params.n_ubatch = min(setup.batch_tokens, setup.context_tokens)
-        params.n_seq_max = 1
+        params.n_ctx = setup.cells
+        params.n_batch = params.n_ubatch = min(setup.batch_tokens, setup.cells)
+        params.n_seq_max = params.n_outputs_max = setup.slots
+        params.kv_unified = True
+        params.swa_full = setup.full_window
+        params.type_k = params.type_v = CACHE_TYPES[setup.cache_type]
         params.n_threads = params.n_threads_batch = setup.threads
-        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
+        # flash attention turns F32 caches into F16 (build_attn_mha in src/llama-graph.cpp)
+        exact = setup.cache_type == "f32"
+        params.flash_attn_type = (
+            lib.LLAMA_FLASH_ATTN_TYPE_DISABLED if exact else lib.LLAMA_FLASH_ATTN_TYPE_AUTO
+        )
         params.abort_callback = ctypes.cast(_LIBC.strlen, lib.ggml_abort_callback)
         params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
         with log.listening() as lines:
             self._context = lib.llama_init_from_model(self._model, params)
         if not self._context:
             raise OutOfMemory(
-                f"llama.cpp could not make a context of {setup.context_tokens} tokens:"
-                f" {_reason(list(lines))}; use a smaller context_tokens"
+                f"llama.cpp could not make a context of {setup.cells} tokens:"
+                f" {reason(list(lines))}; use a smaller context_tokens"
             )
         self._memory = lib.llama_get_memory(self._context)
-        self._batch = lib.llama_batch_init(params.n_batch, 0, 1)
-        for index in range(params.n_batch):
-            self._batch.n_seq_id[index] = 1
-            self._batch.seq_id[index][0] = 0
-            self._batch.logits[index] = 0
+        self._fill_batch(int(params.n_batch))
+
+    def _fill_batch(self, size: int) -> None:
+        """Make the batch of arrays of our own: ctypes fills slices of these, not of pointers."""
+        self._token = (lib.llama_token * size)()
+        self._position = (lib.llama_pos * size)()
+        self._slot = (lib.llama_seq_id * size)()
+        self._draws = (ctypes.c_int8 * size)()
+        counts = (ctypes.c_int32 * size)(*[1] * size)
+        pointers = (ctypes.POINTER(lib.llama_seq_id) * size)()
+        for index in range(size):
+            at = ctypes.byref(self._slot, index * ctypes.sizeof(lib.llama_seq_id))
+            pointers[index] = ctypes.cast(at, ctypes.POINTER(lib.llama_seq_id))
+        self._batch = lib.llama_batch()
+        self._batch.token = self._token
+        self._batch.pos = self._position
+        self._batch.n_seq_id = counts
+        self._batch.seq_id = pointers
+        self._batch.logits = self._draws
+
+    def _sharing(self) -> Sharing:
+        if lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model):
+            return Sharing.WHOLE
+        if self._window and not self._setup.full_window:
+            return Sharing.NONE
+        return Sharing.PREFIX
 
     def tokenize(self, text: str) -> list[int]:
         """See ``Backend.tokenize``. A template that wrote the start token is not given a second."""
-        if self._adds_bos and self.bos and text.startswith(self.bos):
-            text = text[len(self.bos) :]
-        try:
-            data = text.encode()
-        except UnicodeEncodeError as error:
-            told = f"the prompt has no UTF-8 form at character {error.start}: a template, or the"
-            raise Unsupported(
-                "text", f"{told} arguments of a tool call, wrote half of a pair"
-            ) from None
-        self._check_text(text, len(data))
-        room = len(data) + 8  # a token is at least a byte; a few special ones may be added
-        tokens = (lib.llama_token * room)()
-        count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, True, True)  # noqa: FBT003 - C call
-        if count < 0:
-            room = -count
-            tokens = (lib.llama_token * room)()
-            count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, True, True)  # noqa: FBT003 - C call
-        return list(tokens[:count])
+        return self.vocabulary.tokenize(text, context_tokens=self.context_tokens)
 
-    def _check_text(self, text: str, size_bytes: int) -> None:
-        """Refuse what llama.cpp would read for long in vain, or not survive reading."""
-        if size_bytes > self.context_tokens * _USUAL_TOKEN_BYTES:
-            longest = max(len(self._piece(t, special=True)) for t in range(self._vocab_tokens))
-            least = -(-size_bytes // max(1, longest))
-            if least >= self.context_tokens:
-                raise ContextOverflow(least + 1, self.context_tokens)
-        if len(text) > MAX_RUN:
-            run = max(map(len, re.findall(r"\s+|\S+", text)))
-            if run > MAX_RUN:
-                told = f"{run} characters without a change between space and text"
-                allowed = f"text that has spaces or line ends at least every {MAX_RUN} characters"
-                raise BadRequest("prompt", told, allowed)
-
-    def piece(self, token: int) -> bytes:
+    def piece(self, token: int, *, special: bool = False) -> bytes:
         """See ``Backend.piece``."""
-        return self._piece(token, special=False)
-
-    def _piece(self, token: int, *, special: bool) -> bytes:
-        buffer = self._piece_buffer
-        size = lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
-        if size < 0:  # longer than any token before it
-            buffer = self._piece_buffer = ctypes.create_string_buffer(-size)
-            size = lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
-        return buffer.raw[:size]
-
-    def _token_text(self, token: int) -> str:
-        """Return how a special token is written; empty where the model has none."""
-        return "" if token < 0 else self._piece(token, special=True).decode(errors="replace")
+        return self.vocabulary.piece(token, special=special)
 
     def ends(self, token: int) -> bool:
         """See ``Backend.ends``."""
-        return bool(lib.llama_vocab_is_eog(self._vocab, token))
+        return self.vocabulary.ends(token)
 
     def sampler(self, sampling: Sampling, seed: int, recent: Sequence[int]) -> NativeSampler:
         """See ``Backend.sampler``."""
         return NativeSampler(self, chain(sampling, seed), recent)
 
-    def decode(self, tokens: Sequence[int], position: int) -> None:
+    def decode(self, chunks: Sequence[Chunk]) -> None:
         """See ``Backend.decode``."""
-        self._check(tokens, position)
-        batch = self._batch
-        batch.n_tokens = count = len(tokens)
-        for index, token in enumerate(tokens):
-            batch.token[index] = token
-            batch.pos[index] = position + index
-        batch.logits[count - 1] = 1
-        code = lib.llama_decode(self._context, batch)
-        batch.logits[count - 1] = 0
-        if code == 0:
-            return
+        self._check(chunks)
+        rows = self._rows = []
+        start = 0
+        for slot, position, tokens, draws in chunks:
+            end = start + len(tokens)
+            if end - start == 1:
+                self._token[start], self._position[start] = tokens[0], position
+                self._slot[start], self._draws[start] = slot, draws
+            else:
+                self._token[start:end] = tokens
+                self._position[start:end] = range(position, position + end - start)
+                self._slot[start:end] = [slot] * (end - start)
+                ctypes.memset(ctypes.byref(self._draws, start), 0, end - start)
+                self._draws[end - 1] = draws
+            if draws:
+                rows.append(end - 1)
+            start = end
+        self._batch.n_tokens = start
+        code = lib.llama_decode(self._context, self._batch)
+        if code:
+            self._failed(code, chunks)
+        for slot, position, tokens, _ in chunks:
+            self._lengths[slot] = position + len(tokens)
+
+    def _failed(self, code: int, chunks: Sequence[Chunk]) -> None:
+        """Raise what a return code of llama_decode means."""
+        self._rows = []
         if code == _ABORTED:
+            for chunk in chunks:  # what was decoded of it may still be there
+                if not lib.llama_memory_seq_rm(self._memory, chunk.slot, chunk.position, -1):
+                    self.drop(chunk.slot)
             raise Interrupted
         if code == _NO_ROOM:
-            raise OutOfMemory(f"no room for {count} tokens at {position} in the context")
+            raise NoRoom
+        count = sum(len(chunk.tokens) for chunk in chunks)
         raise EngineCrashed(f"llama_decode failed with code {code} for {count} tokens")
 
-    def _check(self, tokens: Sequence[int], position: int) -> None:
+    def _check(self, chunks: Sequence[Chunk]) -> None:
         """Refuse what llama.cpp would answer with abort()."""
-        count = len(tokens)
-        if not 0 < count <= self.batch_tokens or position + count > self.context_tokens:
-            raise EngineCrashed(
-                f"{count} tokens at {position} fit neither the batch of {self.batch_tokens} nor"
-                f" the context of {self.context_tokens}"
-            )
-        if min(tokens) < 0 or max(tokens) >= self._vocab_tokens:
-            raise EngineCrashed(f"a token is outside the vocabulary of {self._vocab_tokens}")
+        count = sum(len(chunk.tokens) for chunk in chunks)
+        if not 0 < count <= self.batch_tokens or sum(c.draws for c in chunks) > self.slots:
+            raise EngineCrashed(f"{count} tokens do not fit the batch of {self.batch_tokens}")
+        for slot, position, tokens, _ in chunks:
+            if not tokens or position + len(tokens) > self.cells:
+                raise EngineCrashed(f"{len(tokens)} tokens at {position} fit no context")
+            if not 0 <= slot < self.slots or self._lengths[slot] != position:
+                raise EngineCrashed(f"slot {slot} of {self.slots} does not end at {position}")
+            if min(tokens) < 0 or max(tokens) >= self.vocabulary.size:
+                raise EngineCrashed(f"a token is outside the vocabulary of {self.vocabulary.size}")
 
-    def keep(self, count: int) -> bool:
-        """See ``Backend.keep``. Recurrent models cannot go back, and windows do not reach."""
-        if count and lib.llama_memory_seq_rm(self._memory, 0, count, -1):
-            return True
-        lib.llama_memory_clear(self._memory, False)  # noqa: FBT003 - C call: keep the buffers
-        return False
+    def logits(self, row: int) -> Floats:
+        """Return the scores of all tokens in a row of the last decode; gone with the next."""
+        pointer = lib.llama_get_logits_ith(self._context, self.batch_row(row))
+        address = ctypes.cast(pointer, ctypes.c_void_p).value
+        if not address:
+            raise EngineCrashed(f"llama.cpp has no scores in row {row}")
+        scores: Any = (ctypes.c_float * self.vocabulary.size).from_address(address)
+        floats: Floats = np.frombuffer(scores, np.float32)
+        return floats
+
+    def batch_row(self, row: int) -> int:
+        """Return where a row is in llama.cpp's batch."""
+        if not 0 <= row < len(self._rows):
+            raise EngineCrashed(f"row {row} of {len(self._rows)} that were decoded")
+        return self._rows[row]
+
+    def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
+        """See ``Backend.logprobs``."""
+        logits = self.logits(row).astype(np.float64)
+        logits -= logits.max()
+        logits -= np.log(np.exp(logits).sum())
+        likeliest = np.argpartition(-logits, min(top, len(logits) - 1))[:top]
+        ordered = sorted(likeliest.tolist(), key=lambda other: (-logits[other], other))
+        return float(logits[token]), [(other, float(logits[other])) for other in ordered]
+
+    def share(self, source: int, target: int, count: int) -> bool:
+        """See ``Backend.share``."""
+        have = self._lengths[source]
+        if not 0 < count <= have or self._lengths[target] or source == target:
+            raise EngineCrashed(f"slot {target} cannot share {count} of the {have} of {source}")
+        if self.sharing is Sharing.NONE or (self.sharing is Sharing.WHOLE and count != have):
+            return False
+        if self._window:  # cells that no layer with a window looks at any more may be used again
+            first = lib.llama_memory_seq_pos_min(self._memory, source)
+            if first > max(0, count - self._window):
+                return False
+        whole = self.sharing is Sharing.WHOLE
+        lib.llama_memory_seq_cp(
+            self._memory, source, target, -1 if whole else 0, -1 if whole else count
+        )
+        self._lengths[target] = count
+        return True
+
+    def drop(self, slot: int) -> None:
+        """See ``Backend.drop``."""
+        lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        self._lengths[slot] = 0
 
     def set_threads(self, threads: int) -> None:
         """See ``Backend.set_threads``."""
@@ -247,13 +297,11 @@ class NativeBackend:
 
     def close(self) -> None:
         """See ``Backend.close``."""
-        if self._batch is not None:
-            lib.llama_batch_free(self._batch)
         if self._context:
             lib.llama_free(self._context)
         if self._model:
             lib.llama_model_free(self._model)
-        self._batch = self._context = self._model = None
+        self._context = self._model = None
 
 
 class NativeSampler:
@@ -261,35 +309,37 @@ class NativeSampler:
 
     def __init__(self, owner: NativeBackend, links: Sequence[Link], recent: Sequence[int]) -> None:
         """Build the chain; samplers that look back are shown ``recent``, the prompt's end."""
+        self._owner = owner
         self._context = owner._context  # noqa: SLF001 - two halves of one backend
-        self._vocab = owner._vocab  # noqa: SLF001 - as above
+        self._vocab = owner.vocabulary.pointer
         self._chain: Any = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        self._suppress()
+        banned = self._suppress()
+        # llama.cpp writes down all tokens as candidates even to find the highest
+        self._is_plain = not banned and [link.name for link in links] == ["greedy"]
         for link in links:
             lib.llama_sampler_chain_add(self._chain, self._made(link))
         if any(link.name in {"penalties", "dry"} for link in links):
             for token in recent:
                 lib.llama_sampler_accept(self._chain, token)
 
-    def _suppress(self) -> None:
-        """Ban the tokens that the model file says must never be drawn."""
+    def _suppress(self) -> bool:
+        """Ban the tokens that the model file says must never be drawn, if there are any."""
         count = ctypes.c_int32(0)
         tokens = lib.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(count))
         if not count.value:
-            return
+            return False
         biases = (lib.llama_logit_bias * count.value)()
         for index in range(count.value):
             biases[index].token, biases[index].bias = tokens[index], float("-inf")
-        vocab_tokens = lib.llama_vocab_n_tokens(self._vocab)
+        vocab_tokens = self._owner.vocabulary.size
         banned = lib.llama_sampler_init_logit_bias(vocab_tokens, count.value, biases)
         lib.llama_sampler_chain_add(self._chain, banned)
+        return True
 
     def _made(self, link: Link) -> Any:  # noqa: ANN401 - a C pointer
         match link.name:
             case "penalties":
-                return lib.llama_sampler_init_penalties(
-                    lib.llama_vocab_n_tokens(self._vocab), *link.args
-                )
+                return lib.llama_sampler_init_penalties(self._owner.vocabulary.size, *link.args)
             case "dry":
                 breakers = (ctypes.c_char_p * len(_DRY_BREAKERS))(*_DRY_BREAKERS)
                 multiplier, base, allowed = link.args
@@ -304,9 +354,16 @@ class NativeSampler:
                 return lib.llama_sampler_init_xtc(probability, threshold, 1, seed)
         return getattr(lib, f"llama_sampler_init_{link.name}")(*link.args)
 
-    def sample(self) -> int:
+    def sample(self, row: int) -> int:
         """See ``Sampler.sample``."""
-        return int(lib.llama_sampler_sample(self._chain, self._context, -1))
+        if not self._is_plain:
+            at = self._owner.batch_row(row)
+            return int(lib.llama_sampler_sample(self._chain, self._context, at))
+        logits = self._owner.logits(row)
+        token = int(logits.argmax())
+        if np.isnan(logits[token]):
+            raise BadReply("the model computed something that is not a number: its file is damaged")
+        return token
 
     def close(self) -> None:
         """See ``Sampler.close``."""
@@ -318,27 +375,3 @@ class NativeSampler:
 def has_gpu() -> bool:
     """Whether this build of llama.cpp can put layers on a GPU."""
     return bool(lib.llama_supports_gpu_offload())
-
-
-def _reason(lines: Sequence[tuple[bool, str]]) -> str:
-    """Pick the line that says why: the first error, or else the last word."""
-    errors = [line for is_error, line in lines if is_error]
-    told = errors or [line for _, line in lines[-1:]] or ["llama.cpp gave no reason"]
-    return told[0].strip()
-
-
-def _load_error(path: str, lines: Sequence[tuple[bool, str]]) -> VendorError:
-    """Turn the log of a failed load into the error that says why it failed."""
-    text = "\n".join(line for _, line in lines)
-    if found := re.search(r"unknown model architecture: '([^']*)'", text):
-        name = found[1]
-        return UnsupportedArchitecture(
-            f"llama.cpp does not know the architecture {name!r} of {path}; a newer"
-            " llama-cpp-python may",
-            architecture=name,
-        )
-    if re.search(
-        r"cannot allocate|failed to allocate|bad_alloc|out of memory", text, re.IGNORECASE
-    ):
-        return OutOfMemory(f"llama.cpp ran out of memory while loading {path}: {_reason(lines)}")
-    return CorruptModel(f"llama.cpp cannot load {path}: {_reason(lines)}", path=path)

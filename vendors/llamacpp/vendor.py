@@ -30,10 +30,12 @@ from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.contract import Call, Report, State, Status
 from llmdispatcher.vendors.llamacpp import gguf
 from llmdispatcher.vendors.llamacpp.governor import Governor, Times
+from llmdispatcher.vendors.llamacpp.header import Header
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.backend import Backend
-    from llmdispatcher.vendors.llamacpp.engine import EngineThread, Loaded
+    from llmdispatcher.vendors.llamacpp.engine import Loaded
+    from llmdispatcher.vendors.llamacpp.thread import EngineThread
 
 MIB = 1024 * 1024
 
@@ -92,6 +94,8 @@ class LlamaCpp:
     max_memory_mb: int | None = integer("max_memory_mb", 1, 2**40)
     max_threads: int | None = integer("max_threads", 1, 4096)
     max_gpu_layers: int | None = integer("max_gpu_layers", 0, 2**31 - 1)
+    max_parallel: int | None = integer("max_parallel", 1, 128)
+    cache_type: str = attrs.field(default="f16")
     chat_template: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(words)
     )
@@ -146,7 +150,7 @@ class LlamaCppEngine:
 
     def load(self, model: str) -> Future[None]:
         """See ``contract.Engine.load``. A failed load is tried again."""
-        from llmdispatcher.vendors.llamacpp.engine import EngineThread  # noqa: PLC0415 - first use
+        from llmdispatcher.vendors.llamacpp.thread import EngineThread  # noqa: PLC0415 - first use
 
         if model != self._card.model:
             return _failed(ModelNotFound(f"there is only {self._card.model!r} here"))
@@ -223,7 +227,13 @@ def _card(spec: LlamaCpp) -> ModelCard:
         vendor=spec.name,
         model=_PART.sub("", spec.model_path.stem),
         local=True,
-        capabilities=(Capability.CHAT, Capability.COMPLETION),
+        capabilities=(
+            Capability.CHAT,
+            Capability.COMPLETION,
+            Capability.CHOICES,
+            Capability.LOGPROBS,
+            Capability.PREFILL,
+        ),
         price=spec.price,
         quality=spec.quality,
         last_resort=spec.last_resort,
@@ -263,10 +273,14 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
 
     before = _times(probe.busy_s())
     processors = probe.threads()
+    parallel = spec.max_parallel or 16
     setup = native.Setup(
         path=str(spec.model_path),
         batch_tokens=batch,
         context_tokens=plan.context_tokens,
+        cells=plan.context_tokens if parallel == 1 else plan.context_tokens * 4,
+        slots=parallel + 16,
+        cache_type=spec.cache_type,
         threads=1,
         gpu_layers=-1 if spec.max_gpu_layers is None else spec.max_gpu_layers,
     )
@@ -274,7 +288,11 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
     ceiling = _ceiling(spec, header.weight_bytes, processors)
     govern = _governed(backend, Governor(ceiling=ceiling, processors=processors, times=before))
     _tell(report, card, 1.0, started)
-    return engine.Loaded(backend, chat, govern)
+    return engine.Loaded(backend, chat, parallel, _keep_cells(header), govern)
+
+
+def _keep_cells(header: Header) -> int:
+    return int(header.weight_bytes * 0.0025 / (header.block_count * max(header.head_counts)))
 
 
 def _batch_tokens(weight_bytes: int, *, gpu: bool) -> int:

@@ -1,0 +1,197 @@
+"""What to decode next, and who is let in. Pure: nothing here decodes, waits or knows the time.
+
+There are no phases. Each sequence has tokens that are known and a position up to which they are
+decoded; a step lets positions catch up, one token for each sequence that draws, and the rest of
+the step's tokens in fair shares for those that read their prompts.
+
+Cells are reserved on admission: what a sequence will need, as far as that can be told, must be
+there beside what the running ones will. If they run out all the same, the youngest is preempted:
+it waits again and goes on later with the tokens it has. The oldest of the highest priority is never
+preempted, so there is always one that gets to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmdispatcher.vendors.llamacpp.backend import Chunk
+from llmdispatcher.vendors.llamacpp.cells import BLOCK_TOKENS, NO_MATCH, Cells, Match
+from llmdispatcher.vendors.llamacpp.sequence import Sequence, common
+
+RESERVE_TOKENS = 256
+"""Reserved for a reply that may be longer: most are not, and those that are may find room later."""
+
+MAX_OVERTAKEN = 64
+"""A request that this many later ones were served before is served before any other."""
+
+LOOKAHEAD = 16
+"""How many that wait are considered when the first of them does not fit."""
+
+Step = list[tuple[Sequence, Chunk]]
+
+
+class Waiting:
+    """Sequences that wait, in the order in which they are to be let in."""
+
+    def __init__(self) -> None:
+        self._queue: list[Sequence] = []
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return iter(self._queue)
+
+    def push(self, sequence: Sequence) -> None:
+        """Let a sequence wait: by priority, then by deadline, then by arrival."""
+        self._queue.append(sequence)
+        self._queue.sort(key=lambda s: (-s.priority, s.deadline_s, s.number, s.index))
+
+    def candidates(self) -> list[Sequence]:
+        """Return who may be let in now, the first choice first."""
+        starved = [s for s in self._queue if s.overtaken >= MAX_OVERTAKEN]
+        if starved:
+            return [min(starved, key=lambda s: (s.number, s.index))]
+        return self._queue[:LOOKAHEAD]
+
+    def take(self, sequence: Sequence) -> None:
+        """Let a sequence in; earlier ones that go on waiting note it."""
+        self._queue.remove(sequence)
+        for other in self._queue:
+            if other.number < sequence.number:
+                other.overtaken += 1
+
+    def remove(self, sequence: Sequence) -> None:
+        """Let a sequence go."""
+        self._queue.remove(sequence)
+
+
+class Scheduler:
+    """Knows who waits and who runs, and plans each step."""
+
+    def __init__(self, cells: Cells, *, parallel: int, batch_tokens: int) -> None:
+        self.waiting = Waiting()
+        self.running: list[Sequence] = []
+        self._cells = cells
+        self._parallel = max(1, min(parallel, batch_tokens // 2))  # some of a step is for prompts
+        self._batch_tokens = batch_tokens
+
+    def admit(self) -> Sequence | None:
+        """Let the next sequence in, if there is room for one."""
+        if len(self.running) >= self._parallel:
+            return None
+        for sequence in self.waiting.candidates():
+            match = self._cells.match(sequence.tokens) if self._shares(sequence) else NO_MATCH
+            if self._fits(sequence, match):
+                self._start(sequence, match)
+                return sequence
+        return None
+
+    def _shares(self, sequence: Sequence) -> bool:
+        return bool(self.running) or not sequence.exact
+
+    def _fits(self, sequence: Sequence, match: Match) -> bool:
+        """Whether a sequence can run beside those that do."""
+        if not self.running:
+            return True
+        if self._worth_waiting(sequence, match):
+            return False
+        to_come = sum(_to_come(other) for other in self.running)
+        needed = len(sequence.tokens) + min(sequence.left, RESERVE_TOKENS)
+        needed -= self._cells.owned_by_running(match)
+        return needed + to_come <= self._cells.available
+
+    def _worth_waiting(self, sequence: Sequence, match: Match) -> bool:
+        """Whether somebody is reading much that this sequence would have to read as well."""
+        for other in self.running:
+            least = max(other.position, match.shared) + BLOCK_TOKENS
+            if other.is_reading and (
+                common(other.tokens, sequence.tokens, len(sequence.tokens) - 1) >= least
+            ):
+                return True
+        return False
+
+    def _start(self, sequence: Sequence, match: Match) -> None:
+        self.waiting.take(sequence)
+        alone = not self._shares(sequence)
+        if alone:
+            match = self._cells.match_pristine(sequence.tokens, self._batch_tokens)
+        sequence.slot, sequence.position = self._cells.open(sequence.tokens, match, exact=alone)
+        self.running.append(sequence)
+
+    def plan(self, most_read: int) -> Step:
+        """Plan a step: at most ``most_read`` tokens of prompts if several sequences run."""
+        while True:
+            step = self._step(most_read)
+            if self._cells.make_room(sum(len(chunk.tokens) for _, chunk in step)):
+                return step
+            self.preempt()
+
+    def _step(self, most_read: int) -> Step:
+        if len(self.running) == 1:
+            return [self._alone(self.running[0])]
+        drawing = [s for s in self.running if not s.is_reading]
+        reading = [s for s in self.running if s.is_reading]
+        step = [(s, Chunk(s.slot, s.position, s.tokens[s.position :], draws=True)) for s in drawing]
+        left = min(max(most_read, len(reading)), self._batch_tokens - len(drawing))
+        # the shortest first: what they leave of their shares goes to the others
+        reading.sort(key=lambda s: len(s.tokens) - s.position)
+        for index, sequence in enumerate(reading):
+            share = -(-left // (len(reading) - index))
+            chunk = _chunk(sequence, share)
+            if chunk.tokens:
+                step.append((sequence, chunk))
+                left -= len(chunk.tokens)
+        return step
+
+    def _alone(self, sequence: Sequence) -> tuple[Sequence, Chunk]:
+        """Read up to the next border of a batch: so a prompt is always cut at the same places."""
+        size = self._batch_tokens
+        return sequence, _chunk(sequence, size - sequence.position % size)
+
+    def done(self, step: Step) -> None:
+        """Note that a step was decoded."""
+        for sequence, chunk in step:
+            count = len(chunk.tokens)
+            whole = count == self._batch_tokens and len(step) == 1
+            self._cells.extend(chunk.slot, count, pristine=whole)
+            sequence.position += count
+
+    def preempt(self) -> None:
+        """Let the youngest of the lowest priority wait again."""
+        victim = max(self.running, key=_preempted_first)
+        self.end(victim)
+        self.waiting.push(victim)
+
+    def give_up_kept(self) -> bool:
+        """Drop all kept prefixes; False if there are none."""
+        return self._cells.drop_kept()
+
+    def end(self, sequence: Sequence, *, keep: bool = True) -> None:
+        """Let a sequence run no more; what it decoded is kept for others unless told otherwise."""
+        if sequence.slot < 0:
+            self.waiting.remove(sequence)
+            return
+        self.running.remove(sequence)
+        if keep:
+            self._cells.retire(sequence.slot)
+        else:
+            self._cells.discard(sequence.slot)
+        sequence.slot, sequence.position = -1, 0
+
+
+def _preempted_first(sequence: Sequence) -> tuple[bool, int, int, int]:
+    starved = sequence.overtaken >= MAX_OVERTAKEN
+    return not starved, -sequence.priority, sequence.number, sequence.index
+
+
+def _to_come(sequence: Sequence) -> int:
+    """Return how many cells a running sequence is expected to need still."""
+    return len(sequence.tokens) - sequence.position + min(sequence.left, RESERVE_TOKENS)
+
+
+def _chunk(sequence: Sequence, most: int) -> Chunk:
+    """Cut the next tokens off, at most so many."""
+    start = sequence.position
+    tokens = sequence.tokens[start : start + most]
+    return Chunk(sequence.slot, start, tokens, start + len(tokens) == len(sequence.tokens))

@@ -1,0 +1,113 @@
+"""A thread around the engine's loop: load, step until closed, give the memory back."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from llmdispatcher.models.errors import DispatcherError, EngineCrashed, Refused
+from llmdispatcher.models.request import Request
+from llmdispatcher.vendors.llamacpp.engine import EngineLoop, Loaded
+from llmdispatcher.vendors.llamacpp.inbox import CLOSED, EngineCall, Inbox
+
+STACK_BYTES = 64 * 1024 * 1024
+"""Of the engine's thread; address space, of which only what is used becomes memory. Enough for
+``vocabulary.MAX_RUN`` characters, with a quarter to spare."""
+
+CLOSE_S = 10.0
+"""How long ``close`` waits for the thread; a step in progress is interrupted, so it is quick."""
+
+Loader = Callable[[Callable[[], bool]], Loaded]
+"""Loads the model in the engine's thread; its argument says whether to go on."""
+
+
+_starting = threading.Lock()
+"""The size of a new thread's stack is a setting of the process: one at a time."""
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start a thread with a stack of STACK_BYTES."""
+    with _starting:
+        before = threading.stack_size(STACK_BYTES)
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(before)
+
+
+class EngineThread:
+    """A thread around ``EngineLoop``: load, step until closed, give the memory back."""
+
+    def __init__(self, load: Loader, name: str) -> None:
+        self.inbox = Inbox()
+        self.loaded: Future[None] = Future()
+        self._load: Loader | None = load
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.loaded.set_running_or_notify_cancel()  # from here on nobody can cancel the load
+        _start(self._thread)
+
+    def has_ended(self) -> bool:
+        """Whether it serves no more: closed, failed to load, or ended by a bug."""
+        return self.inbox.closing and os.getpid() == self._pid
+
+    def misused(self) -> DispatcherError | None:
+        """Return why the caller must not wait for this thread, if so."""
+        if os.getpid() != self._pid:
+            return EngineCrashed(
+                "this process was forked after the model began to load, and llama.cpp does not"
+                " survive that: make a new Dispatcher in the child"
+            )
+        if threading.current_thread() is self._thread:
+            return Refused("on_event must not ask the model that reports to it: it would wait")
+        return None
+
+    def submit(self, request: Request) -> EngineCall:
+        """Queue a request."""
+        if error := self.misused():
+            raise error
+        call = EngineCall(request, self.inbox.cancel)
+        self.inbox.submit(call)
+        return call
+
+    def stop(self) -> None:
+        """Tell the thread to end, without waiting for it."""
+        if os.getpid() == self._pid:  # a forked child has a copy of the locks, but not the thread
+            self.inbox.close()
+
+    def join(self) -> None:
+        """Wait for the thread to end, unless it is the caller."""
+        if os.getpid() == self._pid and self._thread is not threading.current_thread():
+            self._thread.join(CLOSE_S)
+
+    def _loaded(self) -> Loaded:
+        """Load, and forget how: what was needed for it may lead back to a dropped dispatcher."""
+        load, self._load = self._load, None
+        if load is None:
+            raise EngineCrashed("a model is loaded once by each thread")
+        return load(lambda: not self.inbox.closing)
+
+    def _run(self) -> None:
+        error: DispatcherError = EngineCrashed("a bug in the engine while it loaded the model")
+        loop: EngineLoop | None = None
+        try:
+            made = self._loaded()
+            loop = EngineLoop(made, self.inbox)
+            self.inbox.attach(lambda on: made.backend.interrupt(on=on))
+            self.loaded.set_result(None)
+            while self.inbox.wait():
+                while loop.step() and not self.inbox.closing:
+                    pass
+            error = Refused(CLOSED)
+        except DispatcherError as raised:
+            error = Refused(CLOSED) if self.inbox.closing else raised
+        finally:
+            self.inbox.error = error
+            self.inbox.close()
+            self.inbox.attach(None)
+            if loop is not None:
+                loop.close(error)
+            if not self.loaded.done():
+                self.loaded.set_exception(error)
