@@ -85,6 +85,16 @@ def instance(kind: type, example: str) -> Callable[[object, attrs.Attribute[Any]
     return check
 
 
+def one_of(*allowed: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    """Refuse what is none of these words."""
+
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        if value not in allowed:
+            raise BadRequest(field.name, value, f"one of {', '.join(map(repr, allowed))}")
+
+    return check
+
+
 def flag(*, default: bool) -> Any:  # noqa: ANN401 - attrs.field is typed so
     """Make a field that is True or False and nothing like them."""
 

@@ -73,8 +73,10 @@ class Sampling:
     """Chance of excluding the top choices at a token; 0 is off."""
     xtc_threshold: float | None = number("xtc_threshold", 0, 1)
     seed: int | None = integer("seed", 0, MAX_SEED)
-    """None draws a fresh seed for every request. A local model repeats itself exactly for the same
-    seed, prompt and number of threads; ``LlamaCpp(max_threads=1)`` keeps the latter the same."""
+    """None draws a fresh seed for every request. A local model that serves nothing else meanwhile
+    repeats itself exactly for the same seed, prompt and number of threads
+    (``LlamaCpp(max_threads=1)`` keeps that the same). Beside other requests sums are rounded
+    differently, which can decide between two tokens that are almost equally likely."""
 
     def given(self) -> dict[str, float | int]:
         """Return only the fields that are set."""

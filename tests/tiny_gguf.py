@@ -49,6 +49,8 @@ class Shape:
     """Further keys, written last: integers, texts or lists."""
     extra: Mapping[str, tuple[int, ...] | None] = attrs.field(factory=dict)
     """Further tensors and their sizes; None leaves out one that would be there."""
+    constant: Mapping[str, float] = attrs.field(factory=dict)
+    """Tensors whose names end so hold one number instead of random ones."""
     part_tensors: int = 0
     """So many tensors go into one file, NAME-00001-of-0000N.gguf and so on; 0 makes one file."""
 
@@ -59,7 +61,11 @@ def tiny_model(path: Path | str, **fields: Any) -> Path:
     random = np.random.default_rng(shape.seed)
     writer = _writer(path, shape)
     for name, size in tensors(shape).items():
-        writer.add_tensor(name, *_weights(random, size, shape.storage))
+        values, none, kind = _weights(random, size, shape.storage)
+        for end, number in shape.constant.items():
+            if name.endswith(end):
+                values = np.full(size, number, np.float32)
+        writer.add_tensor(name, values, none, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -139,7 +145,8 @@ def _writer(path: Path | str, shape: Shape) -> gguf.GGUFWriter:
     writer.add_block_count(shape.layers)
     writer.add_feed_forward_length(shape.feed_forward)
     writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.heads_kv)
+    if f"{shape.architecture}.attention.head_count_kv" not in shape.metadata:
+        writer.add_head_count_kv(shape.heads_kv)
     if shape.heads:
         writer.add_rope_dimension_count(shape.width // shape.heads)
     writer.add_layer_norm_rms_eps(1e-5)

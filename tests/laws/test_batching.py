@@ -23,6 +23,11 @@ from llmdispatcher.models.request import Deadlines, Request, Sampling
 NEAR_TIE = 1e-3
 """Two tokens whose logits differ by less may change places with the rounding of sums."""
 
+F16_NOISE = 0.6
+"""The same for a cache in F16: flash attention sums it in F16, in the order in which cells lie, and
+for prompts that are foreign to a small model logits differ by up to so much. That is llama.cpp's
+precision, with one sequence as with many; a cache in Q8_0 is summed in F32."""
+
 ROUNDING = 1e-4
 """How far log-probabilities may differ in F32: ten times what was seen."""
 
@@ -40,6 +45,17 @@ QUESTIONS = [
     "Tell me about the weather on Mars",
     "naïve café — 日本語 😀",
 ]
+FOREIGN = [
+    "def fibonacci(n):\n    if n < 2:\n        return n\n",
+    "SELECT name, price FROM vendors WHERE price <",
+    "Что умеет эта программа?",
+    "0123456789" * 20,
+    "((((((((((((((((((((",
+    "It was a dark and stormy night, and the rain fell in torrents,",
+    "The quick brown fox jumps over the lazy dog. " * 4,
+]
+"""Nothing that the model was taught: its next tokens are guesses, and near each other."""
+
 REQUESTS = [
     *(Request(messages=(user(question),), sampling=GREEDY) for question in QUESTIONS),
     *(Request(prompt=STORY * count, sampling=GREEDY) for count in (1, 3, 6, 12)),
@@ -240,12 +256,12 @@ def test_more_conversations_than_cells_all_end(tmp_path: Path) -> None:
     assert together == alone
 
 
-def test_quantised_replies_differ_only_from_a_near_tie_on(
-    record_property: Callable[[str, object], None],
-) -> None:
+@pytest.mark.parametrize(("cache_type", "bound"), [("q8_0", NEAR_TIE), ("f16", F16_NOISE)])
+def test_quantised_replies_differ_only_from_a_near_tie_on(cache_type: str, bound: float) -> None:
     """With the quantised file, up to the first step at which two tokens are as good as equal."""
-    requests = [attrs.evolve(request, max_tokens=60, logprobs=2) for request in REQUESTS]
-    engine = Stepped(EMBEDDED, parallel=6, cells=1536, cache_type="f16")
+    prompts = [*REQUESTS, *(Request(prompt=text, sampling=GREEDY) for text in FOREIGN)]
+    requests = [attrs.evolve(request, max_tokens=60, logprobs=2) for request in prompts]
+    engine = Stepped(EMBEDDED, parallel=6, cells=1536, cache_type=cache_type)
     try:
         lonely = []
         for request in requests:
@@ -258,19 +274,19 @@ def test_quantised_replies_differ_only_from_a_near_tie_on(
     finally:
         engine.close()
 
-    steps = ties = 0
+    steps = ties = changed = 0
     for told, expected in zip(batched, [*lonely, *lonely[::-1]], strict=True):
         for (token, _), (wanted, margin) in zip(told, expected, strict=False):
             steps += 1
             ties += margin < NEAR_TIE
-            if margin < NEAR_TIE:
+            if token != wanted:
+                changed += 1
+                assert margin < bound
                 break
-            assert token == wanted
         else:
             assert len(told) == len(expected)
-    record_property("steps", steps)
-    record_property("near_ties", ties)
-    print(f"near ties: {ties} of {steps} steps")  # noqa: T201 - the share is part of the law
+    assert changed <= len(batched) // 10
+    print(f"{cache_type}: {ties} near ties in {steps} steps; {changed} of {len(batched)} changed")  # noqa: T201 - the share is part of the law
 
 
 def drawn(pieces: list[Piece]) -> list[tuple[bytes, float]]:

@@ -1,7 +1,8 @@
 """Load models with llama.cpp's own API, apart from our code, and report what it says.
 
-Reads a list of jobs as JSON, each with ``path`` and perhaps ``context``, ``batch``, ``parallel``,
-``dry`` (no weights, no cache: only sizes), ``keys`` and ``swa_full``; writes a list of results.
+Reads a list of jobs as JSON, each with ``path`` and perhaps ``context``, ``batch``, ``slots``,
+``outputs``, ``cache`` (the number of a type; F32 is used without flash attention), ``swa_full`` and
+``dry`` (no weights, no cache: only sizes); writes a list of results.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 import json
 import re
 import sys
+from functools import cache
 from typing import Any
 
 from llama_cpp import llama_cpp as lib
@@ -27,10 +29,7 @@ _SHOWN_TOKENS = 8
 def serve(job: dict[str, Any]) -> dict[str, Any]:
     """Load one model; where it is not a dry run, also write some tokens."""
     LINES.clear()
-    params = lib.llama_model_default_params()
-    if job.get("dry"):
-        params.no_alloc, params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE
-    model = lib.llama_model_load_from_file(job["path"].encode(), params)
+    model = _dry_model(job["path"]) if job.get("dry") else _load(job["path"])
     if not model:
         return {"loaded": False, "log": "".join(LINES)[-2000:]}
     context = lib.llama_init_from_model(model, _context_params(job))
@@ -42,20 +41,37 @@ def serve(job: dict[str, Any]) -> dict[str, Any]:
         found["tokens"] = _write(model, context)
     if context:
         lib.llama_free(context)
-    lib.llama_model_free(model)
+    if not job.get("dry"):
+        lib.llama_model_free(model)
     return found
+
+
+def _load(path: str) -> Any:
+    params = lib.llama_model_default_params()
+    return lib.llama_model_load_from_file(path.encode(), params)
+
+
+@cache
+def _dry_model(path: str) -> Any:
+    """Load a model without its weights, once for all jobs; it ends with the process."""
+    params = lib.llama_model_default_params()
+    params.no_alloc, params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE
+    return lib.llama_model_load_from_file(path.encode(), params)
 
 
 def _context_params(job: dict[str, Any]) -> Any:
     params = lib.llama_context_default_params()
     params.n_ctx = job.get("context", 256)
     params.n_batch = params.n_ubatch = job.get("batch", 512)
-    params.n_seq_max = job.get("parallel", 1)
+    params.n_seq_max = job.get("slots", 1)
+    params.n_outputs_max = job.get("outputs", 0)
     params.kv_unified = True
     params.n_threads = params.n_threads_batch = 1
     params.swa_full = job.get("swa_full", True)
-    if "keys" in job:
-        params.type_k = params.type_v = job["keys"]
+    if "cache" in job:
+        params.type_k = params.type_v = job["cache"]
+        if job["cache"] == lib.GGML_TYPE_F32:
+            params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return params
 
 

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING
 
 import attrs
@@ -65,6 +66,8 @@ class Loaded:
     """Sequences that may run at once."""
     keep_cells: int = 2**31
     """See ``cells.Pool``."""
+    guard: Callable[[], None] = attrs.field(default=lambda: None)
+    """Called before a request is let in; raises if serving it could end the process."""
     govern: Callable[[int, float], None] = attrs.field(default=lambda _tokens, _began_s: None)
     """Called after each decode with its tokens and when it began (monotonic seconds)."""
 
@@ -75,6 +78,7 @@ class EngineLoop:
     def __init__(self, loaded: Loaded, inbox: Inbox) -> None:
         backend = self._backend = loaded.backend
         self._template = loaded.template
+        self._guard = loaded.guard
         self._govern = loaded.govern
         self._inbox = inbox
         pool = Pool(
@@ -123,7 +127,7 @@ class EngineLoop:
         for sequences in self._sequences.values():
             for sequence in sequences:
                 _close(sequence)
-        fire([call.box.fail(error) for call in self._inbox.drain()])
+        fire([*self._wakers, *(call.box.fail(copy(error)) for call in self._inbox.drain())])
         self._backend.close()
 
     def _arrive(self) -> None:
@@ -142,6 +146,7 @@ class EngineLoop:
     def _prepare(self, call: EngineCall) -> None:
         """Queue a request's sequences; errors are the caller's, not the engine's."""
         try:
+            self._guard()
             tokens = self._tokens(call.request)
             made = [self._sequence(call, index, tokens) for index in range(call.request.n)]
         except DispatcherError as error:

@@ -1,142 +1,218 @@
-"""Will it fit? Bytes of memory by part, from a header alone, and the context that they allow.
+"""What to load a model with, so that it fits: context, conversations at once, threads, GPU layers.
 
-Pure arithmetic; nothing is loaded. Weights and caches are exact sums from llama.cpp's sources
-(llama-kv-cache.cpp, llama-memory-recurrent.cpp); the work space of a decode is an upper bound on
-what ggml's allocator was seen to take. Where an architecture's rules are not known here, the
-estimate is the larger one: refusing a model that fits is better than freezing the machine.
+Pure: facts of the file, wishes and the machine's numbers in, a ``Plan`` or ModelTooLarge out.
+``estimate`` knows the bytes, ``offload`` what of them a GPU can take, and ``planning`` reads the
+machine.
+
+Where memory is short, comforts are given up in this order: room for several whole conversations,
+how many are answered at once, the whole cache of layers that only see a window, and at last the
+context, unless that was asked for. So more memory never makes a worse plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 import attrs
 
-from llmdispatcher.models.errors import ModelTooLarge
-from llmdispatcher.vendors.llamacpp.header import TENSOR_TYPES, Header
+from llmdispatcher.models.errors import BadRequest, ModelTooLarge, UnsupportedArchitecture
+from llmdispatcher.vendors.llamacpp import table
+from llmdispatcher.vendors.llamacpp.estimate import (
+    CELLS_STEP,
+    MIB,
+    Need,
+    Use,
+    block_size,
+    estimate,
+    has_states,
+    has_windows,
+    padded,
+    repacked_bytes,
+    ties_factors_to_cells,
+)
+from llmdispatcher.vendors.llamacpp.header import Header
+from llmdispatcher.vendors.llamacpp.offload import Split, divide, most_layers
 
 DEFAULT_CONTEXT_TOKENS = 8192
 """Taken where nobody asked for a context: long enough to talk, and cheap."""
 LEAST_CONTEXT_TOKENS = 512
 """A context is not made smaller than this to fit: what comes out would be of no use."""
-CONTEXT_STEP_TOKENS = 256
-"""llama.cpp pads caches to this (GGML_PAD in llama-context.cpp)."""
 
-_FLOAT_BYTES = 4
-_MASK_BYTES = 2
-"""The attention mask is F16."""
-_TABLE_BYTES = 180
-"""Of tables for a token or a merge, in llama_vocab; measured 130 to 175 with seven vocabularies."""
+DEFAULT_PARALLEL = 16
+"""Conversations at once: on processors, twice as many are hardly faster in sum."""
+RETAINED_SLOTS = 16
+"""Finished conversations that are remembered, so that their next turns are quick."""
+DEFAULT_PARALLEL_STATES = RETAINED_STATES = 4
+"""The same for models that keep a state for each conversation, which costs memory at once."""
+MAX_SLOTS = 256
+"""LLAMA_MAX_SEQ in llama.cpp's llama-cparams.h; it refuses more."""
 
-_TYPE_BYTES = {kind.name: (kind.block, kind.block_bytes) for kind in TENSOR_TYPES.values()}
+MORE_CELLS_BYTES = 64 * MIB
+MORE_CELLS_PART = 8
+"""Room beyond one conversation may take so much, or such a part of the weights if that is more."""
 
-_WINDOW_PATTERNS = {
-    "gemma2": 2,
-    "gemma3": 6,
-    "gpt-oss": 2,
-    "cohere2": 4,
-    "olmo2": 4,
-    "exaone4": 4,
-    "gemma3n": 5,
-}
-"""One layer in so many sees everything, the others a window: load_swa_pattern in src/models."""
+BATCH_TOKENS = 512
+"""llama.cpp's own physical batch."""
+SLOW_BYTES = 1024 * MIB
+SMALL_BATCH_TOKENS = 128
+"""Processors take seconds for a whole batch of a large model, and until it is done nobody hears
+that the engine is alive. A quarter of it still fills the arithmetic units."""
 
+TWICE_PART = 10
+"""A file is mapped unless more than such a part of its weights would be in memory twice."""
 
-@attrs.frozen(kw_only=True)
-class Use:
-    """How a model will be used, as far as memory is concerned; llama.cpp's names in brackets."""
+CACHE_TYPES = ("f32", "f16", "q8_0", "q4_0")
+"""How keys and values can be stored, the largest first."""
 
-    batch_tokens: int = 512
-    """Tokens in one decode [n_ubatch]."""
-    parallel: int = 1
-    """Sequences that share the context [n_seq_max, kv_unified]."""
-    key_type: str = "F16"
-    value_type: str = "F16"
-    """How the cache is stored [type_k, type_v]."""
-    full_window: bool = True
-    """Layers with a sliding window get a cache for the whole context [swa_full]; the default."""
+ONE_THREAD_BYTES = 8 * MIB
+"""Smaller models run on one thread. llama.cpp's threads spin at every operation's barrier, which
+takes longer than such a model's arithmetic: a second thread gains nothing on a quiet machine, and
+beside a busy neighbour it costs nearly all speed."""
 
 
 @attrs.frozen(kw_only=True)
-class Need:
-    """Bytes of memory that a model takes, by part."""
+class Asked:
+    """What the user asked for; None leaves it to the plan."""
 
-    weights: int
-    """All tensors, mapped from the file or not."""
-    kv_cache: int
-    recurrent: int
-    """States of layers that remember without a cache (Mamba, RWKV)."""
-    compute: int
-    """Work space of one decode."""
-    output: int
-    """The scores of all tokens, for each sequence."""
-    tokenizer: int
-    """llama.cpp's tables of tokens and merges."""
-
-    @property
-    def parts(self) -> Mapping[str, int]:
-        """All parts, by name."""
-        return attrs.asdict(self)
-
-    @property
-    def total_bytes(self) -> int:
-        """The sum of all parts."""
-        return sum(self.parts.values())
+    context_tokens: int | None = None
+    """The longest conversation: taken or refused, never changed."""
+    max_parallel: int | None = None
+    """At most so many conversations at once."""
+    limit_bytes: int | None = None
+    """Main memory that the model may take in all."""
+    cache_type: str = "f16"
+    """How keys and values are stored: one of CACHE_TYPES."""
+    max_gpu_layers: int | None = None
+    max_threads: int | None = None
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
+class Machine:
+    """What there is to run on."""
+
+    available_bytes: int
+    """Main memory that may be taken now."""
+    processors: int = 1
+    """Threads that can really run at once."""
+    gpus: tuple[int, ...] = ()
+    """Free bytes of each GPU that llama.cpp can use."""
+    gpus_share_memory: bool = False
+    """The GPU's memory is a part of main memory, as on Apple silicon."""
+    repacked: tuple[str, ...] = ()
+    """Types of weights that the processor wants in another order than the file's."""
+
+
+@attrs.frozen(kw_only=True)
 class Plan:
-    """A context that fits, and what it takes."""
+    """How to load a model, and what that takes; llama.cpp's names in brackets."""
 
     context_tokens: int
+    """The longest single conversation."""
+    cells: int
+    """Tokens that all conversations may hold together [n_ctx]."""
+    parallel: int
+    """Conversations that are answered at once."""
+    slots: int
+    """These and the finished ones that are remembered [n_seq_max, n_outputs_max]."""
+    batch_tokens: int
+    """Tokens of one decode [n_batch, n_ubatch]."""
+    cache_type: str
+    """How keys and values are stored [type_k, type_v]: one of CACHE_TYPES."""
+    full_window: bool
+    """Layers with a sliding window keep everything [swa_full]; without, no slot is left to
+    remember what is finished."""
+    mapped: bool
+    """The file is mapped into memory [LLAMA_LOAD_MODE_MMAP], not read [LLAMA_LOAD_MODE_NONE]."""
+    gpu_layers: int
+    """Layers on GPUs [n_gpu_layers], from the last one backwards; the output is one more."""
+    threads: int
+    """The most threads to use."""
     need: Need
+    """Main memory."""
+    gpu_need: Need | None = None
+    """Memory of all GPUs together; estimates that were never compared with a real GPU."""
     limit_bytes: int
-    """The smaller of the limit and what was free."""
+    """Main memory that the plan had to fit in."""
+    notes: tuple[str, ...] = ()
+    """Why each choice was made."""
+
+    def table(self) -> str:
+        """Return it all as plain text: bytes by part, the choices, and the reasons."""
+        return table.shown(self)
 
 
-def estimate(header: Header, context_tokens: int, use: Use | None = None) -> Need:
-    """Return the memory that a model takes with a context of so many tokens."""
-    use = use or Use()
-    cells = _padded(context_tokens)
-    batch = min(use.batch_tokens, cells)
-    merges = header.metadata.get("tokenizer.ggml.merges", ())
-    table_rows = header.vocab_size + (len(merges) if hasattr(merges, "__len__") else 0)
-    return Need(
-        weights=header.weight_bytes,
-        kv_cache=_kv_bytes(header, cells, batch, use),
-        recurrent=_recurrent_bytes(header) * use.parallel,
-        compute=_compute_bytes(header, cells, batch),
-        output=use.parallel * header.vocab_size * _FLOAT_BYTES,
-        tokenizer=table_rows * _TABLE_BYTES,
-    )
+def choose(header: Header, asked: Asked, machine: Machine) -> Plan:
+    """Choose how to load a model.
 
-
-def plan(
-    header: Header,
-    *,
-    context_tokens: int | None,
-    limit_bytes: int | None,
-    available_bytes: int,
-    use: Use | None = None,
-) -> Plan:
-    """Choose a context that fits both the limit and the memory that is free.
-
-    A context that was asked for is taken or refused, never changed. Without one, the context is
-    what the model was trained for, at most DEFAULT_CONTEXT_TOKENS, and is made smaller down to
-    LEAST_CONTEXT_TOKENS where memory is short. Raises ModelTooLarge with the numbers.
+    Raises ModelTooLarge, with the numbers of the smallest plan, where none fits;
+    UnsupportedArchitecture where the file is not a model that writes text, or cannot have such a
+    cache; BadRequest where there is no such cache type.
     """
     header.check_generates()
-    ceiling = available_bytes if limit_bytes is None else min(limit_bytes, available_bytes)
-    for tokens in _contexts(header, context_tokens):
-        need = estimate(header, tokens, use)
-        if need.total_bytes <= ceiling:
-            return Plan(tokens, need, ceiling)
-    raise ModelTooLarge(
-        _refusal(header, need, ceiling, tokens, is_limit=ceiling == limit_bytes),
-        needed_bytes=need.total_bytes,
-        limit_bytes=ceiling,
-        parts=need.parts,
-    )
+    _check_cache_type(header, asked.cache_type)
+    case = _Case(header, asked, machine)
+    rungs = [*_ladder(header, asked)]
+    for rung in rungs:
+        found = case.made(rung)
+        if case.fits(found):
+            break
+    else:
+        raise _too_large(header, asked, found)
+    if rung is rungs[0]:
+        found = case.roomier(rung)
+    best = case.made(rungs[0])
+    return attrs.evolve(found, notes=table.notes(table.Why(header, asked, machine, best), found))
+
+
+def _check_cache_type(header: Header, cache_type: str) -> None:
+    """Refuse what llama_init_from_model would refuse."""
+    if cache_type not in CACHE_TYPES:
+        raise BadRequest("cache_type", cache_type, f"one of {', '.join(CACHE_TYPES)}")
+    keys = [header.key_length, header.value_length]
+    keys += [header.number(f"attention.{name}_length_swa") or 0 for name in ("key", "value")]
+    block = block_size(cache_type)
+    if any(length % block for length in keys):
+        raise UnsupportedArchitecture(
+            f"{header.path} cannot keep its cache as {cache_type}, which stores blocks of {block}"
+            f" numbers, and its heads have {max(keys)}: take f16",
+            architecture=header.architecture,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class _Rung:
+    """What is tried: each one of the ladder is smaller than those before it."""
+
+    context_tokens: int
+    cells: int
+    parallel: int
+    retained: int
+    full_window: bool
+
+
+def _ladder(header: Header, asked: Asked) -> Iterator[_Rung]:
+    """List what to try, best first."""
+    first, *smaller = _contexts(header, asked.context_tokens)
+    parallel, retained = _conversations(header, asked)
+    slides = has_windows(header)
+
+    def rung(context: int, *, full_window: bool) -> _Rung:
+        return _Rung(
+            context_tokens=context,
+            cells=context,
+            parallel=max(1, parallel),
+            retained=retained,
+            full_window=full_window,
+        )
+
+    yield rung(first, full_window=True)
+    while parallel > 1 or retained > 0:
+        parallel, retained = parallel // 2, retained // 2
+        yield rung(first, full_window=True)
+    if slides:
+        yield rung(first, full_window=False)
+    for context in smaller:
+        yield rung(context, full_window=not slides)
 
 
 def _contexts(header: Header, asked: int | None) -> list[int]:
@@ -144,134 +220,130 @@ def _contexts(header: Header, asked: int | None) -> list[int]:
     if asked is not None:
         return [asked]
     most = min(header.context_length or DEFAULT_CONTEXT_TOKENS, DEFAULT_CONTEXT_TOKENS)
-    first_step = (most - 1) // CONTEXT_STEP_TOKENS * CONTEXT_STEP_TOKENS
-    return [most, *range(first_step, LEAST_CONTEXT_TOKENS - 1, -CONTEXT_STEP_TOKENS)]
+    first_step = (most - 1) // CELLS_STEP * CELLS_STEP
+    return [most, *range(first_step, LEAST_CONTEXT_TOKENS - 1, -CELLS_STEP)]
 
 
-def _refusal(header: Header, need: Need, ceiling: int, tokens: int, *, is_limit: bool) -> str:
-    table = ", ".join(f"{name} {_mib(size)}" for name, size in need.parts.items() if size)
-    if is_limit:
+def _conversations(header: Header, asked: Asked) -> tuple[int, int]:
+    """Return how many conversations to hold at best: at once, and finished ones beside them."""
+    usual, retained = DEFAULT_PARALLEL, RETAINED_SLOTS
+    if has_states(header):
+        usual, retained = DEFAULT_PARALLEL_STATES, RETAINED_STATES
+    return min(asked.max_parallel or usual, MAX_SLOTS - retained), retained
+
+
+@attrs.frozen
+class _Case:
+    """One model on one machine."""
+
+    header: Header
+    asked: Asked
+    machine: Machine
+
+    def made(self, rung: _Rung) -> Plan:
+        """Make the plan of a rung, whether it fits or not."""
+        use, split = self._split(rung)
+        limit, available = self.asked.limit_bytes, self.machine.available_bytes
+        return Plan(
+            context_tokens=rung.context_tokens,
+            cells=rung.cells,
+            parallel=min(rung.parallel, use.batch_tokens),
+            slots=use.slots,
+            batch_tokens=use.batch_tokens,
+            cache_type=use.cache_type,
+            full_window=rung.full_window,
+            mapped=use.mapped,
+            gpu_layers=split.layers,
+            threads=self._threads(),
+            need=split.host,
+            gpu_need=split.gpu,
+            limit_bytes=available if limit is None else min(limit, available),
+        )
+
+    def fits(self, made: Plan) -> bool:
+        """Say whether main memory suffices; what is on GPUs was chosen to fit there."""
+        total = made.need.total_bytes
+        if made.gpu_need is not None and self.machine.gpus_share_memory:
+            total += made.gpu_need.total_bytes
+        return total <= made.limit_bytes
+
+    def roomier(self, rung: _Rung) -> Plan:
+        """Add as many cells as fit and are worth it, for several long conversations at once."""
+        best = self.made(rung)
+        context, parallel = best.context_tokens, best.parallel
+        if parallel == 1 or ties_factors_to_cells(self.header):
+            return best
+        worth = max(MORE_CELLS_BYTES, self.header.weight_bytes // MORE_CELLS_PART)
+        allowed = _growing_bytes(best) + worth
+        low, high = padded(context) // CELLS_STEP, padded(context * parallel) // CELLS_STEP
+        while low <= high:
+            middle = (low + high) // 2
+            tried = self.made(attrs.evolve(rung, cells=middle * CELLS_STEP))
+            if _growing_bytes(tried) <= allowed and self.fits(tried):
+                best, low = tried, middle + 1
+            else:
+                high = middle - 1
+        return best
+
+    def _split(self, rung: _Rung) -> tuple[Use, Split]:
+        """Choose the batch and the layers on GPUs, each of which depends on the other."""
+        use = self._use(rung, BATCH_TOKENS)
+        gpus, most = self.machine.gpus, self.asked.max_gpu_layers
+        layers = most_layers(self.header, rung.cells, use, gpus, most)
+        if not layers and self.header.weight_bytes > SLOW_BYTES:
+            use = self._use(rung, SMALL_BATCH_TOKENS)
+        return use, divide(self.header, rung.cells, use, layers)
+
+    def _use(self, rung: _Rung, batch_tokens: int) -> Use:
+        """Say what a rung means to llama.cpp; one decode has a token of each conversation."""
+        batch = min(batch_tokens, rung.cells)
+        retained = rung.retained if rung.full_window else 0
+        slots = min(rung.parallel, batch) + retained
+        types = self.machine.repacked
+        twice = repacked_bytes(self.header, types)
+        return Use(
+            batch_tokens=batch,
+            slots=slots,
+            outputs=slots,
+            cache_type=self.asked.cache_type,
+            full_window=rung.full_window,
+            mapped=twice * TWICE_PART <= self.header.weight_bytes,
+            repacked=types,
+        )
+
+    def _threads(self) -> int:
+        """Return the most threads that the user, the machine and the model's size allow."""
+        if self.header.weight_bytes < ONE_THREAD_BYTES:
+            return 1
+        processors = self.machine.processors
+        return min(self.asked.max_threads or processors, processors)
+
+
+def _growing_bytes(made: Plan) -> int:
+    """Count what depends on the number of cells."""
+    needs = [made.need] if made.gpu_need is None else [made.need, made.gpu_need]
+    return sum(need.kv_cache + need.compute + need.bookkeeping for need in needs)
+
+
+def _too_large(header: Header, asked: Asked, smallest: Plan) -> ModelTooLarge:
+    """Make the refusal, with a way out that would be enough."""
+    need, ceiling = smallest.need, smallest.limit_bytes
+    parts = ", ".join(f"{name} {_mib(size)}" for name, size in need.parts.items() if size)
+    if ceiling == asked.limit_bytes:
         allowed, way_out = "its limit is", f"allow {_mib(need.total_bytes)}"
     else:
         allowed, way_out = "there is free", "close other programs"
-    return (
-        f"{header.path} needs {_mib(need.total_bytes)} of memory with a context of {tokens} tokens,"
-        f" and {allowed} {_mib(ceiling)} ({table}); {way_out}, ask for a smaller context, or take a"
-        f" smaller model or file of this one (it is stored as {header.quantisation})"
+    return ModelTooLarge(
+        f"{header.path} needs {_mib(need.total_bytes)} of memory with a context of"
+        f" {smallest.context_tokens} tokens, and {allowed} {_mib(ceiling)} ({parts}); {way_out},"
+        " ask for a smaller context, or take a smaller model or file of this one (it is stored as"
+        f" {header.quantisation})",
+        needed_bytes=need.total_bytes,
+        limit_bytes=ceiling,
+        parts=need.parts,
     )
 
 
 def _mib(size: int) -> str:
     """MiB rounded up, so that allowing what is printed is enough."""
-    return f"{-(-size // 2**20)} MiB"
-
-
-def _padded(tokens: int) -> int:
-    return -(-tokens // CONTEXT_STEP_TOKENS) * CONTEXT_STEP_TOKENS
-
-
-def _kv_bytes(header: Header, cells: int, batch: int, use: Use) -> int:
-    """Sum keys and values over all layers that have a cache."""
-    recurrent = _recurrent_layers(header)
-    always = header.architecture == "falcon-h1"  # both kinds in every layer
-    with_cache = header.block_count - (header.number("attention.shared_kv_layers") or 0)
-    windowed = _windowed_layers(header)
-    window_cells = min(cells, _padded(header.sliding_window * use.parallel + batch))
-    # with multi-head latent attention, the values are a part of the keys
-    has_values = header.number("attention.key_length_mla") is None
-    total = 0
-    for layer, heads in enumerate(header.head_counts_kv[:with_cache]):
-        if recurrent[layer] and not always:
-            continue
-        suffix = "_swa" if windowed[layer] else ""
-        keys = header.number(f"attention.key_length{suffix}") or header.key_length
-        values = header.number(f"attention.value_length{suffix}") or header.value_length
-        rows = window_cells if windowed[layer] and not use.full_window else cells
-        total += rows * _stored_bytes(heads * keys, use.key_type)
-        total += rows * _stored_bytes(heads * values, use.value_type) * has_values
-    return total
-
-
-def _stored_bytes(count: int, kind: str) -> int:
-    block, block_bytes = _TYPE_BYTES[kind]
-    return -(-count // block) * block_bytes
-
-
-def _windowed_layers(header: Header) -> tuple[bool, ...]:
-    """Say for each layer whether it sees only a window; where that is not known, none does."""
-    layers, name = header.block_count, f"{header.architecture}.attention.sliding_window_pattern"
-    stated = header.metadata.get(name)
-    if not header.sliding_window:
-        return (False,) * layers
-    if isinstance(stated, tuple) and len(stated) >= layers:
-        return tuple(bool(item) for item in stated[:layers])
-    default = _WINDOW_PATTERNS.get(header.architecture, 1)
-    every = stated if isinstance(stated, int) and stated > 0 else default
-    return tuple(layer % every < every - 1 for layer in range(layers))
-
-
-def _recurrent_layers(header: Header) -> tuple[bool, ...]:
-    """Say for each layer whether it keeps a state instead of a cache."""
-    layers = header.block_count
-    if not _state_numbers(header):
-        return (False,) * layers
-    interval = header.number("full_attention_interval")
-    if interval:
-        return tuple((layer + 1) % interval != 0 for layer in range(layers))
-    if header.architecture == "falcon-h1":
-        return (True,) * layers
-    return tuple(heads == 0 for heads in header.head_counts_kv)
-
-
-def _recurrent_bytes(header: Header) -> int:
-    """Bytes of the states of one sequence, which are F32."""
-    return sum(_recurrent_layers(header)) * _state_numbers(header) * _FLOAT_BYTES
-
-
-def _state_numbers(header: Header) -> int:
-    """Count the numbers in the state of one layer: n_embd_r and n_embd_s in llama-hparams.cpp."""
-
-    def fact(key: str) -> int:
-        return header.number(key) or 0
-
-    width, heads = header.embedding_length, max(header.head_counts, default=0)
-    kernel = max(fact("ssm.conv_kernel") - 1, 0)
-    if head_size := fact("wkv.head_size"):
-        return width * ((header.number("token_shift_count") or 2) + head_size)
-    if reach := fact("shortconv.l_cache"):
-        return width * (reach - 1)
-    if head_size := fact("kda.head_dim"):
-        return heads * head_size * (3 * (kernel or 3) + head_size)
-    inner, state = fact("ssm.inner_size"), fact("ssm.state_size")
-    return kernel * (inner + 2 * fact("ssm.group_count") * state) + inner * state
-
-
-def _compute_bytes(header: Header, cells: int, batch: int) -> int:
-    """Bound the work space: the widest moment of a layer, or the scores of all tokens.
-
-    The rows that are alive at once, for each token of the batch, were found with dry runs over
-    twenty shapes: five of the model's width and three of the queries' around attention, three of
-    the feed-forward width around the feed-forward part, one of the vocabulary at the end.
-    """
-    width = header.embedding_length
-    heads = max(header.head_counts, default=0)
-    heads_kv = max(header.head_counts_kv, default=0)
-    cached = heads_kv * (header.key_length + header.value_length)
-    used = max(header.per_layer("expert_used_count"), default=0)
-    inner = _inner_width(header, used)
-    rows = max(
-        2 * width + 3 * heads * header.key_length + 2 * cached,
-        (4 + 2 * used) * width + 3 * inner,
-        4 * width + header.vocab_size,
-    )
-    # ggml_graph_plan also keeps one operand of the widest multiplication in another format
-    operand = 2 * max(inner, width)
-    return batch * (rows * _FLOAT_BYTES + operand + cells * _MASK_BYTES)
-
-
-def _inner_width(header: Header, used: int) -> int:
-    """Count the numbers inside the feed-forward part, with all experts that one token uses."""
-    dense = max(header.feed_forward_lengths, default=0)
-    expert = header.number("expert_feed_forward_length") or dense
-    shared = header.number("expert_shared_feed_forward_length") or 0
-    return max(dense, used * expert + shared)
+    return f"{-(-size // MIB)} MiB"

@@ -10,6 +10,7 @@ standard streams.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -49,6 +50,19 @@ def take(level: int, fragment: bytes) -> None:
         if _line.heard is not None:
             _line.heard.append((_line.is_error, line))
         _log.log(logging.INFO if _line.is_error else logging.DEBUG, "%s", line)
+
+
+def last_words(message: bytes | None) -> None:
+    """Take what llama.cpp says when one of its assertions fails; it ends the process next.
+
+    The logger hears it, and standard error too: whoever has not set up logging must not be left
+    with a process that is gone without a word.
+    """
+    told = (message or b"no reason was given").decode(errors="replace").strip()
+    _log.critical("llama.cpp aborts the process: %s", told)
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    os.write(2, f"llama.cpp aborts the process: {told}\n".encode(errors="replace"))
 
 
 @contextmanager

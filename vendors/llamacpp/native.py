@@ -15,7 +15,6 @@ from typing import Any
 import attrs
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import llama_cpp as lib
 
 from llmdispatcher.models.errors import (
     BadReply,
@@ -27,6 +26,7 @@ from llmdispatcher.models.errors import (
 from llmdispatcher.models.request import Sampling
 from llmdispatcher.vendors.llamacpp import log
 from llmdispatcher.vendors.llamacpp.backend import Chunk, Interrupted, NoRoom, Sharing
+from llmdispatcher.vendors.llamacpp.library import lib
 from llmdispatcher.vendors.llamacpp.sampling import Link, chain
 from llmdispatcher.vendors.llamacpp.vocabulary import Vocabulary, load, reason
 
@@ -69,6 +69,8 @@ class Setup:
     """The most layers to put on a GPU; -1 is all. Means nothing where there is none."""
     cache_type: str = "f16"
     """A key of CACHE_TYPES."""
+    mapped: bool = True
+    """The file is mapped into memory, not read."""
     full_window: bool = True
     """Layers with a sliding window keep everything, so that prefixes can be shared."""
 
@@ -109,6 +111,8 @@ class NativeBackend:
     def _load(self, on_progress: Callable[[float], bool]) -> None:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = self._setup.gpu_layers
+        if not self._setup.mapped:
+            params.load_mode = lib.LLAMA_LOAD_MODE_NONE
         callback = lib.llama_progress_callback(lambda fraction, _: on_progress(fraction))
         params.progress_callback = callback
         self._model = load(self._setup.path, params)
@@ -189,8 +193,8 @@ class NativeBackend:
 
     def decode(self, chunks: Sequence[Chunk]) -> None:
         """See ``Backend.decode``."""
-        self._check(chunks)
         rows = self._rows = []
+        self._check(chunks)
         start = 0
         for slot, position, tokens, draws in chunks:
             end = start + len(tokens)
@@ -231,6 +235,8 @@ class NativeBackend:
         count = sum(len(chunk.tokens) for chunk in chunks)
         if not 0 < count <= self.batch_tokens or sum(c.draws for c in chunks) > self.slots:
             raise EngineCrashed(f"{count} tokens do not fit the batch of {self.batch_tokens}")
+        if len({chunk.slot for chunk in chunks}) < len(chunks):
+            raise EngineCrashed("a slot is twice in one step")
         for slot, position, tokens, _ in chunks:
             if not tokens or position + len(tokens) > self.cells:
                 raise EngineCrashed(f"{len(tokens)} tokens at {position} fit no context")

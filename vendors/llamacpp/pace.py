@@ -9,6 +9,9 @@ tenth of a second still flows."""
 FIRST_TOKENS = 32
 """To read before anything has been measured."""
 
+FIRST_GUESS = 4
+"""As many tokens are taken to be read in the time of a step that reads none, until that was seen."""
+
 LEAST_TOKENS = 8
 """Fewer gain nothing: most of a step's time goes into reading the weights."""
 
@@ -38,11 +41,12 @@ class Pace:
 
         A step may take TARGET_S, or twice what it takes without any prompt if that is longer.
         """
-        if self._token_s == 0:
+        token_s = self._token_s or self._step_s / FIRST_GUESS
+        if token_s == 0:
             return FIRST_TOKENS
         base_s = self._step_s if drawing else 0.0
         left_s = max(TARGET_S - base_s, base_s)
-        return max(LEAST_TOKENS, int(left_s / self._token_s))
+        return max(LEAST_TOKENS, int(left_s / token_s))
 
 
 def _mean(mean: float, newest: float) -> float:

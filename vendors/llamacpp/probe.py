@@ -7,13 +7,18 @@ smaller than the machine. What cannot be read is taken as not limited.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import attrs
 import psutil
 
+if sys.platform != "win32":
+    import resource
+
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
+_OWN_STATUS = Path("/proc/self/status")
 _UNLIMITED_BYTES = 2**60
 """Version 1 writes a number near 2^63 where there is no limit."""
 
@@ -67,6 +72,23 @@ def threads(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> int:
     return max(1, min(usable))
 
 
+def data_room_bytes() -> int | None:
+    """Return how much more memory this process may ask for; None where there is no limit.
+
+    RLIMIT_DATA, which counts what is allocated, and RLIMIT_AS, which counts mapped files as well.
+    Where one is reached, C++ throws, and llama.cpp does not catch: the process would end.
+    """
+    if sys.platform == "win32":
+        return None
+    rooms = []
+    for kind, name in ((resource.RLIMIT_DATA, "VmData:"), (resource.RLIMIT_AS, "VmSize:")):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            used = _statistic(_OWN_STATUS, name) * 1024
+            rooms.append(max(0, limit - used))
+    return min(rooms, default=None)
+
+
 def busy_s() -> float:
     """Return how long the processors that we may use have worked, in seconds, for anybody.
 
@@ -118,9 +140,9 @@ def _quota(folder: Path, version: int) -> float | None:
 def _statistic(path: Path, name: str) -> int:
     """Return one line's number of a file of names and numbers, or 0."""
     for line in _text(path).splitlines():
-        word, _, value = line.partition(" ")
+        word, *values = line.split()[:2] or [""]
         if word == name:
-            return _parsed(value) or 0
+            return _parsed("".join(values)) or 0
     return 0
 
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from llmdispatcher.models.errors import DispatcherError, EngineCrashed, Refused
+from llmdispatcher.models.errors import DispatcherError, EngineCrashed, OutOfMemory, Refused
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.llamacpp.engine import EngineLoop, Loaded
 from llmdispatcher.vendors.llamacpp.inbox import CLOSED, EngineCall, Inbox
@@ -28,11 +28,15 @@ _starting = threading.Lock()
 
 
 def _start(thread: threading.Thread) -> None:
-    """Start a thread with a stack of STACK_BYTES."""
+    """Start a thread with a stack of STACK_BYTES. Raises OutOfMemory if there is no room for it."""
     with _starting:
         before = threading.stack_size(STACK_BYTES)
         try:
             thread.start()
+        except RuntimeError as error:
+            raise OutOfMemory(
+                f"no thread with a stack of {STACK_BYTES // 2**20} MiB could be started: {error}"
+            ) from None
         finally:
             threading.stack_size(before)
 

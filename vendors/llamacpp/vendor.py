@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import threading
 import time
 import weakref
@@ -17,11 +16,12 @@ import attrs
 
 import llmdispatcher.models
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
-from llmdispatcher.models.check import flag, instance, integer, title, words
+from llmdispatcher.models.check import flag, instance, integer, one_of, title, words
 from llmdispatcher.models.errors import (
     DispatcherError,
     ExecutableNotFound,
     ModelNotFound,
+    OutOfMemory,
     Refused,
     VendorError,
 )
@@ -35,25 +35,10 @@ from llmdispatcher.vendors.llamacpp.header import Header
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.backend import Backend
     from llmdispatcher.vendors.llamacpp.engine import Loaded
+    from llmdispatcher.vendors.llamacpp.fit import Plan
     from llmdispatcher.vendors.llamacpp.thread import EngineThread
 
-MIB = 1024 * 1024
-
-BATCH_TOKENS = 512
-"""llama.cpp's own physical batch."""
-SLOW_BYTES = 1024 * MIB
-SMALL_BATCH_TOKENS = 128
-"""Processors take seconds for a whole batch of a large model, and until it is done nobody hears
-that the engine is alive. A quarter of it still fills the arithmetic units."""
-
-HEADROOM_BYTES = 512 * MIB
-"""Left to the rest of the machine, or a twentieth of a small one: a model that fits to the last
-byte makes everything else swap."""
-
-ONE_THREAD_BYTES = 8 * MIB
-"""Smaller models run on one thread. llama.cpp's threads spin at every operation's barrier, which
-takes longer than such a model's arithmetic: a second thread gains nothing on a quiet machine, and
-beside a busy neighbour it costs nearly all speed."""
+CACHE_TYPES = ("f16", "q8_0", "q4_0", "f32")
 
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 """How llama.cpp names the files of a model that is split."""
@@ -80,6 +65,10 @@ class LlamaCpp:
         max_threads: at most this many threads; None takes the physical processors. Fewer are
             used while others keep the processors busy.
         max_gpu_layers: at most this many layers on a GPU; None takes all, where there is one.
+        max_parallel: at most this many replies at once; None takes 16, and fewer where memory is
+            short. All share the memory of the context, so more of them cost little.
+        cache_type: how the context is stored: "f16"; "q8_0" or "q4_0", which take a half and a
+            quarter of that; or "f32". Only "f16" and "q8_0" are as good as free of loss.
         chat_template: jinja2 source instead of the file's own.
         price: what to count for its tokens; free unless given.
         quality: tier from 1 (toy) to 5 (frontier); None is not known.
@@ -95,7 +84,7 @@ class LlamaCpp:
     max_threads: int | None = integer("max_threads", 1, 4096)
     max_gpu_layers: int | None = integer("max_gpu_layers", 0, 2**31 - 1)
     max_parallel: int | None = integer("max_parallel", 1, 128)
-    cache_type: str = attrs.field(default="f16")
+    cache_type: str = attrs.field(default="f16", validator=one_of(*CACHE_TYPES))
     chat_template: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(words)
     )
@@ -104,6 +93,16 @@ class LlamaCpp:
     )
     quality: int | None = integer("quality", 1, 5)
     last_resort: bool = flag(default=False)
+
+    def plan(self) -> Plan:
+        """Say how it would be loaded on this machine now: ``print(spec.plan().table())``.
+
+        Raises ModelTooLarge if it does not fit, and another VendorError for a file that cannot be
+        loaded. Nothing is loaded.
+        """
+        from llmdispatcher.vendors.llamacpp import planning  # noqa: PLC0415 - loads psutil
+
+        return planning.make_plan(self, gguf.read_header(self.model_path))
 
     def start(self, report: Report) -> LlamaCppEngine:
         """Make the engine; the file's header is read, the model is not."""
@@ -160,9 +159,12 @@ class LlamaCppEngine:
             thread = self._thread
             if thread is None or thread.has_ended():
                 spec, report, card = self._spec, self._report, self._card
-                thread = EngineThread(
-                    lambda go_on: _load(spec, card, report, go_on), f"llama-{card.model}"
-                )
+                try:
+                    thread = EngineThread(
+                        lambda go_on: _load(spec, card, report, go_on), f"llama-{card.model}"
+                    )
+                except OutOfMemory as no_room:
+                    return _failed(no_room)
                 self._adopt(thread)
         if error := thread.misused():
             return _failed(error)
@@ -248,8 +250,8 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
     _require_llama_cpp()
     from llmdispatcher.vendors.llamacpp import (  # noqa: PLC0415 - heavy
         engine,
-        fit,
         native,
+        planning,
         probe,
         template,
     )
@@ -257,14 +259,7 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
     started = time.monotonic()
     _tell(report, card, 0.0, started)
     chat = template.ChatTemplate(spec.chat_template or header.chat_template)
-    batch = _batch_tokens(header.weight_bytes, gpu=native.has_gpu())
-    plan = fit.plan(
-        header,
-        use=fit.Use(batch_tokens=batch),
-        context_tokens=spec.context_tokens,
-        limit_bytes=None if spec.max_memory_mb is None else spec.max_memory_mb * MIB,
-        available_bytes=_available_bytes(spec),
-    )
+    plan = planning.make_plan(spec, header)
 
     def progress(fraction: float) -> bool:
         if fraction < 1:
@@ -272,49 +267,46 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
         return go_on()
 
     before = _times(probe.busy_s())
-    processors = probe.threads()
-    parallel = spec.max_parallel or 16
     setup = native.Setup(
         path=str(spec.model_path),
-        batch_tokens=batch,
         context_tokens=plan.context_tokens,
-        cells=plan.context_tokens if parallel == 1 else plan.context_tokens * 4,
-        slots=parallel + 16,
-        cache_type=spec.cache_type,
+        cells=plan.cells,
+        slots=plan.slots,
+        batch_tokens=plan.batch_tokens,
         threads=1,
-        gpu_layers=-1 if spec.max_gpu_layers is None else spec.max_gpu_layers,
+        gpu_layers=plan.gpu_layers,
+        cache_type=plan.cache_type,
+        mapped=plan.mapped,
+        full_window=plan.full_window,
     )
     backend = native.NativeBackend(setup, progress)
-    ceiling = _ceiling(spec, header.weight_bytes, processors)
-    govern = _governed(backend, Governor(ceiling=ceiling, processors=processors, times=before))
+    governor = Governor(ceiling=plan.threads, processors=probe.threads(), times=before)
+    govern = _governed(backend, governor)
     _tell(report, card, 1.0, started)
-    return engine.Loaded(backend, chat, parallel, _keep_cells(header), govern)
+    return engine.Loaded(
+        backend,
+        chat,
+        parallel=plan.parallel,
+        keep_cells=_keep_cells(header),
+        guard=planning.require_room,
+        govern=govern,
+    )
+
+
+SCAN_S = 1e-9
+"""What it takes to pass over a cell of another conversation, for each layer and head: attention
+looks at every cell in use, though it counts only its own (``bench/engine.py``)."""
+READ_BYTES_PER_S = 20e9
+"""How fast weights are read, which most of a step's time goes into."""
+SCAN_PART = 0.05
+"""Kept prefixes may slow a reply down by so much."""
 
 
 def _keep_cells(header: Header) -> int:
-    return int(header.weight_bytes * 0.0025 / (header.block_count * max(header.head_counts)))
-
-
-def _batch_tokens(weight_bytes: int, *, gpu: bool) -> int:
-    """Choose how many tokens of a prompt one decode reads."""
-    return SMALL_BATCH_TOKENS if weight_bytes > SLOW_BYTES and not gpu else BATCH_TOKENS
-
-
-def _available_bytes(spec: LlamaCpp) -> int:
-    """Return the memory that can be had now, where the whole model goes into it."""
-    from llmdispatcher.vendors.llamacpp import native, probe  # noqa: PLC0415 - heavy
-
-    if native.has_gpu() and spec.max_gpu_layers != 0:
-        return sys.maxsize  # how much goes to the GPU is llama.cpp's to decide, and to refuse
-    memory = probe.memory()
-    return max(0, memory.available_bytes - min(HEADROOM_BYTES, memory.total_bytes // 20))
-
-
-def _ceiling(spec: LlamaCpp, weight_bytes: int, processors: int) -> int:
-    """Return the most threads that the caller, the machine and the model's size allow."""
-    if weight_bytes < ONE_THREAD_BYTES:
-        return 1
-    return min(spec.max_threads or processors, processors)
+    """Return how many cells finished conversations may keep, of which every step costs time."""
+    step_s = header.weight_bytes / READ_BYTES_PER_S
+    each_s = SCAN_S * header.block_count * max(1, *header.head_counts)
+    return int(SCAN_PART * step_s / each_s)
 
 
 def _times(busy_s: float) -> Times:

@@ -1,8 +1,6 @@
 """The vocabulary of a model file: text into tokens, and tokens into bytes.
 
 It also opens files, for a vocabulary alone or for a whole model, and says why one cannot be opened.
-With ``native`` it is the only module that imports llama_cpp; what must be set for the process once,
-before anything is opened, is set here.
 """
 
 from __future__ import annotations
@@ -15,8 +13,6 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from llama_cpp import llama_cpp as lib
-
 from llmdispatcher.models.errors import (
     BadRequest,
     ContextOverflow,
@@ -27,6 +23,7 @@ from llmdispatcher.models.errors import (
     VendorError,
 )
 from llmdispatcher.vendors.llamacpp import log
+from llmdispatcher.vendors.llamacpp.library import lib
 
 MAX_RUN = 150_000
 """For many vocabularies llama.cpp splits text with std::regex, which recurs: about 320 bytes of
@@ -36,12 +33,6 @@ text whose runs are longer than its stack is deep."""
 
 _USUAL_TOKEN_BYTES = 16
 """Text of more bytes for each token of the context is looked at more closely."""
-
-# llama.cpp keeps one log callback for the process, and the binding has set one that prints. The
-# callback object must live as long as the library may call it: for ever.
-_LOG_CALLBACK = lib.llama_log_callback(lambda level, text, _: log.take(level, text))
-lib.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
-lib.llama_backend_init()
 
 
 class Vocabulary:

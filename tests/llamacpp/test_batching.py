@@ -1,0 +1,291 @@
+"""What a request can ask of the batching engine, through the public API and on real models."""
+
+from __future__ import annotations
+
+import gc
+import math
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from exact_gguf import exact_model
+from stepped import Stepped, ending, pieces_of, text_of
+
+from llmdispatcher import Deadlines, Dispatcher, LlamaCpp, Request, Sampling, user
+from llmdispatcher.models.reply import Delta, Finish, FinishReason
+from llmdispatcher.vendors.llamacpp.vendor import embedded
+
+GREEDY = Sampling(temperature=0)
+
+STEP_S = 5 * 0.1
+"""Five times what a step may take beside others."""
+
+MIB = 2**20
+GROWTH_MIB = 4
+"""Resident memory may grow by this much: allocator's noise. One leaked kilobyte a request would be
+ten times as much in the long run."""
+
+STORY = "Once upon a time there was a small model that lived in a file. "
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model in F32."""
+    return exact_model(tmp_path_factory.mktemp("models") / "exact.gguf")
+
+
+@pytest.fixture
+def engine(exact: Path) -> Iterator[Stepped]:
+    """An engine that is stepped by hand."""
+    made = Stepped(exact, parallel=8, cells=2048, slots=16)
+    yield made
+    made.close()
+
+
+def test_each_of_several_replies_has_its_own_seed(engine: Stepped) -> None:
+    """Reply number i is the one that a request with the seed plus i gets."""
+    sampling = Sampling(temperature=1.3, seed=41)
+    request = Request(prompt=STORY * 4, max_tokens=20, n=4, sampling=sampling)
+
+    call = engine.submit(request)
+    engine.run()
+    pieces = pieces_of(call)
+
+    for index in range(4):
+        one = Request.of(request, n=1, seed=41 + index)
+        assert text_of(pieces, index) == engine.ask(one)
+    assert len({text_of(pieces, index) for index in range(4)}) > 1
+
+
+def test_several_replies_read_their_prompt_once(engine: Stepped) -> None:
+    """The prompt is counted, and decoded, once; every reply ends with its own reason."""
+    request = Request(prompt=STORY * 12, max_tokens=3, n=8, sampling=GREEDY)
+    read: list[int] = []
+    decode = engine.backend.decode
+
+    def counted(chunks: list) -> None:  # type: ignore[type-arg]
+        read.append(sum(len(chunk.tokens) for chunk in chunks))
+        decode(chunks)
+
+    engine.backend.decode = counted  # type: ignore[method-assign, assignment]
+    call = engine.submit(request)
+    engine.run()
+    finish = pieces_of(call)[-1]
+
+    assert isinstance(finish, Finish)
+    assert finish.others == (FinishReason.LENGTH,) * 7
+    assert finish.usage.completion_tokens == 24
+    assert sum(read) <= finish.usage.prompt_tokens + 8 * 3
+
+
+def test_cancelling_one_request_cancels_all_its_replies(engine: Stepped) -> None:
+    """None of them runs on, and the others' cells are there again."""
+    call = engine.submit(Request(prompt=STORY, max_tokens=300, n=8))
+    other = engine.submit(Request(prompt="The", max_tokens=5, sampling=GREEDY))
+    for _ in range(5):
+        engine.loop.step()
+
+    call.cancel()
+    engine.run()
+
+    assert not engine.loop._scheduler.running
+    assert isinstance(ending(other), Finish)
+    assert engine.inbox.counts() == (0, 0)
+
+
+def test_log_probabilities_are_those_of_the_model(engine: Stepped) -> None:
+    """They are logarithms of a distribution, the likeliest first, whatever sampling does to it."""
+    request = Request(prompt=STORY, max_tokens=20, logprobs=5)
+    greedy = engine.submit(Request.of(request, temperature=0))
+    drawn = engine.submit(Request.of(request, temperature=2.0, top_k=0, seed=3))
+    engine.run()
+
+    for call in (greedy, drawn):
+        told = [t for p in pieces_of(call) if isinstance(p, Delta) for t in p.logprobs]
+        assert len(told) == call.usage().completion_tokens or told[-1].data == b""
+        for token in told:
+            ranks = [other.logprob for other in token.top]
+            assert len(ranks) == 5
+            assert ranks == sorted(ranks, reverse=True)
+            assert sum(map(math.exp, ranks)) <= 1 + 1e-6
+            assert token.logprob <= ranks[0]
+            assert (token.logprob == ranks[0]) or call is drawn
+
+
+def test_log_probabilities_spell_the_reply() -> None:
+    """The bytes of the tokens, put together, are the text."""
+    with Dispatcher(embedded()) as d:
+        reply = d.send("What is the capital of France?", logprobs=0, temperature=0)
+
+    assert b"".join(told.data for told in reply.logprobs).decode() == reply.text
+    assert all(told.top == () for told in reply.logprobs)
+
+
+def test_all_tokens_together_are_certain(engine: Stepped) -> None:
+    """Over the whole vocabulary the probabilities sum to one."""
+    call = engine.submit(Request(prompt=STORY, max_tokens=1, sampling=GREEDY))
+    engine.run()
+    assert ending(call)
+    size = engine.backend.vocabulary.size
+
+    _, likeliest = engine.backend.logprobs(0, 5, size)
+
+    assert len(likeliest) == size
+    assert sum(math.exp(logprob) for _, logprob in likeliest) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "question", ["What is the capital of France?", "Who are you?", "What is 12 plus 7?"]
+)
+def test_a_partial_answer_is_continued_exactly(engine: Stepped, question: str) -> None:
+    """From wherever it is cut between tokens, the rest is the rest of the whole answer."""
+    request = Request(messages=(user(question),), max_tokens=60, sampling=GREEDY)
+    call = engine.submit(Request.of(request, logprobs=0))
+    engine.run()
+    deltas = [piece for piece in pieces_of(call) if isinstance(piece, Delta)]
+    whole = "".join(delta.text for delta in deltas)
+    cuts = [len("".join(d.text for d in deltas[:count])) for count in range(len(deltas))]
+
+    for cut in cuts:
+        rest = engine.ask(Request.of(request, prefill=whole[:cut]))
+        assert whole[:cut] + rest == whole
+
+
+def test_a_beginning_is_kept_to_the_last_space(engine: Stepped) -> None:
+    """Nothing is stripped from a given beginning, and nothing of it is repeated."""
+    request = Request(messages=(user("Who are you?"),), max_tokens=1, sampling=GREEDY)
+    sizes = []
+    for prefill in ("I am", "I am ", "I am  ", "I am\n\n"):
+        call = engine.submit(Request.of(request, prefill=prefill))
+        engine.run()
+        sizes.append(call.usage().prompt_tokens)
+        text = engine.backend.vocabulary.piece
+        tail = b"".join(map(text, engine.loop._tokens(Request.of(request, prefill=prefill))))
+        assert tail.endswith(prefill.encode())
+
+    assert len(set(sizes)) > 1
+
+
+def test_the_more_important_is_served_first(slow_model: Path) -> None:
+    """Of those that wait for a model, priority decides, and then who comes first."""
+    order: list[str] = []
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1, max_parallel=1)) as d:
+        blocker = d.stream(Request(prompt="Once", max_tokens=3000))
+        next(blocker)
+
+        def ask(name: str, priority: int) -> None:
+            d.send(Request(prompt="x", max_tokens=1, priority=priority))
+            order.append(name)
+
+        with ThreadPoolExecutor(4) as pool:
+            for count, (name, priority) in enumerate(
+                [("late", -1), ("first come", 0), ("second come", 0), ("urgent", 9)], 1
+            ):
+                pool.submit(ask, name, priority)
+                while d.vendors()[0].status.waiting < count:
+                    time.sleep(0.001)
+            blocker.close()
+
+    assert order == ["urgent", "first come", "second come", "late"]
+
+
+def test_who_has_less_time_is_served_first(slow_model: Path) -> None:
+    """Among equals, the nearer deadline goes first."""
+    order: list[float | None] = []
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1, max_parallel=1)) as d:
+        blocker = d.stream(Request(prompt="Once", max_tokens=3000))
+        next(blocker)
+
+        def ask(total_s: float | None) -> None:
+            d.send(Request(prompt="x", max_tokens=1), deadlines=Deadlines(total_s=total_s))
+            order.append(total_s)
+
+        with ThreadPoolExecutor(3) as pool:
+            for count, total_s in enumerate([None, 500.0, 60.0], 1):
+                pool.submit(ask, total_s)
+                while d.vendors()[0].status.waiting < count:
+                    time.sleep(0.001)
+            blocker.close()
+
+    assert order == [60.0, 500.0, None]
+
+
+def test_a_cancel_beside_others_stops_at_the_end_of_the_step(slow_model: Path) -> None:
+    """A long prompt that is given up beside running streams is read no further."""
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+        streams = [d.stream(Request(prompt=f"{i}", max_tokens=3000)) for i in range(3)]
+        for stream in streams:
+            next(stream)
+        long = d.stream(Request(prompt="word " * 700, max_tokens=5))
+        button = threading.Timer(0.1, long.close)
+        button.start()
+        assert list(long) == []
+        closed = time.monotonic()
+        while d.vendors()[0].status.running > 3:
+            assert time.monotonic() - closed < STEP_S
+            time.sleep(0.001)
+        for stream in streams:
+            next(stream)
+            stream.close()
+
+
+def test_a_long_prompt_does_not_silence_running_streams(slow_model: Path) -> None:
+    """While one request reads thousands of tokens, the others go on."""
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+        stream = d.stream(Request(prompt="Once", max_tokens=3000))
+        next(stream)
+        long = threading.Thread(
+            target=d.send, args=(Request(prompt="word " * 700, max_tokens=1),), daemon=True
+        )
+        long.start()
+        gaps, last = [], time.monotonic()
+        while long.is_alive():
+            next(stream)
+            now = time.monotonic()
+            gaps.append(now - last)
+            last = now
+        stream.close()
+
+    assert len(gaps) > 5
+    assert max(gaps) < STEP_S
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(600), pytest.param(10_000, marks=pytest.mark.soak)], ids=str
+)
+def test_many_short_requests_leave_memory_flat(small_model: Path, count: int) -> None:
+    """Thousands of requests, many at a time, with log-probabilities, stops and cancels."""
+    me = psutil.Process()
+    with Dispatcher(LlamaCpp(small_model, max_threads=1)) as d:
+
+        def ask(index: int) -> None:
+            request = Request(
+                prompt=f"{index} " * (1 + index % 40),
+                max_tokens=1 + index % 5,
+                stop=("zz",),
+                logprobs=2 if index % 7 == 0 else None,
+                n=1 + (index % 11 == 0),
+            )
+            if index % 13 == 0:
+                with d.stream(request):
+                    pass
+            else:
+                d.send(request)
+
+        with ThreadPoolExecutor(16) as pool:
+
+            def round_of_requests(count: int) -> int:
+                for start in range(0, count, 200):
+                    list(pool.map(ask, range(start, start + 200)))
+                gc.collect()
+                return int(me.memory_info().rss)
+
+            before = round_of_requests(600)
+            grown = round_of_requests(count) - before
+
+        assert d.stats().in_flight == 0
+    assert grown < GROWTH_MIB * MIB

@@ -1,0 +1,39 @@
+"""llama.cpp itself: the only module that imports llama_cpp, and what is set once for the process.
+
+Everybody else takes ``lib`` from here, so that llama.cpp's log and its last words go where they
+should before anything else is called.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from llama_cpp import llama_cpp as lib
+
+from llmdispatcher.vendors.llamacpp import log
+
+__all__ = ["lib"]
+
+# llama.cpp keeps one log callback for the process, and the binding has set one that prints. The
+# callback objects must live as long as the library may call them: for ever.
+_LOG_CALLBACK = lib.llama_log_callback(lambda level, text, _: log.take(level, text))
+_ABORT_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(log.last_words)
+
+
+def _catch_last_words() -> None:
+    """Have the message of an assertion that fails handed to ``log`` before the process ends.
+
+    It is not in the binding: ggml_set_abort_callback of libggml-base, which libllama depends on
+    and so resolves. Windows resolves a library's own names only; there ggml prints it by itself.
+    """
+    try:
+        set_callback = lib._lib.ggml_set_abort_callback  # noqa: SLF001 - the loaded library
+    except AttributeError:
+        return
+    set_callback.argtypes, set_callback.restype = [ctypes.c_void_p], ctypes.c_void_p
+    set_callback(ctypes.cast(_ABORT_CALLBACK, ctypes.c_void_p))
+
+
+lib.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
+_catch_last_words()
+lib.llama_backend_init()
