@@ -180,10 +180,9 @@ class EngineLoop:
         """Make one of the replies that a request asks for."""
         request = call.request
         room = self._backend.context_tokens - len(tokens)
-        sequence = Sequence(call, index, list(tokens), min(request.max_tokens or room, room))
+        sequence = Sequence(call, index, tokens, min(request.max_tokens or room, room))
         own = self._template.stops if request.prompt is None else ()
         sequence.text = TextStream((*request.stop, *own))
-        sequence.sampler = self._sampler(request, index, tokens)
         sequence.priority = request.priority
         sequence.exact = request.sampling.seed is not None and request.n == 1
         limit_s = request.deadlines.total_s if request.deadlines else None
@@ -192,9 +191,9 @@ class EngineLoop:
         sequence.number = self._number
         return sequence
 
-    def _sampler(self, request: Request, index: int, tokens: list[int]) -> Sampler:
+    def _sampler(self, sequence: Sequence) -> Sampler:
         """Make the sampler of one reply; of several with one seed, each has the next."""
-        drawn = request.sampling
+        drawn, index, tokens = sequence.call.request.sampling, sequence.index, sequence.tokens
         seed = secrets.randbelow(MAX_SEED + 1) if drawn.seed is None else drawn.seed
         seed = (seed + index) % (MAX_SEED + 1)
         window = DEFAULTS.repeat_last_n if drawn.repeat_last_n is None else drawn.repeat_last_n
@@ -209,6 +208,8 @@ class EngineLoop:
             call = sequence.call
             if not call.runs:
                 call.runs, call.cached_tokens = True, sequence.position
+            if sequence.sampler is None:  # it was not preempted, but begins
+                sequence.sampler = self._sampler(sequence)
 
     def _decode(self, step: Step) -> None:
         """Decode a step, and draw where the last known token was decoded."""
@@ -256,7 +257,7 @@ class EngineLoop:
 
     def _draw(self, sequence: Sequence, row: int) -> None:
         """Draw a token and hand over what text it completes."""
-        assert sequence.sampler is not None  # noqa: S101 - for the type checker; made with it
+        assert sequence.sampler is not None  # noqa: S101 - for the type checker; see _admit
         call, backend = sequence.call, self._backend
         try:
             token = sequence.sampler.sample(row)

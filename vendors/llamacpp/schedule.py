@@ -113,6 +113,7 @@ class Scheduler:
 
     def _start(self, sequence: Sequence, match: Match) -> None:
         self.waiting.take(sequence)
+        sequence.tokens = [*sequence.tokens]  # those that wait for one request share a list
         alone = not self._shares(sequence)
         if alone:
             match = self._cells.match_pristine(sequence.tokens, self._batch_tokens)
