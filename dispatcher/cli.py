@@ -1,4 +1,4 @@
-"""The command line: ``llmdispatcher ask`` and ``llmdispatcher chat``.
+"""The command line: ``llmdispatcher ask``, ``chat`` and ``plan``.
 
 Owns the options, the table of commands and the exit codes. A command is a function that takes the
 options, the terminal and the vendors to ask; errors that it raises become one line on stderr.
@@ -9,14 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import attrs
 
 from llmdispatcher.interrupt import audible
 from llmdispatcher.models.errors import ConfigError, DispatcherError, Refused, RequestError
-from llmdispatcher.models.request import Options, Request, system, user
+from llmdispatcher.models.message import system, user
+from llmdispatcher.models.request import Options, Request
 from llmdispatcher.terminal import OutputFailed, Terminal, abandon, one_line
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ FAILED, WRONG, REFUSED, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
 
 EXIT_CODES = """\
 exit codes:
-  0    answered
+  0    done
   1    every vendor that was tried failed, or stdout cannot be written to
   2    the command line or the request is wrong
   3    refused: a limit of ours, or no model can do what is asked
@@ -141,6 +142,14 @@ def chat(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorS
         return Chat(session, args.system).run()
 
 
+def plan(args: argparse.Namespace, terminal: Terminal, _: Sequence[VendorSpec]) -> int:
+    """Show how a model would be loaded."""
+    from llmdispatcher import plan_view  # noqa: PLC0415 - the other commands do without
+
+    terminal.write(plan_view.text(_vendor(args)))
+    return 0
+
+
 def _question(args: argparse.Namespace, terminal: Terminal) -> str:
     """Put the question together from the command line and from stdin."""
     words = " ".join(args.prompt)
@@ -192,12 +201,7 @@ def _vendor(args: argparse.Namespace) -> VendorSpec:
     """Make the vendor that the options name: a file, or else the embedded model."""
     from llmdispatcher.vendors import discovery  # noqa: PLC0415 - importlib.metadata is slow
 
-    limits = {
-        "context_tokens": args.context,
-        "max_threads": args.threads,
-        "max_gpu_layers": args.gpu_layers,
-        "max_memory_mb": args.memory_mb,
-    }
+    limits = {field: getattr(args, field, None) for field in (*_LIMITS, *_POOL, "cache_type")}
     given = {name: value for name, value in limits.items() if value is not None}
     if args.model == "" or "://" in (args.model or ""):
         raise RequestError(f"--model takes a file, not {args.model!r}: download the model first")
@@ -283,10 +287,7 @@ def _ask_options(parser: argparse.ArgumentParser) -> None:
 def _common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="tell speed and cost")
     parser.add_argument("--system", metavar="TEXT", help="instructions for the model")
-    model = parser.add_argument_group("the model")
-    model.add_argument("-m", "--model", metavar="FILE.gguf", help="default: the embedded one")
-    for option, what in _LIMITS.items():
-        model.add_argument(option, type=int, metavar="N", help=what)
+    _add_limits(_model_group(parser), _LIMITS)
     drawing = parser.add_argument_group("the answer")
     drawing.add_argument("--max-tokens", type=int, metavar="N", help="the longest answer")
     drawing.add_argument(
@@ -300,14 +301,38 @@ def _common_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _plan_options(parser: argparse.ArgumentParser) -> None:
+    model = _model_group(parser)
+    _add_limits(model, _LIMITS | _POOL)
+    model.add_argument(
+        "--cache-type",
+        metavar="TYPE",
+        help="how the cache is stored: f32, f16 (the default), q8_0 or q4_0",
+    )
+
+
+def _model_group(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    model = parser.add_argument_group("the model")
+    model.add_argument("-m", "--model", metavar="FILE.gguf", help="default: the embedded one")
+    return model
+
+
+def _add_limits(group: argparse._ArgumentGroup, limits: Mapping[str, tuple[str, str]]) -> None:
+    for field, (option, what) in limits.items():
+        group.add_argument(option, dest=field, type=int, metavar="N", help=what)
+
+
 _LIMITS = {
-    "--context": "the longest conversation, in tokens",
-    "--threads": "at most N threads",
-    "--gpu-layers": "at most N layers on a GPU",
-    "--memory-mb": "at most N MiB of memory",
+    "context_tokens": ("--context", "the longest conversation, in tokens"),
+    "max_threads": ("--threads", "at most N threads"),
+    "max_gpu_layers": ("--gpu-layers", "at most N layers on a GPU"),
+    "max_memory_mb": ("--memory-mb", "at most N MiB of memory"),
 }
+_POOL = {"max_parallel": ("--parallel", "at most N conversations at once")}
+"""Fields of a vendor: their options, and what they mean."""
 
 COMMANDS = {
     "ask": Command("answer one question", _ask_options, ask),
     "chat": Command("hold a conversation", _common_options, chat),
+    "plan": Command("say how a model would be loaded, and what that takes", _plan_options, plan),
 }

@@ -10,6 +10,7 @@ a reply has at most that many tokens.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -53,13 +54,15 @@ Waker = _ThreadWaker | _LoopWaker
 class Mailbox:
     """Pieces on their way from one producer to one consumer, and at most one final error."""
 
-    __slots__ = ("_error", "_lock", "_pieces", "_waker")
+    __slots__ = ("_error", "_lock", "_pieces", "_taken", "_waker")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pieces: list[Piece] = []
         self._error: DispatcherError | None = None
         self._waker: Waker | None = None
+        self._taken: Waker | None = None
+        """A waker that a producer has and may not have fired yet, while its consumer sleeps."""
 
     def put(self, piece: Piece) -> Waker | None:
         """Add a piece; returns the waker of a sleeping consumer, for the caller to fire."""
@@ -70,13 +73,19 @@ class Mailbox:
                 return None  # what waits already is sign of life enough
             self._pieces.append(piece)
             waker, self._waker = self._waker, None
+            self._taken = waker or self._taken
         return waker
 
     def fail(self, error: DispatcherError) -> Waker | None:
-        """End with an error, raised after the pieces before it have been read; the first counts."""
+        """End with an error, raised after the pieces before it have been read; the first counts.
+
+        Returns the waker of a sleeping consumer even if a producer was given it for a piece before:
+        that one may not fire it for a while, and whoever ends a call wants its consumer released.
+        """
         with self._lock:
             self._error = self._error or error
-            waker, self._waker = self._waker, None
+            waker = self._waker or self._taken
+            self._waker = self._taken = None
         return waker
 
     def receive(self, timeout_s: float | None) -> Sequence[Piece]:
@@ -105,6 +114,7 @@ class Mailbox:
     def _take(self, waker: Waker) -> list[Piece]:
         """Empty the box, or leave a waker in it. Raises the error when the box is empty."""
         with self._lock:
+            self._taken = None  # who takes is awake
             if self._pieces:
                 pieces, self._pieces = self._pieces, []
                 return pieces
@@ -121,7 +131,8 @@ def fire(wakers: Iterable[Waker | None]) -> None:
         if isinstance(waker, _LoopWaker):
             loops.setdefault(waker.loop, []).append(waker.future)
         elif waker is not None:
-            waker.lock.release()
+            with contextlib.suppress(RuntimeError):  # somebody else woke it just now
+                waker.lock.release()
     for loop, futures in loops.items():
         try:
             loop.call_soon_threadsafe(_resolve, futures)

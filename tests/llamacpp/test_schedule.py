@@ -113,16 +113,16 @@ def test_every_request_ends(
 
 
 def test_running_replies_come_first_and_prompts_share_the_rest() -> None:
-    """Each running reply gets its token in every step, whatever is being read beside it."""
-    world = World(cells=2000, parallel=4, batch_tokens=64)
+    """Each running reply gets its token in every step; of the rest, the shortest prompt gets half."""
+    world = World(cells=3000, parallel=5, batch_tokens=64)
     first, second = world.add(5, 100), world.add(5, 100)
     world.step()
-    long, longer = world.add(500), world.add(300)
+    longest, long, longer = world.add(500), world.add(300), world.add(400)
 
     steps = [world.step(most_read=20) for _ in range(10)]
 
     assert all(step[first] == step[second] == 1 for step in steps)
-    assert all(step[long] == step[longer] == 10 for step in steps)
+    assert all((step[long], step[longer], step[longest]) == (10, 5, 5) for step in steps)
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
@@ -137,6 +137,16 @@ def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
     step = world.step(most_read=20)
 
     assert (step[short], step[long]) == (4, 16)
+
+
+def test_every_prompt_gets_on_in_every_step() -> None:
+    """However many are read at once, the longest gets a token at least."""
+    world = World(cells=9000, parallel=8, batch_tokens=64)
+    made = [world.add(100 * (1 + index)) for index in range(8)]
+    for most_read in (1, 8, 20, 64):
+        step = world.step(most_read)
+        assert set(step) == set(made)
+        assert sum(step.values()) <= max(8, most_read)
 
 
 def test_a_prompt_alone_is_cut_at_whole_batches() -> None:

@@ -109,3 +109,28 @@ def test_a_consumer_that_is_gone_is_no_error() -> None:
 
     assert box.receive(0) == [Delta("x")]
     assert late.receive(0) == [Delta("y")]
+
+
+def test_an_end_wakes_a_sleeper_whose_waker_is_held_back() -> None:
+    """A producer may keep a waker for a while; whoever ends the call does not wait for that."""
+    box = Mailbox()
+    heard: list[object] = []
+    asleep = threading.Event()
+
+    def listen() -> None:
+        asleep.set()
+        heard.append(box.receive(5))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    asleep.wait()
+    held: Waker | None = None
+    while held is None:
+        held = box.put(Delta("a"))
+
+    fire([box.fail(Cancelled())])
+    thread.join(5)
+    fire([held])
+
+    assert heard
+    assert not thread.is_alive()

@@ -91,6 +91,9 @@ class EngineLoop:
             Cells(backend, pool), parallel=loaded.parallel, batch_tokens=backend.batch_tokens
         )
         self._pace = Pace()
+        self._can_go_back = backend.sharing is Sharing.PREFIX
+        """Whether what an interrupted step left in a slot can be taken back."""
+        self._is_whole = self._was_interrupted = False
         self._unread: deque[EngineCall] = deque()
         """Calls that have arrived and are not turned into tokens yet."""
         self._sequences: dict[EngineCall, list[Sequence]] = {}
@@ -110,8 +113,7 @@ class EngineLoop:
             self._arrive()
             self._drop_cancelled()
             self._admit()
-            drawing = sum(not sequence.is_reading for sequence in self._scheduler.running)
-            step = self._scheduler.plan(self._pace.tokens(drawing))
+            step = self._scheduler.plan(self._most_read())
             if step:
                 self._decode(step)
             self._tell(idle=not step)
@@ -211,15 +213,30 @@ class EngineLoop:
             if sequence.sampler is None:  # it was not preempted, but begins
                 sequence.sampler = self._sampler(sequence)
 
+    def _most_read(self) -> int:
+        """Return how many tokens of prompts the next step may read beside others.
+
+        Where nobody draws, and so nobody stutters, a whole batch, which is read fastest. Such a
+        step is interrupted as soon as anybody in it is cancelled, and read again without that one;
+        the next is short, so that many who cancel cannot keep the others from getting on.
+        """
+        drawing = sum(not sequence.is_reading for sequence in self._scheduler.running)
+        self._is_whole = not drawing and self._can_go_back and not self._was_interrupted
+        self._was_interrupted = False
+        return self._backend.batch_tokens if self._is_whole else self._pace.tokens(drawing)
+
     def _decode(self, step: Step) -> None:
         """Decode a step, and draw where the last known token was decoded."""
-        self._inbox.decoding({sequence.call: None for sequence, _ in step})
+        calls = {sequence.call: None for sequence, _ in step}
+        self._inbox.decoding(calls, stops_for_any=self._is_whole)
         began_s = time.monotonic()
         try:
             self._backend.decode([chunk for _, chunk in step])
-        except Interrupted:  # nobody wants any of it
+        except Interrupted:
+            self._was_interrupted = True
             for sequence, _ in step:
-                self._end(sequence, keep=self._backend.sharing is Sharing.PREFIX)
+                if sequence.call.is_cancelled():
+                    self._end(sequence, keep=self._can_go_back)
             return
         except NoRoom:
             self._make_room(step)

@@ -23,7 +23,6 @@ from llmdispatcher.vendors.llamacpp.estimate import (
     Need,
     Use,
     block_size,
-    estimate,
     has_states,
     has_windows,
     padded,
@@ -157,7 +156,7 @@ def choose(header: Header, asked: Asked, machine: Machine) -> Plan:
         if case.fits(found):
             break
     else:
-        raise _too_large(header, asked, found)
+        raise _too_large(header, asked, found, case.in_memory(found))
     if rung is rungs[0]:
         found = case.roomier(rung)
     best = case.made(rungs[0])
@@ -262,10 +261,14 @@ class _Case:
 
     def fits(self, made: Plan) -> bool:
         """Say whether main memory suffices; what is on GPUs was chosen to fit there."""
-        total = made.need.total_bytes
-        if made.gpu_need is not None and self.machine.gpus_share_memory:
-            total += made.gpu_need.total_bytes
-        return total <= made.limit_bytes
+        return self.in_memory(made).total_bytes <= made.limit_bytes
+
+    def in_memory(self, made: Plan) -> Need:
+        """Return all that counts against main memory."""
+        if made.gpu_need is None or not self.machine.gpus_share_memory:
+            return made.need
+        gpu = made.gpu_need.parts
+        return Need(**{part: size + gpu[part] for part, size in made.need.parts.items()})
 
     def roomier(self, rung: _Rung) -> Plan:
         """Add as many cells as fit and are worth it, for several long conversations at once."""
@@ -325,9 +328,9 @@ def _growing_bytes(made: Plan) -> int:
     return sum(need.kv_cache + need.compute + need.bookkeeping for need in needs)
 
 
-def _too_large(header: Header, asked: Asked, smallest: Plan) -> ModelTooLarge:
+def _too_large(header: Header, asked: Asked, smallest: Plan, need: Need) -> ModelTooLarge:
     """Make the refusal, with a way out that would be enough."""
-    need, ceiling = smallest.need, smallest.limit_bytes
+    ceiling = smallest.limit_bytes
     parts = ", ".join(f"{name} {_mib(size)}" for name, size in need.parts.items() if size)
     if ceiling == asked.limit_bytes:
         allowed, way_out = "its limit is", f"allow {_mib(need.total_bytes)}"

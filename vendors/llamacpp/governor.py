@@ -68,6 +68,10 @@ class Governor:
         stalled = self.threads > 1 and step_s > SLOW * mean_s and since_s >= SOONEST_S
         return stalled or since_s >= LOOK_S
 
+    def resume(self, times: Times) -> None:
+        """Begin anew after the engine was idle: what others did meanwhile says nothing of now."""
+        self._last = times
+
     def look(self, times: Times) -> int:
         """Take the times of now and return how many threads to decode with from here on."""
         last, self._last = self._last, times

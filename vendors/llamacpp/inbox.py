@@ -73,6 +73,7 @@ class Inbox:
         """All that have not ended, in the order of their arrival."""
         self._cancelled: list[EngineCall] = []
         self._decoding: tuple[EngineCall, ...] = ()
+        self._stops_for: Callable[[Iterable[bool]], bool] = all
         self._interrupt: Callable[[bool], None] | None = None
 
     def attach(self, interrupt: Callable[[bool], None] | None) -> None:
@@ -105,13 +106,15 @@ class Inbox:
             calls, self._cancelled = self._cancelled, []
             return calls
 
-    def decoding(self, calls: Iterable[EngineCall]) -> None:
+    def decoding(self, calls: Iterable[EngineCall], *, stops_for_any: bool = False) -> None:
         """Say whose tokens are being decoded from now on; nobody's if there are none.
 
-        An interrupt that was meant for those of before is over.
+        The decode is interrupted when all of them are cancelled, or any. An interrupt that was
+        meant for those of before is over.
         """
         with self.changed:
             self._decoding = tuple(calls)
+            self._stops_for = any if stops_for_any else all
             self._interrupt_if_unwanted()
 
     def done(self, call: EngineCall) -> None:
@@ -129,8 +132,8 @@ class Inbox:
 
     def _interrupt_if_unwanted(self) -> None:
         if self._interrupt is not None:
-            wanted = not self._decoding or not all(c.is_cancelled() for c in self._decoding)
-            self._interrupt(self.closing or not wanted)
+            unwanted = self._stops_for(call.is_cancelled() for call in self._decoding)
+            self._interrupt(self.closing or (unwanted and bool(self._decoding)))
 
     def close(self) -> None:
         """Let the thread end; a decode in progress is interrupted."""

@@ -10,7 +10,7 @@ FIRST_TOKENS = 32
 """To read before anything has been measured."""
 
 FIRST_GUESS = 4
-"""As many tokens are taken to be read in the time of a step that reads none, until that was seen."""
+"""So many tokens are taken to be read in the time of a step that reads none, until it is seen."""
 
 LEAST_TOKENS = 8
 """Fewer gain nothing: most of a step's time goes into reading the weights."""

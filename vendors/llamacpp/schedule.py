@@ -2,7 +2,7 @@
 
 There are no phases. Each sequence has tokens that are known and a position up to which they are
 decoded; a step lets positions catch up, one token for each sequence that draws, and the rest of
-the step's tokens in fair shares for those that read their prompts.
+the step's tokens for those that read their prompts.
 
 Cells are reserved on admission: what a sequence will need, as far as that can be told, must be
 there beside what the running ones will. If they run out all the same, the youngest is preempted:
@@ -121,7 +121,7 @@ class Scheduler:
         self.running.append(sequence)
 
     def plan(self, most_read: int) -> Step:
-        """Plan a step: at most ``most_read`` tokens of prompts if several sequences run."""
+        """Plan a step: at most ``most_read`` tokens of prompts beside others."""
         while True:
             step = self._step(most_read)
             if self._cells.make_room(sum(len(chunk.tokens) for _, chunk in step)):
@@ -135,11 +135,14 @@ class Scheduler:
         reading = [s for s in self.running if s.is_reading]
         step = [(s, Chunk(s.slot, s.position, s.tokens[s.position :], draws=True)) for s in drawing]
         left = min(max(most_read, len(reading)), self._batch_tokens - len(drawing))
-        # the shortest first: what they leave of their shares goes to the others
-        reading.sort(key=lambda s: len(s.tokens) - s.position)
+        # who is nearest to the end gets half, the next half of what is left, and so on: all at the
+        # same pace would mean that all wait for the last, and one after the other that a short
+        # prompt waits for a long one
+        reading.sort(key=lambda s: (len(s.tokens) - s.position, s.number, s.index))
         for index, sequence in enumerate(reading):
-            share = -(-left // (len(reading) - index))
-            chunk = _chunk(sequence, share)
+            others = len(reading) - index - 1
+            share = min(-(-left // 2), left - others) if others else left
+            chunk = _chunk(sequence, max(0, share))
             if chunk.tokens:
                 step.append((sequence, chunk))
                 left -= len(chunk.tokens)

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from llmdispatcher.vendors.llamacpp.estimate import MIB, has_states, ties_factors_to_cells
+from llmdispatcher.vendors.llamacpp.estimate import (
+    MIB,
+    Use,
+    has_states,
+    ties_factors_to_cells,
+)
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.fit import Asked, Machine, Plan
@@ -95,7 +100,7 @@ def notes(why: Why, plan: Plan) -> tuple[str, ...]:
         _parallel_note(why, plan),
         *_cells_notes(why, plan),
         *_weights_notes(why, plan),
-        _gpu_note(why, plan),
+        *_gpu_notes(why, plan),
         _threads_note(why, plan),
     )
 
@@ -150,7 +155,7 @@ def _cells_notes(why: Why, plan: Plan) -> Iterator[str]:
 
 
 def _weights_notes(why: Why, plan: Plan) -> Iterator[str]:
-    if plan.batch_tokens < min(why.best.cells, 512):
+    if plan.batch_tokens < min(why.best.cells, Use().batch_tokens):
         yield "batch: small, since processors take seconds for more with so large a model"
     if not plan.mapped:
         yield (
@@ -159,17 +164,22 @@ def _weights_notes(why: Why, plan: Plan) -> Iterator[str]:
         )
 
 
-def _gpu_note(why: Why, plan: Plan) -> str:
+def _gpu_notes(why: Why, plan: Plan) -> Iterator[str]:
     whole, most = why.header.block_count + 1, why.asked.max_gpu_layers
     if most == 0:
-        return "GPU layers: none, as asked"
-    if not why.machine.gpus:
-        return "GPU layers: none; this llama.cpp has no GPU that it can use"
-    if plan.gpu_layers == most:
-        return f"GPU layers: as asked, of {whole}"
-    if plan.gpu_layers < whole:
-        return f"GPU layers: as many of {whole} as fit there"
-    return "GPU layers: all"
+        yield "GPU layers: none, as asked"
+    elif not why.machine.gpus:
+        yield "GPU layers: none; this llama.cpp has no GPU that it can use"
+    elif plan.gpu_layers == 0:
+        yield f"GPU layers: none; not one of {whole} fits there with a margin"
+    elif plan.gpu_layers == most:
+        yield f"GPU layers: as asked, of {whole}"
+    elif plan.gpu_layers < whole:
+        yield f"GPU layers: as many of {whole} as fit there with a margin"
+    else:
+        yield "GPU layers: all"
+    if plan.gpu_layers:
+        yield "GPU MiB: an estimate that was never compared with a real GPU"
 
 
 def _threads_note(why: Why, plan: Plan) -> str:

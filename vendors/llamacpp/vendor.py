@@ -313,13 +313,23 @@ def _times(busy_s: float) -> Times:
     return Times(now_s=time.monotonic(), busy_s=busy_s, own_s=time.thread_time())
 
 
+IDLE_S = 0.05
+"""So long without a step, the engine had nothing to do; steps follow each other in microseconds."""
+
+
 def _governed(backend: Backend, governor: Governor) -> Callable[[int, float], None]:
     """Return what to call after each decode: it moves the number of threads when that is due."""
     from llmdispatcher.vendors.llamacpp import probe  # noqa: PLC0415 - loads psutil
 
+    ended_s = time.monotonic()
+
     def govern(tokens: int, began_s: float) -> None:
-        now_s = time.monotonic()
-        if governor.is_due(now_s, tokens, now_s - began_s):
+        nonlocal ended_s
+        now_s, idle_s = time.monotonic(), began_s - ended_s
+        ended_s = now_s
+        if idle_s > IDLE_S:
+            governor.resume(_times(probe.busy_s()))
+        elif governor.is_due(now_s, tokens, now_s - began_s):
             before = governor.threads
             if governor.look(_times(probe.busy_s())) != before:
                 backend.set_threads(governor.threads)
