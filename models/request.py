@@ -75,8 +75,9 @@ class Sampling:
     seed: int | None = integer("seed", 0, MAX_SEED)
     """None draws a fresh seed for every request. A local model that serves nothing else meanwhile
     repeats itself exactly for the same seed, prompt and number of threads
-    (``LlamaCpp(max_threads=1)`` keeps that the same). Beside other requests sums are rounded
-    differently, which can decide between two tokens that are almost equally likely."""
+    (``LlamaCpp(max_threads=1)`` keeps that the same). Beside other requests, or other replies to
+    the same one, sums are rounded differently, which can decide between two tokens that are almost
+    equally likely."""
 
     def given(self) -> dict[str, float | int]:
         """Return only the fields that are set."""

@@ -199,6 +199,7 @@ def test_broad_excepts_are_counted() -> None:
         "engine.py",
         "facade.py",
         "flow.py",
+        "thread.py",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Calls that end the process when they reach llama.cpp: each is a typed error here, and life goes on.
+"""Calls that end the process when they reach llama.cpp: a typed error here, and life goes on.
 
 Every row runs in a process of its own, which must print the error's class and then still answer.
 """
@@ -113,7 +113,8 @@ def test_two_threads_on_one_model_are_two_callers(small_model: Path) -> None:
     """What aborts the binding's class is the normal case here."""
     code = """
 with Dispatcher(LlamaCpp(model, max_threads=1)) as d:
-    threads = [threading.Thread(target=d.send, args=("x",), kwargs={"max_tokens": 50}) for _ in range(8)]
+    ask = lambda: d.send("x", max_tokens=50)
+    threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
     print(d.stats().total.served)

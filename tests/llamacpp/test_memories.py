@@ -1,7 +1,7 @@
 """Models that do not keep a cell for every token: windows that slide, states, and both together.
 
-All are generated with random weights in F32. Whatever their memory can share, replies are those that
-a request gets alone.
+All are generated with random weights in F32. Whatever their memory can share, replies are those
+that a request gets alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 from stepped import Stepped, pieces_of, text_of
 from tiny_gguf import tiny_model
 
+from llmdispatcher.models.reply import Delta
 from llmdispatcher.models.request import Request, Sampling
 from llmdispatcher.vendors.llamacpp.backend import Sharing
 
@@ -206,3 +207,49 @@ def test_a_cancelled_prompt_leaves_a_state_that_is_right(
             assert [engine.ask(ask(8)), engine.ask(ask(0))] == expected
     finally:
         engine.close()
+
+
+def logprobs_of(engine: Stepped, request: Request) -> list[float]:
+    """Serve a request and list how likely its tokens were."""
+    call = engine.submit(Request.of(request, logprobs=0))
+    while call in engine.inbox.calls():
+        engine.loop.step()
+    deltas = [piece for piece in pieces_of(call) if isinstance(piece, Delta)]
+    return [told.logprob for delta in deltas for told in delta.logprobs]
+
+
+def test_an_interrupt_harms_nothing_that_is_kept(
+    kind: tuple[Path, dict[str, object], Sharing],
+) -> None:
+    """A step that is interrupted leaves no trace in what others ask next, to a ten-thousandth."""
+    path, fields, _ = kind
+    asked = [ask(index, 12) for index in (0, 4, 8)]
+    cold = []
+    for request in asked:
+        fresh = opened(path, fields, parallel=1)
+        cold.append(logprobs_of(fresh, request))
+        fresh.close()
+    engine = opened(path, fields, parallel=4)
+    decode = engine.backend.decode
+    try:
+        running = engine.submit(Request(prompt="Once", max_tokens=1500, sampling=GREEDY))
+        engine.loop.step()
+        for request in asked:
+            logprobs_of(engine, Request.of(request, max_tokens=1))
+        other = engine.submit(Request(prompt="another " * 30, max_tokens=5, sampling=GREEDY))
+
+        def cancelled_at_once(chunks: Any) -> None:
+            if len(chunks) == 2:
+                running.cancel()
+                other.cancel()
+            decode(chunks)
+
+        engine.backend.decode = cancelled_at_once  # type: ignore[method-assign]
+        engine.run()
+        del engine.backend.decode
+        warm = [logprobs_of(engine, request) for request in asked]
+    finally:
+        engine.close()
+
+    for found, expected in zip(warm, cold, strict=True):
+        assert found == pytest.approx(expected, abs=1e-4)

@@ -113,7 +113,7 @@ def test_every_request_ends(
 
 
 def test_running_replies_come_first_and_prompts_share_the_rest() -> None:
-    """Each running reply gets its token in every step; of the rest, the shortest prompt gets half."""
+    """Each running reply gets its token; of the rest of a step, the shortest prompt gets half."""
     world = World(cells=3000, parallel=5, batch_tokens=64)
     first, second = world.add(5, 100), world.add(5, 100)
     world.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import subprocess
@@ -37,9 +38,13 @@ from llmdispatcher import (
     system,
     user,
 )
+from llmdispatcher.models.errors import Cancelled
 from llmdispatcher.models.event import Event, LoadProgress
 from llmdispatcher.models.reply import Outcome
-from llmdispatcher.vendors.llamacpp.template import PLAIN_WARNING
+from llmdispatcher.vendors.contract import Call
+from llmdispatcher.vendors.llamacpp import vendor
+from llmdispatcher.vendors.llamacpp.engine import Loaded
+from llmdispatcher.vendors.llamacpp.template import PLAIN_WARNING, ChatTemplate
 from llmdispatcher.vendors.llamacpp.vendor import embedded
 
 RELEASED_S = 0.25
@@ -484,3 +489,72 @@ def test_a_bug_in_the_engine_fails_its_calls(slow: Dispatcher) -> None:
                 call.receive(30)
 
     assert slow.send("x", max_tokens=1).usage.completion_tokens == 1
+
+
+def test_a_request_that_meets_a_failing_load_gets_its_error(
+    slow_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has submitted while another thread loads is told when that load fails."""
+    engine = LlamaCpp(slow_model, max_threads=1).start(lambda _: None)
+    (card,) = engine.cards()
+    failing = threading.Event()
+
+    def load(*_: object) -> Loaded:
+        failing.wait(10)
+        raise ValueError("a bug while loading")
+
+    monkeypatch.setattr(vendor, "_load", load)
+    loading = engine.load(card.model)
+    call = engine.submit(Request(prompt="x"), card.model)
+    failing.set()
+
+    with pytest.raises(EngineCrashed, match="a bug while loading"):
+        call.receive(10)
+    with pytest.raises(EngineCrashed, match="a bug while loading"):
+        loading.result(10)
+    engine.close()
+
+
+def test_a_template_that_loops_for_ever_is_refused(slow_model: Path) -> None:
+    """Its loops are counted, so that nobody else waits for it; the count begins anew each time."""
+    hostile = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x"
+    turns = [user("hello")] * 3
+    kind = "{% for m in messages %}{{ loop.index }}/{{ loop.length }}{{ loop.last }} {% endfor %}"
+    with Dispatcher(LlamaCpp(slow_model, chat_template=hostile, max_threads=1)) as d:
+        began = time.monotonic()
+        with pytest.raises(Unsupported, match="rounds"):
+            d.send("x")
+        assert time.monotonic() - began < 30
+        assert d.send(Request(prompt="x"), max_tokens=1).usage.completion_tokens == 1
+
+    template = ChatTemplate(kind)
+    template._rounds.left = 1
+    assert template.render(turns) == "1/3False 2/3False 3/3True "
+
+
+def test_a_cancel_releases_a_consumer_that_was_about_to_be_told(slow: Dispatcher) -> None:
+    """Also while what it was to be told is held back for a moment, to wake many together."""
+    engine = next(iter(slow._desk._engines.values()))
+    others = [engine.submit(Request(prompt=f"{i}", max_tokens=3000), "slow") for i in range(8)]
+    took = []
+    for index in range(40):
+        call = engine.submit(Request(prompt="Once", max_tokens=3000), "slow")
+        ended: list[float] = []
+
+        def listen(call: Call = call, ended: list[float] = ended) -> None:
+            with contextlib.suppress(Cancelled):
+                while True:
+                    call.receive(None)
+            ended.append(time.monotonic())
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        time.sleep(0.002 * (index % 10))
+        began = time.monotonic()
+        call.cancel()
+        thread.join(10)
+        took.append(ended[0] - began)
+    for other in others:
+        other.cancel()
+
+    assert max(took) < RELEASED_S

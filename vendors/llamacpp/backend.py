@@ -19,7 +19,10 @@ from llmdispatcher.models.request import Sampling
 
 
 class Interrupted(Exception):
-    """``interrupt`` stopped a decode; what it was to append is in no slot."""
+    """``interrupt`` stopped a decode; what it was to append is in no slot.
+
+    With ``Sharing.WHOLE``, all slots are empty.
+    """
 
 
 class NoRoom(Exception):

@@ -145,7 +145,12 @@ class Cells:
         if not found:
             return NO_MATCH
         rest = tokens[end : min(most, end + BLOCK_TOKENS)]
-        best = max(found, key=lambda slot: common(slot.tokens[end : slot.count], rest, len(rest)))
+        stop = end + BLOCK_TOKENS
+
+        def also(slot: Slot) -> int:
+            return common(slot.tokens[end : min(slot.count, stop)], rest, len(rest))
+
+        best = max(found, key=also)
         count = common(best.tokens, tokens, min(most, best.count))
         return Match(best.number, count) if count >= BLOCK_TOKENS else NO_MATCH
 

@@ -114,6 +114,8 @@ class EngineLoop:
             self._drop_cancelled()
             self._admit()
             step = self._scheduler.plan(self._most_read())
+            if any(chunk.tokens[1:] for _, chunk in step):
+                self._fire()  # a step that reads may be long
             if step:
                 self._decode(step)
             self._tell(idle=not step)
@@ -234,9 +236,7 @@ class EngineLoop:
             self._backend.decode([chunk for _, chunk in step])
         except Interrupted:
             self._was_interrupted = True
-            for sequence, _ in step:
-                if sequence.call.is_cancelled():
-                    self._end(sequence, keep=self._can_go_back)
+            self._interrupted(step)
             return
         except NoRoom:
             self._make_room(step)
@@ -256,6 +256,14 @@ class EngineLoop:
                 done = min(sequence.position, call.prompt_tokens)
                 self._put(call, Progress("prompt", done, call.prompt_tokens))
 
+    def _interrupted(self, step: Step) -> None:
+        """Let those go that nobody wants, and the others begin again where that is needed."""
+        for sequence, _ in step:
+            if sequence.call.is_cancelled():
+                self._end(sequence, keep=self._can_go_back)
+        if self._backend.sharing is Sharing.WHOLE:
+            self._scheduler.begin_again()
+
     def _learn(self, step: Step, began_s: float) -> None:
         """Let the pace and the number of threads follow what the step took."""
         drawing = sum(chunk.draws and len(chunk.tokens) == 1 for _, chunk in step)
@@ -268,6 +276,7 @@ class EngineLoop:
         if self._scheduler.give_up_kept():
             return
         if len(step) > 1:
+            self._scheduler.is_full = True
             self._scheduler.preempt()
             return
         raise EngineCrashed(f"no cells for {len(step[0][1].tokens)} tokens in an empty cache")
@@ -359,9 +368,12 @@ class EngineLoop:
         now = time.monotonic()
         self._beat(now)
         if idle or self._urgent or now - self._fired_at >= RELAY_S:
-            wakers, self._wakers = self._wakers, []
             self._urgent, self._fired_at = False, now
-            fire(wakers)
+            self._fire()
+
+    def _fire(self) -> None:
+        wakers, self._wakers = self._wakers, []
+        fire(wakers)
 
     def _beat(self, now: float) -> None:
         """Tell those who wait that the engine is alive, now and then."""

@@ -54,10 +54,11 @@ class EngineCall:
 
     def cancel(self) -> None:
         """Release the consumer and tell the engine to drop the request."""
-        if not self._cancelled:
-            self._cancelled = True
-            fire([self.box.fail(Cancelled())])
+        self._cancelled = True
+        try:
             self._wake_engine(self)
+        finally:  # also if a Ctrl-C comes in between
+            fire([self.box.fail(Cancelled())])
 
 
 class Inbox:
@@ -125,7 +126,7 @@ class Inbox:
     def cancel(self, call: EngineCall) -> None:
         """Tell the engine, and interrupt the decode if nobody wants it any more."""
         with self.changed:
-            if call in self._calls:
+            if call in self._calls and call not in self._cancelled:
                 self._cancelled.append(call)
                 self._interrupt_if_unwanted()
                 self.changed.notify()
@@ -151,8 +152,7 @@ class Inbox:
 
     def calls(self) -> list[EngineCall]:
         """Return the calls that have not ended, first come first."""
-        with self.changed:
-            return list(self._calls)
+        return list(self._calls)  # no lock: a signal handler may close what this thread looks at
 
     def drain(self) -> list[EngineCall]:
         """Take all calls that have not ended."""
@@ -163,6 +163,6 @@ class Inbox:
 
     def counts(self) -> tuple[int, int]:
         """Return how many wait and how many run."""
-        with self.changed:
-            running = sum(call.runs for call in self._calls)
-            return len(self._calls) - running, running
+        calls = self.calls()
+        running = sum(call.runs for call in calls)
+        return len(calls) - running, running

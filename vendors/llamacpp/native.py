@@ -10,24 +10,23 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from llmdispatcher.models.errors import (
-    BadReply,
     EngineCrashed,
     OutOfMemory,
     UnsupportedArchitecture,
-    VendorError,
 )
 from llmdispatcher.models.request import Sampling
 from llmdispatcher.vendors.llamacpp import log
-from llmdispatcher.vendors.llamacpp.backend import Chunk, Interrupted, NoRoom, Sharing
+from llmdispatcher.vendors.llamacpp.backend import Chunk, Interrupted, NoRoom, Sampler, Sharing
 from llmdispatcher.vendors.llamacpp.library import lib
-from llmdispatcher.vendors.llamacpp.sampling import Link, chain
+from llmdispatcher.vendors.llamacpp.samplers import Floats, Samplers
+from llmdispatcher.vendors.llamacpp.sampling import chain
 from llmdispatcher.vendors.llamacpp.vocabulary import Vocabulary, load, reason
 
 _ABORTED = 2
@@ -40,15 +39,7 @@ CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
 MAX_SLOTS = 256
 """llama.cpp's own bound (LLAMA_MAX_SEQ in src/llama-cparams.h)."""
 
-_DRY_LAST_N = 64
-"""llama.cpp's default for how far DRY looks back (common/common.h)."""
-
-_DRY_BREAKERS = (b"\n", b":", b'"', b"*")
-"""llama.cpp's default sequence breakers of the DRY sampler (common/common.h)."""
-
 _LIBC = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
-
-Floats = npt.NDArray[np.float32]
 
 
 @attrs.frozen(kw_only=True)
@@ -86,17 +77,16 @@ class NativeBackend:
         self._setup = setup
         self._model: Any = None
         self._context: Any = None
-        self._batch: Any = None
+        self._samplers: Samplers | None = None
         # The abort callback runs at every node of the graph, hundreds of times a token, so it must
         # not be Python. strlen is C, takes the pointer that llama.cpp hands back and returns 0 for
         # an empty string: the flag is a string that ``interrupt`` makes one byte long.
         self._flag = ctypes.create_string_buffer(2)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._load(on_progress)
             self._open()
-        except VendorError:
-            self.close()
-            raise
+            undo.pop_all()
         self.slots = setup.slots
         self.cells = int(lib.llama_n_ctx(self._context))
         self.context_tokens = min(setup.context_tokens, self.cells)
@@ -187,9 +177,11 @@ class NativeBackend:
         """See ``Backend.ends``."""
         return self.vocabulary.ends(token)
 
-    def sampler(self, sampling: Sampling, seed: int, recent: Sequence[int]) -> NativeSampler:
+    def sampler(self, sampling: Sampling, seed: int, recent: Sequence[int]) -> Sampler:
         """See ``Backend.sampler``."""
-        return NativeSampler(self, chain(sampling, seed), recent)
+        if self._samplers is None:
+            self._samplers = Samplers(self.vocabulary, self.logits)
+        return self._samplers.made(chain(sampling, seed), recent)
 
     def decode(self, chunks: Sequence[Chunk]) -> None:
         """See ``Backend.decode``."""
@@ -221,14 +213,22 @@ class NativeBackend:
         """Raise what a return code of llama_decode means."""
         self._rows = []
         if code == _ABORTED:
-            for chunk in chunks:  # what was decoded of it may still be there
-                if not lib.llama_memory_seq_rm(self._memory, chunk.slot, chunk.position, -1):
-                    self.drop(chunk.slot)
+            self._undo(chunks)
             raise Interrupted
         if code == _NO_ROOM:
             raise NoRoom
         count = sum(len(chunk.tokens) for chunk in chunks)
         raise EngineCrashed(f"llama_decode failed with code {code} for {count} tokens")
+
+    def _undo(self, chunks: Sequence[Chunk]) -> None:
+        """Take back what an aborted decode may have left."""
+        if self.sharing is Sharing.WHOLE:
+            # states were moved before the graph ran, of any slot (llama-memory-recurrent.cpp)
+            lib.llama_memory_clear(self._memory, True)  # noqa: FBT003 - C call: the states as well
+            self._lengths = [0] * self.slots
+            return
+        for chunk in chunks:
+            lib.llama_memory_seq_rm(self._memory, chunk.slot, chunk.position, -1)
 
     def _check(self, chunks: Sequence[Chunk]) -> None:
         """Refuse what llama.cpp would answer with abort()."""
@@ -247,7 +247,9 @@ class NativeBackend:
 
     def logits(self, row: int) -> Floats:
         """Return the scores of all tokens in a row of the last decode; gone with the next."""
-        pointer = lib.llama_get_logits_ith(self._context, self.batch_row(row))
+        if not 0 <= row < len(self._rows):
+            raise EngineCrashed(f"row {row} of {len(self._rows)} that were decoded")
+        pointer = lib.llama_get_logits_ith(self._context, self._rows[row])
         address = ctypes.cast(pointer, ctypes.c_void_p).value
         if not address:
             raise EngineCrashed(f"llama.cpp has no scores in row {row}")
@@ -255,20 +257,16 @@ class NativeBackend:
         floats: Floats = np.frombuffer(scores, np.float32)
         return floats
 
-    def batch_row(self, row: int) -> int:
-        """Return where a row is in llama.cpp's batch."""
-        if not 0 <= row < len(self._rows):
-            raise EngineCrashed(f"row {row} of {len(self._rows)} that were decoded")
-        return self._rows[row]
-
     def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         """See ``Backend.logprobs``."""
-        logits = self.logits(row).astype(np.float64)
-        logits -= logits.max()
-        logits -= np.log(np.exp(logits).sum())
-        likeliest = np.argpartition(-logits, min(top, len(logits) - 1))[:top]
-        ordered = sorted(likeliest.tolist(), key=lambda other: (-logits[other], other))
-        return float(logits[token]), [(other, float(logits[other])) for other in ordered]
+        logits = self.logits(row)
+        highest = logits.max()
+        total = float(highest) + float(np.log(np.exp(logits - highest).sum(dtype=np.float64)))
+        first = max(0, len(logits) - top)
+        likeliest = np.argpartition(logits, first)[first:].tolist() if top else []
+        likeliest.sort(key=lambda other: (-logits[other], other))
+        ranked = [(other, float(logits[other]) - total) for other in likeliest]
+        return float(logits[token]) - total, ranked
 
     def share(self, source: int, target: int, count: int) -> bool:
         """See ``Backend.share``."""
@@ -303,79 +301,13 @@ class NativeBackend:
 
     def close(self) -> None:
         """See ``Backend.close``."""
+        if self._samplers is not None:
+            self._samplers.close()
         if self._context:
             lib.llama_free(self._context)
         if self._model:
             lib.llama_model_free(self._model)
         self._context = self._model = None
-
-
-class NativeSampler:
-    """A chain of llama.cpp samplers. See ``backend.Sampler``."""
-
-    def __init__(self, owner: NativeBackend, links: Sequence[Link], recent: Sequence[int]) -> None:
-        """Build the chain; samplers that look back are shown ``recent``, the prompt's end."""
-        self._owner = owner
-        self._context = owner._context  # noqa: SLF001 - two halves of one backend
-        self._vocab = owner.vocabulary.pointer
-        self._chain: Any = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        banned = self._suppress()
-        # llama.cpp writes down all tokens as candidates even to find the highest
-        self._is_plain = not banned and [link.name for link in links] == ["greedy"]
-        for link in links:
-            lib.llama_sampler_chain_add(self._chain, self._made(link))
-        if any(link.name in {"penalties", "dry"} for link in links):
-            for token in recent:
-                lib.llama_sampler_accept(self._chain, token)
-
-    def _suppress(self) -> bool:
-        """Ban the tokens that the model file says must never be drawn, if there are any."""
-        count = ctypes.c_int32(0)
-        tokens = lib.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(count))
-        if not count.value:
-            return False
-        biases = (lib.llama_logit_bias * count.value)()
-        for index in range(count.value):
-            biases[index].token, biases[index].bias = tokens[index], float("-inf")
-        vocab_tokens = self._owner.vocabulary.size
-        banned = lib.llama_sampler_init_logit_bias(vocab_tokens, count.value, biases)
-        lib.llama_sampler_chain_add(self._chain, banned)
-        return True
-
-    def _made(self, link: Link) -> Any:  # noqa: ANN401 - a C pointer
-        match link.name:
-            case "penalties":
-                return lib.llama_sampler_init_penalties(self._owner.vocabulary.size, *link.args)
-            case "dry":
-                breakers = (ctypes.c_char_p * len(_DRY_BREAKERS))(*_DRY_BREAKERS)
-                multiplier, base, allowed = link.args
-                return lib.llama_sampler_init_dry(
-                    self._vocab, multiplier, base, allowed, _DRY_LAST_N, breakers, len(breakers)
-                )
-            case "top_p" | "min_p" | "typical":
-                make = getattr(lib, f"llama_sampler_init_{link.name}")
-                return make(*link.args, 1)
-            case "xtc":
-                probability, threshold, seed = link.args
-                return lib.llama_sampler_init_xtc(probability, threshold, 1, seed)
-        return getattr(lib, f"llama_sampler_init_{link.name}")(*link.args)
-
-    def sample(self, row: int) -> int:
-        """See ``Sampler.sample``."""
-        if not self._is_plain:
-            at = self._owner.batch_row(row)
-            return int(lib.llama_sampler_sample(self._chain, self._context, at))
-        logits = self._owner.logits(row)
-        token = int(logits.argmax())
-        if np.isnan(logits[token]):
-            raise BadReply("the model computed something that is not a number: its file is damaged")
-        return token
-
-    def close(self) -> None:
-        """See ``Sampler.close``."""
-        if self._chain is not None:
-            lib.llama_sampler_free(self._chain)
-        self._chain = None
 
 
 def has_gpu() -> bool:

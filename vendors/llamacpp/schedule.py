@@ -12,6 +12,7 @@ preempted, so there is always one that gets to its end.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator
 
 from llmdispatcher.vendors.llamacpp.backend import Chunk
@@ -44,8 +45,7 @@ class Waiting:
 
     def push(self, sequence: Sequence) -> None:
         """Let a sequence wait: by priority, then by deadline, then by arrival."""
-        self._queue.append(sequence)
-        self._queue.sort(key=lambda s: (-s.priority, s.deadline_s, s.number, s.index))
+        insort(self._queue, sequence, key=_order)
 
     def candidates(self) -> list[Sequence]:
         """Return who may be let in now, the first choice first."""
@@ -66,21 +66,30 @@ class Waiting:
         self._queue.remove(sequence)
 
 
+def _order(sequence: Sequence) -> tuple[int, float, int, int]:
+    return -sequence.priority, sequence.deadline_s, sequence.number, sequence.index
+
+
 class Scheduler:
     """Knows who waits and who runs, and plans each step."""
 
     def __init__(self, cells: Cells, *, parallel: int, batch_tokens: int) -> None:
         self.waiting = Waiting()
         self.running: list[Sequence] = []
+        self.is_full = False
+        """Nobody is let in until a step succeeds."""
         self._cells = cells
         self._parallel = max(1, min(parallel, batch_tokens // 2))  # some of a step is for prompts
         self._batch_tokens = batch_tokens
 
     def admit(self) -> Sequence | None:
         """Let the next sequence in, if there is room for one."""
-        if len(self.running) >= self._parallel:
+        if self.is_full or len(self.running) >= self._parallel or not self.waiting:
             return None
+        spare = self._cells.available - sum(map(_to_come, self.running))
         for sequence in self.waiting.candidates():
+            if self.running and 1 + min(sequence.left, RESERVE_TOKENS) > spare:
+                continue  # not even if all of its prompt were shared
             match = self._cells.match(sequence.tokens) if self._shares(sequence) else NO_MATCH
             if self._fits(sequence, match):
                 self._start(sequence, match)
@@ -155,6 +164,7 @@ class Scheduler:
 
     def done(self, step: Step) -> None:
         """Note that a step was decoded."""
+        self.is_full = False
         for sequence, chunk in step:
             count = len(chunk.tokens)
             whole = count == self._batch_tokens and len(step) == 1
@@ -166,6 +176,13 @@ class Scheduler:
         victim = max(self.running, key=_preempted_first)
         self.end(victim)
         self.waiting.push(victim)
+
+    def begin_again(self) -> None:
+        """Note that all slots are empty: who runs waits again, and nothing is kept."""
+        for sequence in [*self.running]:
+            self.end(sequence, keep=False)
+            self.waiting.push(sequence)
+        self._cells.drop_kept()
 
     def give_up_kept(self) -> bool:
         """Drop all kept prefixes; False if there are none."""

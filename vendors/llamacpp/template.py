@@ -8,7 +8,7 @@ without a template gets a plain format, and whoever asks is told.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -47,7 +47,8 @@ class ChatTemplate:
         """Compile ``source``, or take the plain format for None. Raises Unsupported."""
         self.warning = PLAIN_WARNING if source is None else ""
         self.stops = PLAIN_STOPS if source is None else ()
-        self._template = None if source is None else _compile(source)
+        self._rounds = _Rounds()
+        self._template = None if source is None else _compile(source, self._rounds)
 
     def render(
         self,
@@ -65,6 +66,7 @@ class ChatTemplate:
         """
         if self._template is None:
             return _plain(messages)
+        self._rounds.left = MAX_ROUNDS
         try:
             return self._template.render(
                 messages=[_as_dict(message) for message in messages],
@@ -77,6 +79,21 @@ class ChatTemplate:
             raise Unsupported(
                 "messages", f"the model's chat template refuses these messages: {error}"
             ) from error
+
+
+class _Rounds:
+    """Counts the rounds of all loops of one rendering together."""
+
+    def __init__(self) -> None:
+        self.left = MAX_ROUNDS
+
+    def bounded(self, items: Iterable[object]) -> Iterator[object]:
+        """Pass the items of a loop on while there are rounds left."""
+        for item in items:
+            self.left -= 1
+            if self.left < 0:
+                _refuse(f"its loops have more than {MAX_ROUNDS:,} rounds")
+            yield item
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -106,13 +123,15 @@ def _size(value: object) -> int:
     return len(value) if isinstance(value, Sized) else 1
 
 
+MAX_ROUNDS = 1_000_000
+"""Of all loops of one rendering: a quarter of a second, and more than any conversation takes."""
 MAX_LENGTH = 10_000_000
 """Of text or a list that is repeated: longer than any context."""
 MAX_NUMBER = 10**18
 """More than any counter, time or position comes to."""
 
 
-def _compile(source: str) -> jinja2.Template:
+def _compile(source: str, rounds: _Rounds) -> jinja2.Template:
     environment = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
@@ -121,9 +140,13 @@ def _compile(source: str) -> jinja2.Template:
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = _now
     environment.filters["tojson"] = _to_json
+    environment.filters["bounded_rounds"] = rounds.bounded
     try:
-        return environment.from_string(source)
-    except jinja2.TemplateError as error:
+        tree = environment.parse(source)
+        for loop in tree.find_all(jinja2.nodes.For):
+            loop.iter = jinja2.nodes.Filter(loop.iter, "bounded_rounds", [], [], None, None)
+        return environment.from_string(tree)
+    except (jinja2.TemplateError, RecursionError, MemoryError) as error:
         raise Unsupported(
             "chat_template",
             f"the model's chat template does not compile: {error}; give LlamaCpp(chat_template=…)",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from copy import copy
 
 from llmdispatcher.models.errors import DispatcherError, EngineCrashed, OutOfMemory, Refused
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.llamacpp.engine import EngineLoop, Loaded
 from llmdispatcher.vendors.llamacpp.inbox import CLOSED, EngineCall, Inbox
+from llmdispatcher.vendors.mailbox import fire
 
 STACK_BYTES = 64 * 1024 * 1024
 """Of the engine's thread; address space, of which only what is used becomes memory. Enough for
@@ -18,6 +21,8 @@ STACK_BYTES = 64 * 1024 * 1024
 
 CLOSE_S = 10.0
 """How long ``close`` waits for the thread; a step in progress is interrupted, so it is quick."""
+
+_log = logging.getLogger("llmdispatcher.llamacpp")
 
 Loader = Callable[[Callable[[], bool]], Loaded]
 """Loads the model in the engine's thread; its argument says whether to go on."""
@@ -44,10 +49,12 @@ def _start(thread: threading.Thread) -> None:
 class EngineThread:
     """A thread around ``EngineLoop``: load, step until closed, give the memory back."""
 
-    def __init__(self, load: Loader, name: str) -> None:
+    def __init__(self, load: Loader, name: str, before: EngineThread | None = None) -> None:
+        """Begin to load; ``before`` is one that has ended, whose memory is given back first."""
         self.inbox = Inbox()
         self.loaded: Future[None] = Future()
         self._load: Loader | None = load
+        self._before = before
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.loaded.set_running_or_notify_cancel()  # from here on nobody can cancel the load
@@ -89,6 +96,9 @@ class EngineThread:
     def _loaded(self) -> Loaded:
         """Load, and forget how: what was needed for it may lead back to a dropped dispatcher."""
         load, self._load = self._load, None
+        before, self._before = self._before, None
+        if before is not None:
+            before.join()
         if load is None:
             raise EngineCrashed("a model is loaded once by each thread")
         return load(lambda: not self.inbox.closing)
@@ -107,11 +117,15 @@ class EngineThread:
             error = Refused(CLOSED)
         except DispatcherError as raised:
             error = Refused(CLOSED) if self.inbox.closing else raised
+        except Exception as bug:  # noqa: BLE001 - no caller may wait for ever; nothing is printed
+            _log.exception("a bug in the engine while it loaded the model")
+            error = EngineCrashed(f"{error}: {type(bug).__name__}: {bug}")
         finally:
             self.inbox.error = error
             self.inbox.close()
             self.inbox.attach(None)
             if loop is not None:
                 loop.close(error)
+            fire([call.box.fail(copy(error)) for call in self.inbox.drain()])
             if not self.loaded.done():
                 self.loaded.set_exception(error)

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,7 +162,9 @@ class LlamaCppEngine:
                 spec, report, card = self._spec, self._report, self._card
                 try:
                     thread = EngineThread(
-                        lambda go_on: _load(spec, card, report, go_on), f"llama-{card.model}"
+                        lambda go_on: _load(spec, card, report, go_on),
+                        f"llama-{card.model}",
+                        before=thread,
                     )
                 except OutOfMemory as no_room:
                     return _failed(no_room)
@@ -280,9 +283,12 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
         full_window=plan.full_window,
     )
     backend = native.NativeBackend(setup, progress)
-    governor = Governor(ceiling=plan.threads, processors=probe.threads(), times=before)
-    govern = _governed(backend, governor)
-    _tell(report, card, 1.0, started)
+    with ExitStack() as undo:
+        undo.callback(backend.close)
+        governor = Governor(ceiling=plan.threads, processors=probe.threads(), times=before)
+        govern = _governed(backend, governor)
+        _tell(report, card, 1.0, started)
+        undo.pop_all()
     return engine.Loaded(
         backend,
         chat,
@@ -298,7 +304,7 @@ SCAN_S = 1e-9
 looks at every cell in use, though it counts only its own (``bench/engine.py``)."""
 READ_BYTES_PER_S = 20e9
 """How fast weights are read, which most of a step's time goes into."""
-SCAN_PART = 0.05
+SCAN_PART = 0.03
 """Kept prefixes may slow a reply down by so much."""
 
 

@@ -31,6 +31,8 @@ stack for each character of a run of one kind, and a stack that overflows ends t
 thread of the engine has STACK_BYTES of it, see ``thread``; a thread with less must not tokenize
 text whose runs are longer than its stack is deep."""
 
+_RUN = re.compile(r"\s+|\S+")
+
 _USUAL_TOKEN_BYTES = 16
 """Text of more bytes for each token of the context is looked at more closely."""
 
@@ -123,8 +125,10 @@ class Vocabulary:
 
 def _check_runs(text: str) -> None:
     """Refuse what llama.cpp would not survive reading."""
-    if len(text) > MAX_RUN:
-        run = max(map(len, re.findall(r"\s+|\S+", text)))
+    half = MAX_RUN // 2  # too long a run fills such a window, wherever it begins
+    starts = range(0, len(text) - half + 1, half) if len(text) > MAX_RUN else ()
+    if any(_RUN.fullmatch(text, start, start + half) for start in starts):
+        run = max(len(found[0]) for found in _RUN.finditer(text))
         if run > MAX_RUN:
             told = f"{run} characters without a change between space and text"
             allowed = f"text that has spaces or line ends at least every {MAX_RUN} characters"
