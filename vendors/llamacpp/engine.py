@@ -42,10 +42,11 @@ from llmdispatcher.vendors.mailbox import Waker, fire
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.template import ChatTemplate
 
-RELAY_S = 0.004
+RELAY_S = 0.016
 """Consumers are woken at most this often while text flows, and at once for a first piece and an
-end. Waking a thread for each token takes a good part of the time that a small model needs to make
-it (``bench/single_stream.py`` shows what is left); 4 ms is not seen by a reader."""
+end: one frame of a screen. Each wake-up takes a processor from llama.cpp, whose threads all wait
+for the one that lost it; woken for every token, eight streams on two processors cost a tenth of the
+throughput of a small model (``bench/engine.py``)."""
 
 HEARTBEAT_S = 1.0
 """How often a waiting request is told that the engine is alive."""

@@ -304,8 +304,8 @@ SCAN_S = 1e-9
 looks at every cell in use, though it counts only its own (``bench/engine.py``)."""
 READ_BYTES_PER_S = 20e9
 """How fast weights are read, which most of a step's time goes into."""
-SCAN_PART = 0.03
-"""Kept prefixes may slow a reply down by so much."""
+SCAN_PART = 0.01
+"""Kept prefixes may slow a reply down by so much, and several at once by a few times that."""
 
 
 def _keep_cells(header: Header) -> int:
