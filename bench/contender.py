@@ -25,8 +25,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-SETTINGS = ("n_ctx", "n_batch", "n_ubatch", "flash_attn", "kv_unified", "n_seq_max")
-"""What must be the same for all; read from what llama.cpp logs when it makes a context."""
+SAME = ("n_batch", "n_ubatch", "flash_attn")
+"""Settings that must be the same for all."""
+
+SETTINGS = (*SAME, "n_ctx", "kv_unified", "n_seq_max")
+"""What is read from what llama.cpp logs when it makes a context. An engine that serves several at
+once has more room than the others, which costs a single stream nothing until it is used."""
 
 _RESOLVED = re.compile(r"Flash Attention (enabled|disabled)")
 """What became of flash attention where the choice was left to llama.cpp."""
@@ -96,38 +100,45 @@ class Contender(Protocol):
 
 
 class Bare:
-    """llama.cpp's functions in a loop."""
+    """llama.cpp's functions in a loop, with room for so many sequences."""
 
-    def __init__(self, model: str, context: int, threads: int) -> None:
+    def __init__(self, model: str, context: int, threads: int, sequences: int = 1) -> None:
         from llama_cpp import llama_cpp as lib  # noqa: PLC0415 - only where it is measured
 
-        self._lib: Any = lib
+        self.lib: Any = lib
         self._model = lib.llama_model_load_from_file(
             model.encode(), lib.llama_model_default_params()
         )
-        self._vocab = lib.llama_model_get_vocab(self._model)
+        self.vocab = lib.llama_model_get_vocab(self._model)
         params = lib.llama_context_default_params()
         params.n_ctx = context
         params.n_batch = params.n_ubatch = min(512, context)
         params.n_threads = params.n_threads_batch = threads
+        params.n_seq_max = sequences
+        params.kv_unified = sequences > 1
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        self._context = lib.llama_init_from_model(self._model, params)
-        self._memory = lib.llama_get_memory(self._context)
+        self.context = lib.llama_init_from_model(self._model, params)
+        self._memory = lib.llama_get_memory(self.context)
         self._chunk = params.n_batch
-        self._batch = lib.llama_batch_init(params.n_batch, 0, 1)
+        self.batch = lib.llama_batch_init(params.n_batch, 0, 1)
         for index in range(params.n_batch):
-            self._batch.n_seq_id[index] = 1
-            self._batch.seq_id[index][0] = 0
-            self._batch.logits[index] = 0
+            self.batch.n_seq_id[index] = 1
+            self.batch.seq_id[index][0] = 0
+            self.batch.logits[index] = 0
+        self.chain = self.greedy()
+
+    def greedy(self) -> object:
+        """Make a sampler that draws the likeliest token."""
+        lib = self.lib
         chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_greedy())
-        self._chain = chain
+        return chain
 
     def run(self, prompt: str, tokens: int) -> Sample:
         """See ``Contender``. The loop of the measurement: nothing in it can be left out."""
-        lib, context, batch, vocab = self._lib, self._context, self._batch, self._vocab
+        lib, context, batch, vocab = self.lib, self.context, self.batch, self.vocab
         decode, draw, ends = lib.llama_decode, lib.llama_sampler_sample, lib.llama_vocab_is_eog
-        to_piece, chain = lib.llama_token_to_piece, self._chain
+        to_piece, chain = lib.llama_token_to_piece, self.chain
         buffer = ctypes.create_string_buffer(256)
         watch = Watch()
         read = self.tokenize(prompt)
@@ -155,8 +166,8 @@ class Bare:
 
     def _read(self, tokens: list[int]) -> None:
         """Decode a prompt, of which the last token gets logits."""
-        self._lib.llama_memory_clear(self._memory, False)  # noqa: FBT003 - C call
-        batch = self._batch
+        self.lib.llama_memory_clear(self._memory, False)  # noqa: FBT003 - C call
+        batch = self.batch
         for start in range(0, len(tokens), self._chunk):
             chunk = tokens[start : start + self._chunk]
             batch.n_tokens = len(chunk)
@@ -165,15 +176,15 @@ class Bare:
                 batch.pos[index] = start + index
             is_last = start + len(chunk) == len(tokens)
             batch.logits[len(chunk) - 1] = int(is_last)
-            self._lib.llama_decode(self._context, batch)
+            self.lib.llama_decode(self.context, batch)
             batch.logits[len(chunk) - 1] = 0
 
     def tokenize(self, text: str) -> list[int]:
         """Turn text into tokens."""
         data = text.encode()
-        tokens = (self._lib.llama_token * (len(data) + 8))()
-        count = self._lib.llama_tokenize(
-            self._vocab,
+        tokens = (self.lib.llama_token * (len(data) + 8))()
+        count = self.lib.llama_tokenize(
+            self.vocab,
             data,
             len(data),
             tokens,

@@ -25,9 +25,10 @@ from shapes import SHAPE_15M, write
 from llmdispatcher.models.request import Request, Sampling
 from llmdispatcher.vendors.contract import Call
 from llmdispatcher.vendors.llamacpp import probe
-from llmdispatcher.vendors.llamacpp.engine import EngineThread, Loaded
+from llmdispatcher.vendors.llamacpp.engine import Loaded
 from llmdispatcher.vendors.llamacpp.native import NativeBackend, Setup
 from llmdispatcher.vendors.llamacpp.template import ChatTemplate
+from llmdispatcher.vendors.llamacpp.thread import EngineThread
 from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
 
 GOVERNED = "governed"
@@ -66,6 +67,8 @@ def _fixed(path: str, threads: int) -> Callable[[Request], Call]:
     setup = Setup(
         path=path,
         context_tokens=SHAPE_15M.context,
+        cells=SHAPE_15M.context,
+        slots=1,
         threads=threads,
         gpu_layers=-1,
         batch_tokens=512,

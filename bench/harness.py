@@ -1,4 +1,4 @@
-"""What the benches share: machine facts, turns that interleave, ratios, a table, JSON beside it.
+"""What the benches share: children, turns that interleave, ratios, machine facts, a table, JSON.
 
 Every bench measures its contenders in turns, each round in another order, and compares them round
 by round: on a machine that is never quiet, a ratio within a round means more than any figure.
@@ -11,13 +11,91 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import tempfile
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 RESULTS = Path(__file__).parent / "results"
 
+ANSWER_S = 300.0
+"""A child that has not answered after so long hangs, and is killed."""
+
+LAST_WORDS = 2_000
+"""Bytes of a dead child's standard error that are shown."""
+
 T = TypeVar("T")
+
+
+class ChildDied(SystemExit):
+    """A child ended or hung; a bench that does not catch this ends with its message."""
+
+
+class Child:
+    """A program that answers each line of JSON with another, in a process of its own.
+
+    Its first line says that it is ready, and is kept as ``hello``.
+    """
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self.name = name
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self.hello = self._answer()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def ask(self, **job: object) -> Any:  # noqa: ANN401 - JSON
+        """Send a job and return its result. Raises ChildDied."""
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        try:
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # what it died of is said below
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        try:
+            self._process.communicate(timeout=ANSWER_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+        self._errors.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _answer(self) -> Any:  # noqa: ANN401 - JSON
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        timer = threading.Timer(ANSWER_S, self._process.kill)
+        timer.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not line:
+            code = self._process.wait()
+            size = self._errors.seek(0, os.SEEK_END)
+            self._errors.seek(max(0, size - LAST_WORDS))
+            words = self._errors.read().decode(errors="replace").strip()
+            raise ChildDied(f"the contender {self.name} ended with status {code}: {words}")
+        return json.loads(line)
 
 
 def machine(*distributions: str) -> dict[str, Any]:

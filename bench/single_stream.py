@@ -21,10 +21,8 @@ numpy.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,11 +31,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import shapes
-from contender import KINDS, Sample
+from contender import KINDS, SAME, Sample
 from harness import (
+    Child,
     interleave,
     machine,
     median_difference,
@@ -95,56 +94,32 @@ class Case:
     threads: int
 
 
-class Child:
+class Contender(Child):
     """A contender in its process."""
 
     def __init__(self, kind: str, model: Model, threads: int) -> None:
-        script = Path(__file__).with_name("contender.py")
-        self._process = subprocess.Popen(
-            [sys.executable, str(script), kind, str(model.path), str(model.context), str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if kind == LIMIT else None,  # llama.cpp's own log
-            text=True,
-        )
-        self.kind = kind
-        self.settings: dict[str, str] = self._answer()
+        script = str(Path(__file__).with_name("contender.py"))
+        arguments = (kind, str(model.path), str(model.context), str(threads))
+        super().__init__(kind, (sys.executable, script, *arguments))
+        self.settings: dict[str, str] = self.hello
 
     def prompt(self, length: int, tokens: int, seed: int) -> str:
         """Let the contender with the tokenizer make a prompt."""
-        return str(self._ask(length=length, tokens=tokens, seed=seed))
+        return str(self.ask(length=length, tokens=tokens, seed=seed))
 
     def run(self, prompts: Sequence[str], tokens: int, number: int) -> Sample:
         """Complete the prompt of a round."""
         time.sleep(REST_S)
-        return Sample(**self._ask(prompt=prompts[number], tokens=tokens))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-
-    def _ask(self, **job: str | int) -> Any:  # noqa: ANN401 - JSON
-        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> Any:  # noqa: ANN401 - JSON
-        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the contender {self.kind} died; its own message is above")
-        return json.loads(line)
+        return Sample(**self.ask(prompt=prompts[number], tokens=tokens))
 
 
 def measure(model: Model, threads: int, tokens: int, rounds: int) -> list[dict[str, Any]]:
     """Measure every prompt length with one set of children."""
     with ExitStack() as stack:
-        children = {kind: stack.enter_context(Child(kind, model, threads)) for kind in KINDS}
+        children = {kind: stack.enter_context(Contender(kind, model, threads)) for kind in KINDS}
         settings = {kind: child.settings for kind, child in children.items()}
-        require_equal(f"settings of {model.path.name}", settings)
+        same = {kind: {name: it.get(name) for name in SAME} for kind, it in settings.items()}
+        require_equal(f"settings of {model.path.name}", same)
         results = []
         for length in model.prompts:
             case = Case(model.path.stem, length, tokens, threads)
@@ -155,7 +130,7 @@ def measure(model: Model, threads: int, tokens: int, rounds: int) -> list[dict[s
             contenders[LIMIT](rounds)
             samples = interleave(rounds, contenders)
             check(case, samples)
-            results.append({**vars(case), "settings": settings[LIMIT], **summarize(samples)})
+            results.append({**vars(case), "settings": settings, **summarize(samples)})
     return results
 
 

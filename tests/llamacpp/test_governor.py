@@ -124,3 +124,17 @@ def test_work_goes_on_beside_busy_neighbours(slow_model: Path) -> None:
     assert reply.usage.completion_tokens == 300
     assert passed_s < 10, "about one second on half a processor"
     assert busy_s() - before > 0.5 * passed_s, "the machine was busy, and it was counted"
+
+
+def test_an_idle_stretch_is_not_judged() -> None:
+    """What others did while the engine had nothing to do says nothing about the processors now."""
+    judged, resumed = (Governor(ceiling=4, processors=4, times=at(0, 0, 0)) for _ in range(2))
+    after_idling = at(10, 40, 0)
+
+    resumed.resume(after_idling)
+    quiet = at(10 + LOOK_S, 40 + 4 * LOOK_S, LOOK_S)
+    resumed.look(quiet)
+    judged.look(after_idling)
+
+    assert resumed.threads == 4
+    assert judged.threads == 1
