@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import gguf
-import numpy as np
+from exact_gguf import exact_model
 
 from llmdispatcher.vendors.llamacpp.vendor import embedded
 
@@ -31,18 +31,4 @@ def in_f32(folder: Path) -> Path:
     What is multiplied with weights of eight bits is rounded to eight bits too, and how, depends on
     what else is in the batch. With these weights it stays as exact as sums of floats are.
     """
-    reader = gguf.GGUFReader(stretched(folder))
-    path = folder / "f32.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    for field in reader.fields.values():
-        if not field.name.startswith("GGUF.") and field.name != gguf.Keys.General.ARCHITECTURE:
-            element = field.types[-1] if len(field.types) > 1 else None
-            writer.add_key_value(field.name, field.contents(), field.types[0], element)
-    for tensor in reader.tensors:
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        writer.add_tensor(tensor.name, values.astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return exact_model(folder / "f32.gguf", stretched(folder))

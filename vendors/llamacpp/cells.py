@@ -261,16 +261,15 @@ class Cells:
         """Let a slot run no more; one that runs and shares the most becomes the owner of that."""
         slot.runs = False
         slot.used = self._tick()
-        running = [child for child in self._children(slot) if child.runs]
-        if running:
-            heir = max(running, key=lambda child: child.shared)
-            self._succeed(heir, slot)
-            for child in running:
-                if child is not heir:
-                    child.base = heir
+        self._succeed(slot, [child for child in self._children(slot) if child.runs])
 
-    def _succeed(self, heir: Slot, slot: Slot) -> None:
-        """Put an heir into a slot's place in its tree, and the slot behind it."""
+    def _succeed(self, slot: Slot, children: list[Slot]) -> None:
+        """Put the child that shares most into a slot's place; the slot and the others follow it."""
+        if not children:
+            return
+        heir = max(children, key=lambda child: child.shared)
+        for child in children:
+            child.base = heir
         shared, heir.base = heir.shared, slot.base
         heir.shared = min(shared, slot.shared)
         if slot.shared < shared:
@@ -278,13 +277,7 @@ class Cells:
 
     def _evict(self, slot: Slot) -> None:
         """Drop a kept slot; the one that shares most with it becomes the owner of that."""
-        children = self._children(slot)
-        if children:
-            heir = max(children, key=lambda child: child.shared)
-            self._succeed(heir, slot)
-            for child in children:
-                if child is not heir:
-                    child.base = heir
+        self._succeed(slot, self._children(slot))
         for hashed in slot.blocks:
             holders = self._index[hashed]
             holders.remove(slot)
