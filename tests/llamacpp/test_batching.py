@@ -178,7 +178,7 @@ def test_the_more_important_is_served_first(slow_model: Path) -> None:
         next(blocker)
 
         def ask(name: str, priority: int) -> None:
-            d.send(Request(prompt="x", max_tokens=1, priority=priority))
+            d.send(Request(prompt="x", max_tokens=80, priority=priority))  # ends are far apart
             order.append(name)
 
         with ThreadPoolExecutor(4) as pool:
@@ -201,7 +201,7 @@ def test_who_has_less_time_is_served_first(slow_model: Path) -> None:
         next(blocker)
 
         def ask(total_s: float | None) -> None:
-            d.send(Request(prompt="x", max_tokens=1), deadlines=Deadlines(total_s=total_s))
+            d.send(Request(prompt="x", max_tokens=80), deadlines=Deadlines(total_s=total_s))
             order.append(total_s)
 
         with ThreadPoolExecutor(3) as pool:

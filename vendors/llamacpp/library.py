@@ -12,7 +12,14 @@ from llama_cpp import llama_cpp as lib
 
 from llmdispatcher.vendors.llamacpp import log
 
-__all__ = ["lib"]
+__all__ = ["lib", "scores_at"]
+
+# Every call through ctypes lets other threads have the interpreter, and a thread that waits for it
+# takes it: with many consumers, the engine would lose it several times a token. This one returns at
+# once after llama_synchronize, so it keeps it.
+scores_at = ctypes.PyDLL(lib._lib._name).llama_get_logits_ith  # noqa: SLF001 - the loaded library
+"""llama_get_logits_ith: context and index of a row to the address of its scores, or None."""
+scores_at.argtypes, scores_at.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.c_void_p
 
 # llama.cpp keeps one log callback for the process, and the binding has set one that prints. The
 # callback objects must live as long as the library may call them: for ever.

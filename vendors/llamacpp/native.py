@@ -24,7 +24,7 @@ from llmdispatcher.models.errors import (
 from llmdispatcher.models.request import Sampling
 from llmdispatcher.vendors.llamacpp import log
 from llmdispatcher.vendors.llamacpp.backend import Chunk, Interrupted, NoRoom, Sampler, Sharing
-from llmdispatcher.vendors.llamacpp.library import lib
+from llmdispatcher.vendors.llamacpp.library import lib, scores_at
 from llmdispatcher.vendors.llamacpp.samplers import Floats, Samplers
 from llmdispatcher.vendors.llamacpp.sampling import chain
 from llmdispatcher.vendors.llamacpp.vocabulary import Vocabulary, load, reason
@@ -206,6 +206,7 @@ class NativeBackend:
         code = lib.llama_decode(self._context, self._batch)
         if code:
             self._failed(code, chunks)
+        lib.llama_synchronize(self._context)
         for slot, position, tokens, _ in chunks:
             self._lengths[slot] = position + len(tokens)
 
@@ -249,8 +250,7 @@ class NativeBackend:
         """Return the scores of all tokens in a row of the last decode; gone with the next."""
         if not 0 <= row < len(self._rows):
             raise EngineCrashed(f"row {row} of {len(self._rows)} that were decoded")
-        pointer = lib.llama_get_logits_ith(self._context, self._rows[row])
-        address = ctypes.cast(pointer, ctypes.c_void_p).value
+        address = scores_at(self._context, self._rows[row])
         if not address:
             raise EngineCrashed(f"llama.cpp has no scores in row {row}")
         scores: Any = (ctypes.c_float * self.vocabulary.size).from_address(address)

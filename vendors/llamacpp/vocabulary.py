@@ -46,6 +46,9 @@ class Vocabulary:
         self.size = int(lib.llama_vocab_n_tokens(self.pointer))
         """How many tokens there are: ids go from 0 to one less."""
         self._buffer = ctypes.create_string_buffer(64)
+        # a call into C for each token would let other threads have the interpreter each time
+        self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
         self._adds_bos = bool(lib.llama_vocab_get_add_bos(self.pointer))
         self.bos = self._written(lib.llama_vocab_bos(self.pointer))
         """How the token at the start of a text is written; empty where there is none."""
@@ -107,6 +110,14 @@ class Vocabulary:
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes of a token; control tokens have none unless ``special``."""
+        if special:
+            return self._read(token, special=True)
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = self._read(token, special=False)
+        return found
+
+    def _read(self, token: int, *, special: bool) -> bytes:
         buffer = self._buffer
         size = lib.llama_token_to_piece(self.pointer, token, buffer, len(buffer), 0, special)
         if size < 0:  # longer than any token before it
@@ -116,7 +127,10 @@ class Vocabulary:
 
     def ends(self, token: int) -> bool:
         """Whether the token ends the reply."""
-        return bool(lib.llama_vocab_is_eog(self.pointer, token))
+        found = self._ends.get(token)
+        if found is None:
+            found = self._ends[token] = bool(lib.llama_vocab_is_eog(self.pointer, token))
+        return found
 
     def _written(self, token: int) -> str:
         """Return how a special token is written; empty where the model has none."""
