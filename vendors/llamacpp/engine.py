@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 RELAY_S = 0.016
 """Consumers are woken at most this often while text flows, and at once for a first piece and an
 end: one frame of a screen. Each wake-up takes a processor from llama.cpp, whose threads all wait
-for the one that lost it; woken for every token, eight streams on two processors cost a tenth of the
-throughput of a small model (``bench/engine.py``)."""
+for the one that lost it: with several streams of a small model that is much of its throughput
+(``bench/engine.py`` shows what is left)."""
 
 HEARTBEAT_S = 1.0
 """How often a waiting request is told that the engine is alive."""
