@@ -14,6 +14,7 @@ import pytest
 from stepped import Stepped, pieces_of, text_of
 from tiny_gguf import tiny_model
 
+from llmdispatcher import Dispatcher, LlamaCpp
 from llmdispatcher.models.reply import Delta
 from llmdispatcher.models.request import Request, Sampling
 from llmdispatcher.vendors.llamacpp.backend import Sharing
@@ -253,3 +254,14 @@ def test_an_interrupt_harms_nothing_that_is_kept(
 
     for found, expected in zip(warm, cold, strict=True):
         assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_each_kind_is_served_as_a_user_would_ask(
+    kind: tuple[Path, dict[str, object], Sharing],
+) -> None:
+    """The whole way, plan included: a model without heads or cells answers like any other."""
+    path, _, _ = kind
+    with Dispatcher(LlamaCpp(path, context_tokens=512, max_threads=1)) as d:
+        first, again = (d.send(Request(prompt=BEGINNING), max_tokens=5) for _ in range(2))
+
+    assert first.usage.completion_tokens == again.usage.completion_tokens == 5

@@ -301,7 +301,8 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
 
 SCAN_S = 1e-9
 """What it takes to pass over a cell of another conversation, for each layer and head: attention
-looks at every cell in use, though it counts only its own (``bench/engine.py``)."""
+looks at every cell in use, though it counts only its own. About the difference between the two
+layouts of llama-batched-bench, which ``bench/engine.py`` prints."""
 READ_BYTES_PER_S = 20e9
 """How fast weights are read, which most of a step's time goes into."""
 SCAN_PART = 0.01
@@ -311,7 +312,8 @@ SCAN_PART = 0.01
 def _keep_cells(header: Header) -> int:
     """Return how many cells finished conversations may keep, of which every step costs time."""
     step_s = header.weight_bytes / READ_BYTES_PER_S
-    each_s = SCAN_S * header.block_count * max(1, *header.head_counts)
+    heads = max((1, *header.head_counts))  # a model without attention has none
+    each_s = SCAN_S * max(1, header.block_count) * heads
     return int(SCAN_PART * step_s / each_s)
 
 
