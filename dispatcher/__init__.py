@@ -56,8 +56,19 @@ from llmdispatcher.models.event import (
     Fallback,
     LoadProgress,
 )
-from llmdispatcher.models.message import Image, Message, Text, ToolCall, assistant, system, user
+from llmdispatcher.models.form import ResponseFormat, ToolSpec
+from llmdispatcher.models.message import (
+    Image,
+    Message,
+    Text,
+    ToolCall,
+    assistant,
+    system,
+    tool,
+    user,
+)
 from llmdispatcher.models.reply import (
+    CallDelta,
     Choice,
     Decision,
     Delta,
@@ -66,7 +77,7 @@ from llmdispatcher.models.reply import (
     TokenLogprob,
     Usage,
 )
-from llmdispatcher.models.request import Deadlines, Request, ResponseFormat, Sampling, ToolSpec
+from llmdispatcher.models.request import Deadlines, Request, Sampling
 from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
@@ -108,6 +119,7 @@ __all__ = [
     "BadRequest",
     "BreakerOpen",
     "BudgetExceeded",
+    "CallDelta",
     "Cancelled",
     "Capability",
     "Choice",
@@ -167,5 +179,6 @@ __all__ = [
     "__version__",
     "assistant",
     "system",
+    "tool",
     "user",
 ]

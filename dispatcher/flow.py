@@ -27,8 +27,11 @@ from llmdispatcher.models.errors import (
     VendorError,
 )
 from llmdispatcher.models.event import AttemptEnded, AttemptStarted, Fallback
+from llmdispatcher.models.form import ResponseFormat
+from llmdispatcher.models.message import ToolCall
 from llmdispatcher.models.reply import (
     Attempt,
+    CallDelta,
     Choice,
     Decision,
     Delta,
@@ -127,10 +130,12 @@ def dispatch(job: Job) -> Flow:
 class Draft:
     """One choice while it grows."""
 
-    __slots__ = ("logprobs", "texts")
+    __slots__ = ("calls", "logprobs", "reasoning", "texts")
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.reasoning: list[str] = []
+        self.calls: list[ToolCall] = []
         self.logprobs: list[TokenLogprob] = []
 
     @property
@@ -143,10 +148,34 @@ class Draft:
         self.texts.append(delta.text)
         if delta.logprobs:
             self.logprobs.extend(delta.logprobs)
+        if delta.reasoning:
+            self.reasoning.append(delta.reasoning)
+        for piece in delta.tool_calls:
+            self._add_call(piece)
 
-    def done(self, reason: FinishReason) -> Choice:
-        """Return what has become of it."""
-        return Choice(self.text, reason, tuple(self.logprobs))
+    def _add_call(self, piece: CallDelta) -> None:
+        """Add a piece of a tool call. Raises BadReply for one that follows nothing."""
+        if piece.index == len(self.calls):
+            self.calls.append(ToolCall(piece.id, piece.name, piece.arguments))
+        elif 0 <= piece.index < len(self.calls):
+            call = self.calls[piece.index]
+            self.calls[piece.index] = ToolCall(
+                call.id or piece.id,
+                call.name or piece.name,
+                call.arguments + piece.arguments,
+            )
+        else:
+            raise BadReply(f"a piece of tool call {piece.index} after {len(self.calls)} calls")
+
+    def done(self, reason: FinishReason, form: ResponseFormat) -> Choice:
+        """Return what has become of it. Raises BadReply if it is not what was asked for."""
+        parsed = None
+        if form.is_json and reason is FinishReason.STOP:
+            from llmdispatcher import typed  # noqa: PLC0415 - on first use
+
+            parsed = typed.parsed(self.text, form)
+        text, reasoning = self.text, "".join(self.reasoning)
+        return Choice(text, reason, tuple(self.logprobs), reasoning, tuple(self.calls), parsed)
 
 
 class Trial:
@@ -155,6 +184,7 @@ class Trial:
     def __init__(self, job: Job, target: Target, number: int, total_s: float | None) -> None:
         self.job, self.target, self.number = job, target, number
         self.drafts = [Draft() for _ in range(job.request.n)]
+        self.choices: tuple[Choice, ...] = ()
         self.shown = False
         self.attempt: Attempt | None = None
         self._total_s = job.deadlines.total_s if total_s is None else total_s
@@ -228,8 +258,9 @@ class Trial:
         while True:
             for piece in (yield from self._receive(call)):
                 if isinstance(piece, Finish):
+                    self._complete(piece)
                     return piece
-                if isinstance(piece, Delta) and (piece.text or piece.logprobs):
+                if isinstance(piece, Delta) and piece:
                     yield from self._take(piece)
 
     def _deadlines(self) -> Deadlines:
@@ -268,10 +299,25 @@ class Trial:
             raise self._cut(BadReply(told))
         if self._first_token_s is None:
             self._first_token_s = self.job.clock() - self._started - self._load_s
-        self.drafts[delta.index].add(delta)
+        try:
+            self.drafts[delta.index].add(delta)
+        except BadReply as error:
+            raise self._cut(error)  # noqa: B904 - it is the same error, or has it as its cause
         if self.job.streaming:
             self.shown = True
             yield Emit(delta)
+
+    def _complete(self, finish: Finish) -> None:
+        """Make choices of what has come. Raises BadReply if it is not what was asked for."""
+        reasons = chain((finish.reason,), finish.others, repeat(FinishReason.UNKNOWN))
+        form = self.job.request.response_format
+        try:
+            self.choices = tuple(
+                draft.done(reason, form)
+                for draft, reason in zip(self.drafts, reasons, strict=False)
+            )
+        except BadReply as error:
+            raise self._cut(error)  # noqa: B904 - it is the same error, or has it as its cause
 
     def _cut(self, error: VendorError) -> VendorError:
         """Return the error to raise: a reply that broke after a part was shown keeps that part."""
@@ -317,8 +363,7 @@ def _reply(job: Job, tried: list[Trial], finish: Finish) -> Reply:
     attempts = tuple(trial.attempt for trial in tried if trial.attempt is not None)
     costs = [attempt.cost_microusd for attempt in attempts]
     known = [cost for cost in costs if cost is not None]
-    served, reasons = attempts[-1], chain((finish.reason,), finish.others, _UNTOLD)
-    choices = tuple(draft.done(why) for draft, why in zip(tried[-1].drafts, reasons, strict=False))
+    served, choices = attempts[-1], tried[-1].choices
     return Reply(
         text=choices[0].text,
         finish_reason=finish.reason,
@@ -334,7 +379,3 @@ def _reply(job: Job, tried: list[Trial], finish: Finish) -> Reply:
         warnings=finish.warnings,
         choices=choices,
     )
-
-
-_UNTOLD = repeat(FinishReason.UNKNOWN)
-"""What a vendor does not tell of the choices after the first."""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from llmdispatcher.models.card import Capability, ModelCard
+from llmdispatcher.models.form import Shape
 from llmdispatcher.models.message import Image
 from llmdispatcher.models.reply import Candidate, Usage
-from llmdispatcher.models.request import Request, Shape
+from llmdispatcher.models.request import Request
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.contract import Engine
@@ -88,6 +89,10 @@ def needs(request: Request) -> frozenset[Capability]:
         needed.add(Capability.LOGPROBS)
     if request.prefill:
         needed.add(Capability.PREFILL)
+    if request.suffix:
+        needed.add(Capability.INFILL)
+    if request.adapters:
+        needed.add(Capability.ADAPTERS)
     return frozenset(needed)
 
 

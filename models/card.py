@@ -39,6 +39,14 @@ class Capability(StrEnum):
     """Tell the log-probabilities of tokens."""
     PREFILL = "prefill"
     """Continue a reply whose beginning is given."""
+    INFILL = "infill"
+    """Fill in what is between a prompt and a suffix."""
+    ADAPTERS = "adapters"
+    """Apply LoRA adapters by request."""
+    EMBED = "embed"
+    """Turn texts into vectors."""
+    RERANK = "rerank"
+    """Score documents by how well they answer a query."""
 
 
 @attrs.frozen(kw_only=True)

@@ -112,19 +112,23 @@ def as_tuple(name: str, value: Iterable[T] | None) -> tuple[T, ...]:
     return tuple(value or ())
 
 
-def at_most(most: int) -> Callable[[object, attrs.Attribute[tuple[str, ...]], object], None]:
-    """Make a validator that accepts a tuple of up to ``most`` non-empty strings."""
+def at_most(most: int, what: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    """Make a validator that accepts a tuple of so many, ``what`` being the word for them."""
 
-    def check(_: object, field: attrs.Attribute[tuple[str, ...]], value: object) -> None:
-        items = value if isinstance(value, tuple) else ()
-        if len(items) > most:
-            raise BadRequest(field.name, f"{len(items)} strings", f"at most {most} strings")
-        for item in items:
-            words(_, field, item)
-            if not item:
-                raise BadRequest(field.name, value, "made of non-empty strings")
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        count = len(value) if isinstance(value, tuple) else 0
+        if count > most:
+            raise BadRequest(field.name, f"{count} {what}", f"at most {most} {what}")
 
     return check
+
+
+def strings(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    """Accept a tuple of texts, none of them empty."""
+    for item in value if isinstance(value, tuple) else ():
+        words(_, field, item)
+        if not item:
+            raise BadRequest(field.name, value, "made of non-empty strings")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -116,6 +116,8 @@ class Message:
     content: tuple[Part, ...] = attrs.field(converter=_parts, default=())
     tool_calls: tuple[ToolCall, ...] = attrs.field(converter=_tool_calls, default=())
     tool_call_id: str | None = None
+    reasoning: str = attrs.field(default="", validator=words)
+    """What the assistant thought, as templates of models that think want it back."""
 
     @property
     def text(self) -> str:
@@ -133,7 +135,7 @@ class Message:
             raise BadRequest("message", value, "text, a Message or a mapping with role and content")
         if not {"content", "tool_calls"} & set(value):
             raise BadRequest("message", value, "a mapping with role and content")
-        known = {"role", "content", "tool_calls", "tool_call_id"}
+        known = {"role", "content", "tool_calls", "tool_call_id", "reasoning_content"}
         if unknown := set(value) - known:
             raise BadRequest("message", sorted(unknown), f"made of {', '.join(sorted(known))}")
         return cls(
@@ -141,6 +143,7 @@ class Message:
             _parts(value.get("content") or ()),
             value.get("tool_calls") or (),
             value.get("tool_call_id"),
+            value.get("reasoning_content") or "",
         )
 
 
@@ -157,3 +160,8 @@ def user(content: Content) -> Message:
 def assistant(content: Content) -> Message:
     """Make a message of the assistant."""
     return Message(Role.ASSISTANT, content)
+
+
+def tool(call: ToolCall | str, content: Content) -> Message:
+    """Make the message that answers a tool call, or the id of one."""
+    return Message(Role.TOOL, content, tool_call_id=call.id if isinstance(call, ToolCall) else call)

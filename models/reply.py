@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 import attrs
 
 from llmdispatcher.models.check import integer
 from llmdispatcher.models.errors import BadRequest
+from llmdispatcher.models.message import Message, Role, ToolCall
 
 MICRO_PER_USD = 1_000_000
 """All money is kept in integer micro-dollars."""
@@ -77,6 +79,20 @@ class TokenLogprob:
 
 
 @attrs.frozen
+class CallDelta:
+    """A piece of a tool call. The first of a call tells its id and name, all tell more arguments.
+
+    Joined, the arguments of a call are its JSON text.
+    """
+
+    index: int
+    """Which of the reply's calls this is a piece of, counted from 0."""
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@attrs.frozen
 class Delta:
     """A piece of one choice of a reply as it streams. ``text`` never ends inside a character.
 
@@ -89,6 +105,13 @@ class Delta:
     """Which of the request's ``n`` choices this is a piece of, counted from 0."""
     logprobs: tuple[TokenLogprob, ...] = ()
     """Of the tokens drawn since the last delta of this choice, if the request asks for them."""
+    reasoning: str = ""
+    """What the model thinks before it answers, which is no part of the text."""
+    tool_calls: tuple[CallDelta, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything in it."""
+        return bool(self.text or self.logprobs or self.reasoning or self.tool_calls)
 
 
 @attrs.frozen
@@ -181,6 +204,12 @@ class Choice:
     logprobs: tuple[TokenLogprob, ...] = ()
     """Of every token drawn, if the request asks for them; also of those of a stop string, which is
     not in ``text``."""
+    reasoning: str = ""
+    """What the model thought before it answered."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    parsed: Any = None
+    """The JSON of a reply that was to be JSON: as the class that was asked for, else as dicts,
+    lists, text and numbers. None also where the reply was cut at ``max_tokens``."""
 
 
 def _only_choice(reply: Reply) -> tuple[Choice, ...]:
@@ -222,6 +251,26 @@ class Reply:
     def logprobs(self) -> tuple[TokenLogprob, ...]:
         """Of every token of the first choice; empty unless the request asks for them."""
         return self.choices[0].logprobs
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought before the first choice."""
+        return self.choices[0].reasoning
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls of the first choice."""
+        return self.choices[0].tool_calls
+
+    @property
+    def parsed(self) -> Any:  # noqa: ANN401 - whatever was asked for
+        """The JSON of the first choice; see ``Choice.parsed``."""
+        return self.choices[0].parsed
+
+    @property
+    def message(self) -> Message:
+        """The first choice as a turn, to go on with: text, reasoning and tool calls."""
+        return Message(Role.ASSISTANT, self.text, self.tool_calls, reasoning=self.reasoning)
 
     @property
     def cost_usd(self) -> Decimal | None:

@@ -1,4 +1,4 @@
-"""What a caller asks for: sampling, tools, the shape of the reply, deadlines.
+"""What a caller asks for: the prompt, sampling, deadlines, and the rest of a request.
 
 All values are frozen and validated once, when they are made. A value outside its range raises
 ``BadRequest``, which names the field, shows the value and says what is allowed. ``None`` always
@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
 from typing import Any, TypedDict, Unpack
 
 import attrs
@@ -22,12 +21,14 @@ from llmdispatcher.models.check import (
     flag,
     instance,
     integer,
-    mapping,
     nearest,
     number,
+    strings,
+    title,
     words,
 )
 from llmdispatcher.models.errors import BadRequest
+from llmdispatcher.models.form import ResponseFormat, ToolSpec
 from llmdispatcher.models.message import Message
 
 MAX_STOPS = 64
@@ -35,6 +36,17 @@ MAX_STOPS = 64
 
 MAX_SEED = 2**32 - 2
 """llama.cpp keeps seeds in 32 bits and reserves the highest value for "choose one"."""
+
+MAX_TOOLS = 128
+"""Tools of one request: as many as the OpenAI API takes."""
+
+MAX_ADAPTERS = 16
+"""LoRA adapters of one request; each costs a pass over its weights in every step."""
+
+MAX_SCALE = 100
+"""Of an adapter; beyond any use, and far from what overflows F16."""
+
+TOOL_CHOICES = ("auto", "none", "required")
 
 MAX_CHOICES = 64
 """Choices of one request: a quarter of the sequences that llama.cpp can decode at once."""
@@ -84,40 +96,6 @@ class Sampling:
         return {k: v for k, v in attrs.asdict(self).items() if v is not None}
 
 
-@attrs.frozen
-class ToolSpec:
-    """A tool that the model may call; ``parameters`` is a JSON schema of an object."""
-
-    name: str = attrs.field(validator=words)
-    description: str = attrs.field(default="", validator=words)
-    parameters: Mapping[str, Any] = attrs.field(factory=dict, validator=mapping)
-
-
-class Shape(StrEnum):
-    """The shape that a reply must have."""
-
-    TEXT = "text"
-    JSON = "json"
-    SCHEMA = "schema"
-    GRAMMAR = "grammar"
-
-
-@attrs.frozen
-class ResponseFormat:
-    """What the reply must look like; ``schema`` and ``grammar`` go with the shape of their name."""
-
-    shape: Shape = attrs.field(converter=Shape, default=Shape.TEXT)
-    schema: Mapping[str, Any] = attrs.field(factory=dict, validator=mapping)
-    grammar: str = attrs.field(default="", validator=words)
-
-    def __attrs_post_init__(self) -> None:
-        """A schema or grammar is there exactly when the shape asks for it."""
-        if bool(self.schema) != (self.shape is Shape.SCHEMA):
-            raise BadRequest("schema", dict(self.schema), "given exactly when shape is 'schema'")
-        if bool(self.grammar) != (self.shape is Shape.GRAMMAR):
-            raise BadRequest("grammar", self.grammar, "given exactly when shape is 'grammar'")
-
-
 @attrs.frozen(kw_only=True)
 class Deadlines:
     """How long each phase of a request may take, in seconds; None is no limit.
@@ -138,8 +116,23 @@ def _stops(value: str | Iterable[str] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else as_tuple("stop", value)
 
 
-def _tools(value: Iterable[ToolSpec] | None) -> tuple[ToolSpec, ...]:
-    return as_tuple("tools", value)
+def _tools(value: Iterable[ToolSpec | Mapping[str, Any]] | None) -> tuple[ToolSpec, ...]:
+    return tuple(ToolSpec.of(tool) for tool in as_tuple("tools", value))
+
+
+def _adapters(value: Mapping[str, float] | Iterable[str] | None) -> tuple[tuple[str, float], ...]:
+    """Take names of adapters with their scales; in one order, so that equal sets are equal."""
+    given = value if isinstance(value, Mapping) else dict.fromkeys(as_tuple("adapters", value), 1.0)
+    for name, scale in given.items():
+        if not isinstance(name, str):
+            raise BadRequest("adapters", name, "the name of an adapter")
+        if (
+            isinstance(scale, bool)
+            or not isinstance(scale, int | float)
+            or not abs(scale) <= MAX_SCALE
+        ):
+            raise BadRequest(f"adapters[{name!r}]", scale, f"a number within ±{MAX_SCALE}")
+    return tuple(sorted((name, float(scale)) for name, scale in given.items() if scale))
 
 
 def _format(value: ResponseFormat | None) -> ResponseFormat:
@@ -148,6 +141,10 @@ def _format(value: ResponseFormat | None) -> ResponseFormat:
 
 def _sampling(value: Sampling | None) -> Sampling:
     return Sampling() if value is None else value
+
+
+def _tool_choice(value: str | None) -> str:
+    return "auto" if value is None else value
 
 
 def _prefill(value: str | None) -> str:
@@ -168,14 +165,16 @@ class Request:
 
     ``prompt`` goes to the model as it is, without a chat template. ``max_tokens`` left out means
     the rest of the context on a local model. ``vendor`` and ``model`` restrict who may answer.
-    Only a model whose card lists the capability is asked for ``n`` above 1, ``logprobs`` or a
-    ``prefill``.
+    Only a model whose card lists the capability is asked for what not all can do: ``n`` above 1,
+    ``logprobs``, a ``prefill``, tools, a shape of the reply and the like.
     """
 
     messages: tuple[Message, ...] = attrs.field(converter=_messages, default=())
     prompt: str | None = attrs.field(default=None, validator=attrs.validators.optional(words))
     max_tokens: int | None = integer("max_tokens", 1, 2**31 - 1)
-    stop: tuple[str, ...] = attrs.field(converter=_stops, validator=at_most(MAX_STOPS), default=())
+    stop: tuple[str, ...] = attrs.field(
+        converter=_stops, validator=[at_most(MAX_STOPS, "strings"), strings], default=()
+    )
     sampling: Sampling = attrs.field(
         factory=Sampling,
         converter=_sampling,
@@ -184,8 +183,13 @@ class Request:
     tools: tuple[ToolSpec, ...] = attrs.field(
         converter=_tools,
         default=(),
-        validator=attrs.validators.deep_iterable(instance(ToolSpec, "ToolSpec('add', 'Adds.')")),
+        validator=at_most(MAX_TOOLS, "tools"),
     )
+    tool_choice: str = attrs.field(default="auto", converter=_tool_choice, validator=title)
+    """"auto" lets the model decide, "none" forbids calls, "required" demands at least one, and the
+    name of a tool demands a call of that one."""
+    parallel_tools: bool = flag(default=True)
+    """Whether one reply may hold several calls."""
     response_format: ResponseFormat = attrs.field(
         factory=ResponseFormat,
         converter=_format,
@@ -206,6 +210,18 @@ class Request:
     prefill: str = attrs.field(default="", converter=_prefill, validator=words)
     """How the reply begins: the model continues exactly there, and the reply's text does not repeat
     it. Goes with ``messages``; a raw ``prompt`` ends with it instead."""
+    suffix: str = attrs.field(default="", converter=_prefill, validator=words)
+    """What follows the reply: the model fills in what is between the ``prompt`` and this. Only a
+    model that was trained for it can."""
+    reasoning: bool | None = attrs.field(
+        default=None, validator=attrs.validators.optional(instance(bool, "True or False"))
+    )
+    """Whether the model thinks before it answers, where its template leaves that open. None leaves
+    it to the model."""
+    adapters: tuple[tuple[str, float], ...] = attrs.field(
+        converter=_adapters, validator=at_most(MAX_ADAPTERS, "adapters"), default=()
+    )
+    """LoRA adapters to apply: names that the vendor was given, with their scales."""
     priority: int = count("priority", -100, 100, default=0)
     """Of the requests that wait for the same model, the higher is served first; none waits for
     ever."""
@@ -222,15 +238,30 @@ class Request:
             raise BadRequest(
                 "prefill", self.prefill, "appended to the prompt: a prompt has no prefill"
             )
+        if self.suffix and self.prompt is None:
+            raise BadRequest("suffix", self.suffix, "given with a prompt: messages have no suffix")
+        self._check_tools()
         seed, last = self.sampling.seed, MAX_SEED - self.n + 1
         if seed is not None and seed > last:
             raise BadRequest("seed", seed, f"at most {last} with n={self.n}: each choice takes one")
+
+    def _check_tools(self) -> None:
+        """A choice that can be made, of tools that can be told apart."""
+        names = [tool.name for tool in self.tools]
+        if len(set(names)) < len(names):
+            raise BadRequest("tools", names, "tools of different names")
+        if names and self.prompt is not None:
+            raise BadRequest("tools", names, "given with messages: a raw prompt has no tools")
+        wanted = {"auto", "none"} if not names else {*TOOL_CHOICES, *names}
+        if self.tool_choice not in wanted:
+            allowed = f"one of {', '.join(sorted(wanted))}"
+            raise BadRequest("tool_choice", self.tool_choice, allowed)
 
     @property
     def text_bytes(self) -> int:
         """Size of all text in the prompt and the prefill, in UTF-8 bytes."""
         texts = [self.prompt] if self.prompt is not None else [m.text for m in self.messages]
-        texts.append(self.prefill)
+        texts += [self.prefill, self.suffix]
         return sum(len(text.encode(errors="surrogatepass")) for text in texts)
 
     @classmethod
@@ -245,6 +276,10 @@ class Request:
             raise TypeError(_unknown_option(min(unknown)))
         given: dict[str, Any] = dict(options)
         drawn = {name: given.pop(name) for name in _SAMPLING_FIELDS & given.keys()}
+        if (schema := given.pop("schema", None)) is not None:
+            if given.get("response_format") is not None:
+                raise BadRequest("schema", schema, "given without a response_format")
+            given["response_format"] = ResponseFormat.of(schema)
         base = prompt if isinstance(prompt, Request) else cls(messages=prompt)
         if drawn:
             given["sampling"] = attrs.evolve(base.sampling, **drawn)
@@ -277,12 +312,18 @@ Prompt = str | Message | Sequence[Message | Mapping[str, Any]] | Request
 
 
 class Options(TypedDict, total=False):
-    """Keyword options of ``send`` and ``stream``: the fields of Request and of Sampling."""
+    """Keyword options of ``send`` and ``stream``: the fields of Request and of Sampling.
+
+    ``schema`` is short for ``response_format=ResponseFormat.of(schema)``.
+    """
 
     max_tokens: int | None
     stop: str | Sequence[str] | None
-    tools: Sequence[ToolSpec] | None
+    tools: Sequence[ToolSpec | Mapping[str, Any]] | None
+    tool_choice: str | None
+    parallel_tools: bool
     response_format: ResponseFormat | None
+    schema: type | Mapping[str, Any] | None
     vendor: str | None
     model: str | None
     allow_cloud: bool
@@ -290,6 +331,9 @@ class Options(TypedDict, total=False):
     n: int | None
     logprobs: int | None
     prefill: str | None
+    suffix: str | None
+    reasoning: bool | None
+    adapters: Mapping[str, float] | Sequence[str] | None
     priority: int | None
     temperature: float | None
     top_k: int | None

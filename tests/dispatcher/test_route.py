@@ -16,7 +16,7 @@ from llmdispatcher import (
     Usage,
     user,
 )
-from llmdispatcher.models.request import Shape
+from llmdispatcher.models.form import Shape
 from llmdispatcher.route import Target, expected_usage, rank
 from llmdispatcher.vendors.scripted import Scripted, ScriptedEngine
 

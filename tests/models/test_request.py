@@ -25,15 +25,9 @@ from llmdispatcher import (
     system,
     user,
 )
+from llmdispatcher.models.form import Shape
 from llmdispatcher.models.message import Role
-from llmdispatcher.models.request import (
-    MAX_CHOICES,
-    MAX_LOGPROBS,
-    MAX_SEED,
-    MAX_STOPS,
-    Options,
-    Shape,
-)
+from llmdispatcher.models.request import MAX_CHOICES, MAX_LOGPROBS, MAX_SEED, MAX_STOPS, Options
 
 
 def test_text_becomes_one_user_message() -> None:

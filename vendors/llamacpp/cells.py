@@ -101,6 +101,7 @@ class Cells:
         self._index: dict[int, list[Slot]] = {}
         """Slots by the hashes of their blocks."""
         self._clock = 0
+        self._keeps_much = True
         self._free = pool.cells
 
     @property
@@ -247,8 +248,18 @@ class Cells:
         for child in self._children(slot):
             if child.shared == child.count and child.pristine <= slot.pristine:
                 self._evict(child)  # all of it is in this one
-        kept = self._kept()
-        while len(kept) > 1 and sum(slot.owned for slot in kept) > self._pool.keep_cells:
+        self._trim()
+
+    def keep(self, *, much: bool) -> None:
+        """Keep what the pool allows from now on, or nothing but the latest."""
+        if much != self._keeps_much:
+            self._keeps_much = much
+            self._trim()
+
+    def _trim(self) -> None:
+        """Drop kept prefixes that are too many, the least recently used first."""
+        kept, most = self._kept(), self._pool.keep_cells if self._keeps_much else 0
+        while len(kept) > 1 and sum(slot.owned for slot in kept) > most:
             self._evict(kept.pop(0))
 
     def discard(self, number: int) -> None:

@@ -67,6 +67,8 @@ class Loaded:
     """Sequences that may run at once."""
     keep_cells: int = 2**31
     """See ``cells.Pool``."""
+    scan_s: float = 0.0
+    """Seconds that a kept cell takes of each token that is drawn; see ``Scheduler.keep_if``."""
     guard: Callable[[], None] = attrs.field(default=lambda: None)
     """Called before a request is let in; raises if serving it could end the process."""
     govern: Callable[[int, float], None] = attrs.field(default=lambda _tokens, _began_s: None)
@@ -81,6 +83,7 @@ class EngineLoop:
         self._template = loaded.template
         self._guard = loaded.guard
         self._govern = loaded.govern
+        self._scan_s = loaded.scan_s
         self._inbox = inbox
         pool = Pool(
             cells=backend.cells,
@@ -215,6 +218,12 @@ class EngineLoop:
                 call.runs, call.cached_tokens = True, sequence.position
             if sequence.sampler is None:  # it was not preempted, but begins
                 sequence.sampler = self._sampler(sequence)
+            self._weigh_kept()
+
+    def _weigh_kept(self) -> None:
+        """Decide whether prefixes are kept, as often as somebody begins or ends."""
+        if self._pace.token_s:
+            self._scheduler.keep_if(self._pace.token_s, self._scan_s)
 
     def _most_read(self) -> int:
         """Return how many tokens of prompts the next step may read beside others.
@@ -336,6 +345,7 @@ class EngineLoop:
     def _end(self, sequence: Sequence, *, keep: bool = True) -> None:
         """Let a sequence go."""
         self._sequences[sequence.call].remove(sequence)
+        self._weigh_kept()
         self._scheduler.end(sequence, keep=keep)
         _close(sequence)
 

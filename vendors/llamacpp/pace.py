@@ -25,7 +25,7 @@ class Pace:
     def __init__(self) -> None:
         self._step_s = 0.0
         """A step that reads no prompt; 0 is not known."""
-        self._token_s = 0.0
+        self.token_s = 0.0
         """What each token of a prompt adds to a step; 0 is not known."""
 
     def note(self, drawing: int, reading: int, took_s: float) -> None:
@@ -34,14 +34,14 @@ class Pace:
             self._step_s = _mean(self._step_s, took_s)
         elif reading >= LEAST_TOKENS:
             base_s = self._step_s if drawing else 0.0
-            self._token_s = _mean(self._token_s, max(took_s - base_s, 0.1 * took_s) / reading)
+            self.token_s = _mean(self.token_s, max(took_s - base_s, 0.1 * took_s) / reading)
 
     def tokens(self, drawing: int) -> int:
         """Return how many tokens of prompts to read in a step in which so many draw.
 
         A step may take TARGET_S, or twice what it takes without any prompt if that is longer.
         """
-        token_s = self._token_s or self._step_s / FIRST_GUESS
+        token_s = self.token_s or self._step_s / FIRST_GUESS
         if token_s == 0:
             return FIRST_TOKENS
         base_s = self._step_s if drawing else 0.0

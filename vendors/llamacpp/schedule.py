@@ -22,6 +22,9 @@ from llmdispatcher.vendors.llamacpp.sequence import Sequence, common
 RESERVE_TOKENS = 256
 """Reserved for a reply that may be longer: most are not, and those that are may find room later."""
 
+REUSE = 0.3
+"""How likely a kept prefix is taken to be asked for while those run that it slows down."""
+
 MAX_OVERTAKEN = 64
 """A request that this many later ones were served before is served before any other."""
 
@@ -183,6 +186,15 @@ class Scheduler:
             self.end(sequence, keep=False)
             self.waiting.push(sequence)
         self._cells.drop_kept()
+
+    def keep_if(self, read_s: float, scan_s: float) -> None:
+        """Keep prefixes only where that is likely to save more than it costs.
+
+        ``read_s`` is what it takes to read a token again, ``scan_s`` what it takes to pass over
+        one cell for each token that is drawn.
+        """
+        rows = sum(min(sequence.left, RESERVE_TOKENS) for sequence in self.running)
+        self._cells.keep(much=rows * scan_s <= REUSE * read_s)
 
     def give_up_kept(self) -> bool:
         """Drop all kept prefixes; False if there are none."""

@@ -16,8 +16,8 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llmdispatcher.models.errors import Unsupported
+from llmdispatcher.models.form import ToolSpec
 from llmdispatcher.models.message import Message, Role
-from llmdispatcher.models.request import ToolSpec
 
 PLAIN_WARNING = (
     "the model file has no chat template, so a plain 'User: … Assistant:' format was used;"

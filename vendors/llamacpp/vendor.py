@@ -294,6 +294,7 @@ def _load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], b
         chat,
         parallel=plan.parallel,
         keep_cells=_keep_cells(header),
+        scan_s=_scan_s(header),
         guard=planning.require_room,
         govern=govern,
     )
@@ -312,9 +313,13 @@ SCAN_PART = 0.01
 def _keep_cells(header: Header) -> int:
     """Return how many cells finished conversations may keep, of which every step costs time."""
     step_s = header.weight_bytes / READ_BYTES_PER_S
+    return int(SCAN_PART * step_s / _scan_s(header))
+
+
+def _scan_s(header: Header) -> float:
+    """Return what it takes to pass over a kept cell, for each token that is drawn."""
     heads = max((1, *header.head_counts))  # a model without attention has none
-    each_s = SCAN_S * max(1, header.block_count) * heads
-    return int(SCAN_PART * step_s / each_s)
+    return SCAN_S * max(1, header.block_count) * heads
 
 
 def _times(busy_s: float) -> Times:
