@@ -27,6 +27,7 @@ HEAVY = {
     "importlib.metadata",
     "jinja2",
     "llama_cpp",
+    "llguidance",
     "numpy",
     "psutil",
     "pynvml",
@@ -38,13 +39,14 @@ HEAVY = {
 EXPORTS = """
 AllVendorsFailed AsyncDispatcher AsyncStream AttemptEnded AttemptStarted Event Fallback LoadProgress
 AuthRejected BadReply BadRequest BreakerOpen
-BudgetExceeded Cancelled Capability Choice ConfigError ContentRefused ContextOverflow CorruptModel
+BudgetExceeded CallDelta Cancelled Capability Choice
+ConfigError ContentRefused ContextOverflow CorruptModel
 Deadlines Decision Delta Dispatcher DispatcherError EngineCrashed ExecutableNotFound FREE Figures
 FinishReason Image InvalidGrammar LimitReached LlamaCpp Message ModelCard ModelFileMissing
 ModelNotFound ModelTooLarge NoCandidate OfflineRefused OutOfMemory Overloaded Price QuotaExhausted
 RateLimited Refused Reply Request RequestError ResponseFormat Sampling Scripted Stats Stream
 StreamInterrupted Text TimedOut TokenLogprob ToolCall ToolSpec Unreachable Unsupported
-UnsupportedArchitecture Usage Vendor VendorError __version__ assistant system user
+UnsupportedArchitecture Usage Vendor VendorError __version__ assistant system tool user
 """
 
 

@@ -55,11 +55,14 @@ def test_options_replace_fields_of_a_request() -> None:
 
 
 def test_options_are_exactly_the_fields() -> None:
-    """Every field of Request and Sampling is an option, except those that ``of`` makes itself."""
+    """Every field of Request and Sampling is an option, except those that ``of`` makes itself.
+
+    ``schema`` is one more, short for a response_format.
+    """
     request = {field.name for field in attrs.fields(Request)} - {"messages", "prompt", "sampling"}
     sampling = {field.name for field in attrs.fields(Sampling)}
 
-    assert request | sampling == Options.__optional_keys__
+    assert request | sampling | {"schema"} == Options.__optional_keys__
 
 
 def test_unknown_option_names_the_nearest() -> None:
@@ -99,7 +102,7 @@ def test_what_people_try_is_answered_with_what_there_is(option: str, told: str) 
         ({"response_format": "json"}, "response_format must be a ResponseFormat, such as"),
         ({"stop": 5}, "stop is 5; stop must be a sequence"),
         ({"tools": 5}, "tools is 5; tools must be a sequence"),
-        ({"tools": [{}]}, "tools must be a ToolSpec, such as"),
+        ({"tools": [{}]}, "tools must be a ToolSpec("),
         ({"n": 0}, f"n is 0; n must be an integer from 1 to {MAX_CHOICES}"),
         ({"n": MAX_CHOICES + 1}, f"n is {MAX_CHOICES + 1}; n must be"),
         ({"n": 2.0}, "n is 2.0; n must be an integer"),
@@ -213,7 +216,7 @@ def test_content_that_is_none_is_refused(content: Any) -> None:
 
 def test_none_means_the_default() -> None:
     """None for an option is the same as leaving it out."""
-    options: Any = dict.fromkeys(Options.__optional_keys__ - {"allow_cloud"})
+    options: Any = dict.fromkeys(Options.__optional_keys__ - {"allow_cloud", "parallel_tools"})
 
     assert Request.of("hi", **options) == Request.of("hi")
 
