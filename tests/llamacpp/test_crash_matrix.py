@@ -19,7 +19,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from stepped import backend_of
 from llmdispatcher import Dispatcher, DispatcherError, LlamaCpp, Request, Sampling, ResponseFormat
-from llmdispatcher.vendors.llamacpp.backend import Chunk
+from llmdispatcher.vendors.llamacpp.backend import Chunk, Drawn
 model = Path({model!r})
 
 def shown(what):
@@ -37,8 +37,8 @@ def alive():
 
 NATIVE = """
 backend = backend_of(model, context_tokens=64, cells=64, slots=4, batch_tokens=32)
-greedy = backend.sampler(Sampling(temperature=0), 0, ())
-drawn = backend.sampler(Sampling(), 0, ())
+greedy = backend.sampler(Drawn(Sampling(temperature=0), 0))
+drawn = backend.sampler(Drawn(Sampling(), 0))
 def decode(*chunks):
     return lambda: backend.decode([Chunk(*chunk) for chunk in chunks])
 """

@@ -64,7 +64,7 @@ class World:
             assert list(chunk.tokens) == sequence.tokens[chunk.position :][: len(chunk.tokens)]
         self.scheduler.done(step)
         for sequence, chunk in step:
-            if chunk.draws:
+            if chunk.rows:
                 sequence.tokens.append(7)
                 sequence.left -= 1
                 if sequence.left == 0:

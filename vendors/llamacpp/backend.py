@@ -13,9 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import attrs
 
 from llmdispatcher.models.request import Sampling
+
+if TYPE_CHECKING:
+    from llmdispatcher.vendors.llamacpp.rules import Rule
 
 
 class Interrupted(Exception):
@@ -40,6 +45,14 @@ class Sharing(StrEnum):
     """Nothing: layers with a sliding window have forgotten the rest."""
 
 
+class Picture(Protocol):
+    """An image that a prompt shows, ready to be decoded."""
+
+    @property
+    def count(self) -> int:
+        """Cells that it takes."""
+
+
 class Chunk(NamedTuple):
     """Tokens that one decode appends to one slot."""
 
@@ -47,18 +60,47 @@ class Chunk(NamedTuple):
     position: int
     """How many tokens the slot holds already."""
     tokens: Sequence[int]
-    draws: bool
-    """Whether a token will be drawn after the last of them."""
+    rows: int
+    """After so many of its last tokens one may be drawn: 0, 1, or more where it ends in guesses."""
+    picture: Picture | None = None
+    """What to decode instead of the tokens, which then only stand for it. Alone in its decode."""
+
+
+class Constraint(Protocol):
+    """What the tokens of one reply must match, and how far they have come."""
+
+    def copy(self) -> Constraint:
+        """Return one of its own, as far as this one is."""
+
+    def close(self) -> None:
+        """Give its memory back. Idempotent."""
 
 
 class Sampler(Protocol):
     """Draws tokens for one sequence, and remembers the ones it drew."""
 
     def sample(self, row: int) -> int:
-        """Draw a token from a row of the last decode: its chunks that draw, counted from 0."""
+        """Draw a token from a row of the last decode, counted over all of its chunks from 0."""
 
     def close(self) -> None:
         """Give its memory back. Idempotent."""
+
+
+Adapting = tuple[tuple[str, float], ...]
+"""LoRA adapters and their scales, as ``Request.adapters``."""
+
+
+@attrs.frozen
+class Drawn:
+    """How one reply is drawn."""
+
+    sampling: Sampling
+    """What it leaves open takes llama.cpp's defaults."""
+    seed: int
+    recent: Sequence[int] = ()
+    """The last tokens of the prompt, which penalties for repetition count in."""
+    constraint: Constraint | None = None
+    """Given to the sampler, which closes it."""
 
 
 class Backend(Protocol):
@@ -84,17 +126,29 @@ class Backend(Protocol):
     def ends(self, token: int) -> bool:
         """Whether the token ends the reply."""
 
-    def sampler(self, sampling: Sampling, seed: int, recent: Sequence[int]) -> Sampler:
-        """Make a sampler; what ``sampling`` leaves open takes llama.cpp's defaults.
+    def constraint(self, rule: Rule) -> Constraint:
+        """Compile a rule. Raises InvalidGrammar."""
 
-        ``recent`` are the last tokens of the prompt, which penalties for repetition count in.
-        """
+    def sampler(self, drawn: Drawn) -> Sampler:
+        """Make a sampler."""
 
     def decode(self, chunks: Sequence[Chunk]) -> None:
         """Append each chunk to its slot, all in one step.
 
         Raises NoRoom, Interrupted or EngineCrashed.
         """
+
+    def trim(self, slot: int, count: int) -> None:
+        """Take back all of a slot but its first ``count`` tokens. Only with ``Sharing.PREFIX``."""
+
+    def adapt(self, adapters: Adapting) -> None:
+        """Decode with these adapters from now on. Raises Unsupported for one that is not there."""
+
+    def save(self, slot: int) -> bytes:
+        """Return what a slot holds, as only the same model in the same build reads it."""
+
+    def restore(self, slot: int, data: bytes, count: int) -> bool:
+        """Fill an empty slot with ``count`` tokens that ``save`` wrote; False if it cannot."""
 
     def logprobs(self, row: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         """Return the natural logarithm of a token's probability, and the likeliest with theirs."""

@@ -10,7 +10,7 @@ Pure: ``Memory`` is told what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 import attrs
@@ -61,6 +61,7 @@ class Slot:
         "base",
         "blocks",
         "count",
+        "key",
         "number",
         "pristine",
         "runs",
@@ -69,8 +70,10 @@ class Slot:
         "used",
     )
 
-    def __init__(self, number: int, tokens: list[int], used: int) -> None:
+    def __init__(self, number: int, tokens: list[int], key: int, used: int) -> None:
         self.number = number
+        self.key = key
+        """What else was decoded with: only slots of one key can share."""
         self.tokens = tokens
         """A sequence's own list, of which the first ``count`` are decoded."""
         self.count = 0
@@ -118,25 +121,29 @@ class Cells:
         """Return the slots that hold anything, for tests and figures."""
         return self._slots.values()
 
-    def match(self, tokens: list[int]) -> Match:
-        """Find the longest prefix of these tokens that is decoded somewhere.
+    def match(self, tokens: list[int], key: int = 0) -> Match:
+        """Find the longest prefix of these tokens that is decoded somewhere, under the same key.
 
         It leaves out the last token, which must be decoded for something to be drawn after it.
         """
         most = len(tokens) - 1
         if self._pool.sharing is Sharing.PREFIX:
-            return self._match_blocks(tokens, most)
+            return self._match_blocks(tokens, key, most)
         best = NO_MATCH
         if self._pool.sharing is Sharing.WHOLE:
             for slot in self._slots.values():
                 count = slot.count
-                if best.shared < count <= most and common(slot.tokens, tokens, count) == count:
+                if (
+                    slot.key == key
+                    and best.shared < count <= most
+                    and common(slot.tokens, tokens, count) == count
+                ):
                     best = Match(slot.number, count)
         return best
 
-    def _match_blocks(self, tokens: list[int], most: int) -> Match:
+    def _match_blocks(self, tokens: list[int], key: int, most: int) -> Match:
         found: list[Slot] = []
-        end = hashed = 0
+        end, hashed = 0, key
         while end + BLOCK_TOKENS <= most:
             hashed = hash((hashed, *tokens[end : end + BLOCK_TOKENS]))
             slots = self._index.get(hashed)
@@ -155,7 +162,7 @@ class Cells:
         count = common(best.tokens, tokens, min(most, best.count))
         return Match(best.number, count) if count >= BLOCK_TOKENS else NO_MATCH
 
-    def match_pristine(self, tokens: list[int], size: int) -> Match:
+    def match_pristine(self, tokens: list[int], size: int, key: int = 0) -> Match:
         """Find a prefix that is as an empty engine would have made it, in whole batches.
 
         All other kept prefixes are dropped, since even where cells lie decides how sums are
@@ -164,7 +171,7 @@ class Cells:
         best = NO_MATCH
         for slot in self._slots.values():
             count = common(slot.tokens, tokens, min(slot.pristine, len(tokens) - 1)) // size * size
-            if count > best.shared and not slot.runs:
+            if count > best.shared and not slot.runs and slot.key == key:
                 best = Match(slot.number, count)
         for slot in [*self._slots.values()]:
             if not slot.runs and slot.number != best.slot:
@@ -179,7 +186,7 @@ class Cells:
             slot = slot.base
         return count if slot is not None else 0
 
-    def open(self, tokens: list[int], match: Match, *, exact: bool = False) -> Match:
+    def open(self, tokens: list[int], match: Match, *, key: int = 0, exact: bool = False) -> Match:
         """Take a slot for a sequence, with what it can share; returns the slot and that count.
 
         ``exact`` follows ``match_pristine``: of the slot that it shares with, the rest is dropped.
@@ -190,7 +197,7 @@ class Cells:
             source.used = self._tick()
         number = self._claim()
         source = self._slots.get(match.slot)  # it may have been the one that had to go
-        slot = Slot(number, tokens, self._tick())
+        slot = Slot(number, tokens, key, self._tick())
         count = match.shared
         if source is None or not self._memory.share(source.number, number, count):
             if source is not None and not source.runs:
@@ -221,6 +228,20 @@ class Cells:
         self._free -= count
         if slot.count >= (len(slot.blocks) + 1) * BLOCK_TOKENS:
             self._hash(slot)
+
+    def install(self, tokens: list[int], fill: Callable[[int], bool]) -> bool:
+        """Keep tokens that ``fill`` puts into the slot it is told; False if there is no room."""
+        busy = all(slot.runs for slot in self._slots.values())
+        if (busy and len(self._slots) >= self._pool.slots) or len(tokens) > self.available:
+            return False
+        number = self._claim()
+        if not self.make_room(len(tokens)) or not fill(number):
+            return False
+        slot = self._slots[number] = Slot(number, tokens, 0, self._tick())
+        slot.count, slot.runs = len(tokens), False
+        self._hash(slot)
+        self._count()
+        return True
 
     def make_room(self, count: int) -> bool:
         """Free so many cells by dropping kept prefixes, the least recently used first."""
@@ -316,7 +337,7 @@ class Cells:
         if self._pool.sharing is not Sharing.PREFIX:
             return
         blocks, tokens = slot.blocks, slot.tokens
-        hashed = blocks[-1] if blocks else 0
+        hashed = blocks[-1] if blocks else slot.key
         for end in range((len(blocks) + 1) * BLOCK_TOKENS, slot.count + 1, BLOCK_TOKENS):
             hashed = hash((hashed, *tokens[end - BLOCK_TOKENS : end]))
             blocks.append(hashed)

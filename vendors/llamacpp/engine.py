@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from llmdispatcher.models.errors import ContextOverflow, DispatcherError, EngineCrashed
+from llmdispatcher.models.errors import DispatcherError, EngineCrashed
 from llmdispatcher.models.reply import (
     Delta,
     Finish,
@@ -28,19 +27,19 @@ from llmdispatcher.models.reply import (
     Progress,
     TokenLogprob,
 )
-from llmdispatcher.models.request import MAX_SEED, Request
-from llmdispatcher.vendors.llamacpp.backend import Backend, Interrupted, NoRoom, Sampler, Sharing
+from llmdispatcher.vendors.llamacpp.backend import Backend, Chunk, Interrupted, NoRoom, Sharing
 from llmdispatcher.vendors.llamacpp.cells import Cells, Pool
+from llmdispatcher.vendors.llamacpp.drawing import draw, logprob_of, sampler_of
 from llmdispatcher.vendors.llamacpp.inbox import EngineCall, Inbox
 from llmdispatcher.vendors.llamacpp.pace import Pace
-from llmdispatcher.vendors.llamacpp.sampling import DEFAULTS
+from llmdispatcher.vendors.llamacpp.prompts import Prompt, Prompts
 from llmdispatcher.vendors.llamacpp.schedule import Scheduler, Step
 from llmdispatcher.vendors.llamacpp.sequence import Sequence
-from llmdispatcher.vendors.llamacpp.text import TextStream
 from llmdispatcher.vendors.mailbox import Waker, fire
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.template import ChatTemplate
+    from llmdispatcher.vendors.llamacpp.vision import Projector
 
 RELAY_S = 0.016
 """Consumers are woken at most this often while text flows, and at once for a first piece and an
@@ -65,6 +64,8 @@ class Loaded:
     template: ChatTemplate
     parallel: int = 1
     """Sequences that may run at once."""
+    projector: Projector | None = None
+    """What lets the model see images."""
     keep_cells: int = 2**31
     """See ``cells.Pool``."""
     scan_s: float = 0.0
@@ -80,7 +81,7 @@ class EngineLoop:
 
     def __init__(self, loaded: Loaded, inbox: Inbox) -> None:
         backend = self._backend = loaded.backend
-        self._template = loaded.template
+        self._prompts = Prompts(backend, loaded.template, loaded.projector)
         self._guard = loaded.guard
         self._govern = loaded.govern
         self._scan_s = loaded.scan_s
@@ -155,42 +156,30 @@ class EngineLoop:
         """Queue a request's sequences; errors are the caller's, not the engine's."""
         try:
             self._guard()
-            tokens = self._tokens(call.request)
-            made = [self._sequence(call, index, tokens) for index in range(call.request.n)]
+            prompt = self._prompts.read(call.request)
         except DispatcherError as error:
             self._fail(call, error)
         except Exception as bug:  # noqa: BLE001 - a stranger's template, or a bug: this caller's
             _log.exception("a bug in the engine")
             self._fail(call, EngineCrashed(f"a bug in the engine: {type(bug).__name__}: {bug}"))
         else:
-            call.prompt_tokens = len(tokens)
+            call.prompt_tokens = len(prompt.tokens)
+            made = [self._sequence(call, index, prompt) for index in range(call.request.n)]
+            if prompt.constraint is not None:
+                prompt.constraint.close()
             self._sequences[call] = made
             for sequence in made:
                 self._scheduler.waiting.push(sequence)
 
-    def _tokens(self, request: Request) -> list[int]:
-        """Return the tokens of a request's prompt."""
-        backend = self._backend
-        text = request.prompt
-        if text is None:
-            text = self._template.render(
-                request.messages, request.tools, bos=backend.bos, eos=backend.eos
-            )
-            text += request.prefill
-        tokens = backend.tokenize(text)
-        if not tokens:
-            tokens = backend.tokenize(" ")  # llama.cpp needs a token to begin with
-        if len(tokens) >= backend.context_tokens:
-            raise ContextOverflow(len(tokens) + 1, backend.context_tokens)
-        return tokens
-
-    def _sequence(self, call: EngineCall, index: int, tokens: list[int]) -> Sequence:
+    def _sequence(self, call: EngineCall, index: int, prompt: Prompt) -> Sequence:
         """Make one of the replies that a request asks for."""
         request = call.request
-        room = self._backend.context_tokens - len(tokens)
-        sequence = Sequence(call, index, tokens, min(request.max_tokens or room, room))
-        own = self._template.stops if request.prompt is None else ()
-        sequence.text = TextStream((*request.stop, *own))
+        room = self._backend.context_tokens - len(prompt.tokens)
+        sequence = Sequence(call, index, prompt.tokens, min(request.max_tokens or room, room))
+        sequence.voice = prompt.voice(index)
+        sequence.pictures = prompt.pictures
+        sequence.constraint = prompt.constraint.copy() if prompt.constraint is not None else None
+        sequence.adapters = request.adapters
         sequence.priority = request.priority
         sequence.exact = request.sampling.seed is not None and request.n == 1
         limit_s = request.deadlines.total_s if request.deadlines else None
@@ -199,17 +188,6 @@ class EngineLoop:
         sequence.number = self._number
         return sequence
 
-    def _sampler(self, sequence: Sequence) -> Sampler:
-        """Make the sampler of one reply; of several with one seed, each has the next."""
-        drawn, index, tokens = sequence.call.request.sampling, sequence.index, sequence.tokens
-        seed = secrets.randbelow(MAX_SEED + 1) if drawn.seed is None else drawn.seed
-        seed = (seed + index) % (MAX_SEED + 1)
-        window = DEFAULTS.repeat_last_n if drawn.repeat_last_n is None else drawn.repeat_last_n
-        # llama.cpp allocates all that is asked
-        window = min(window or 0, self._backend.context_tokens)
-        drawn = attrs.evolve(drawn, repeat_last_n=window)
-        return self._backend.sampler(drawn, seed, tokens[-window:] if window else ())
-
     def _admit(self) -> None:
         """Let in all that fit."""
         while (sequence := self._scheduler.admit()) is not None:
@@ -217,7 +195,7 @@ class EngineLoop:
             if not call.runs:
                 call.runs, call.cached_tokens = True, sequence.position
             if sequence.sampler is None:  # it was not preempted, but begins
-                sequence.sampler = self._sampler(sequence)
+                sequence.sampler = sampler_of(self._backend, sequence)
             self._weigh_kept()
 
     def _weigh_kept(self) -> None:
@@ -243,6 +221,7 @@ class EngineLoop:
         self._inbox.decoding(calls, stops_for_any=self._is_whole)
         began_s = time.monotonic()
         try:
+            self._backend.adapt(step[0][0].adapters)
             self._backend.decode([chunk for _, chunk in step])
         except Interrupted:
             self._was_interrupted = True
@@ -257,14 +236,13 @@ class EngineLoop:
         self._scheduler.done(step)
         row = 0
         for sequence, chunk in step:
-            if chunk.draws:
-                if sequence.slot >= 0:  # or another reply to the same request failed just now
-                    self._draw(sequence, row)
-                row += 1
-            else:
+            if not chunk.rows:
                 call = sequence.call
                 done = min(sequence.position, call.prompt_tokens)
                 self._put(call, Progress("prompt", done, call.prompt_tokens))
+            elif sequence.slot >= 0:  # or another reply to the same request failed just now
+                self._draw(sequence, chunk, row)
+            row += chunk.rows
 
     def _interrupted(self, step: Step) -> None:
         """Let those go that nobody wants, and the others begin again where that is needed."""
@@ -276,9 +254,10 @@ class EngineLoop:
 
     def _learn(self, step: Step, began_s: float) -> None:
         """Let the pace and the number of threads follow what the step took."""
-        drawing = sum(chunk.draws and len(chunk.tokens) == 1 for _, chunk in step)
+        drawing = sum(chunk.rows == len(chunk.tokens) for _, chunk in step)
         count = sum(len(chunk.tokens) for _, chunk in step)
-        self._pace.note(drawing, count - drawing, time.monotonic() - began_s)
+        if step[0][1].picture is None:
+            self._pace.note(drawing, count - drawing, time.monotonic() - began_s)
         self._govern(count, began_s)
 
     def _make_room(self, step: Step) -> None:
@@ -291,53 +270,55 @@ class EngineLoop:
             return
         raise EngineCrashed(f"no cells for {len(step[0][1].tokens)} tokens in an empty cache")
 
-    def _draw(self, sequence: Sequence, row: int) -> None:
-        """Draw a token and hand over what text it completes."""
-        assert sequence.sampler is not None  # noqa: S101 - for the type checker; see _admit
-        call, backend = sequence.call, self._backend
+    def _draw(self, sequence: Sequence, chunk: Chunk, row: int) -> None:
+        """Draw the next token, or several where guesses were right, and hand over what they say."""
         try:
-            token = sequence.sampler.sample(row)
+            tokens = draw(self._backend, sequence, chunk, row)
         except DispatcherError as error:
-            self._fail(call, error)
+            if chunk.rows > 1:
+                self._backend.trim(sequence.slot, sequence.position)
+            self._fail(sequence.call, error)
             return
-        if backend.ends(token):
+        is_over = self._backend.ends(tokens[-1])
+        said = tokens[:-1] if is_over else tokens
+        sequence.tokens += said
+        if chunk.rows > 1:
+            self._scheduler.guessed(sequence, len(tokens) - 1)
+            self._backend.trim(sequence.slot, sequence.position)
+        for at, token in enumerate(said, row):
+            self._say(sequence, token, at)
+            if sequence.slot < 0:
+                return
+        if is_over:
             self._finish(sequence, FinishReason.STOP)
-            return
+
+    def _say(self, sequence: Sequence, token: int, row: int) -> None:
+        """Hand over what a token says, and see whether it is the last."""
+        call, backend, voice = sequence.call, self._backend, sequence.voice
         call.completion_tokens += 1
         sequence.left -= 1
-        text = sequence.text.feed(backend.piece(token))
-        sequence.tokens.append(token)
+        told: tuple[TokenLogprob, ...] = ()
         if call.request.logprobs is not None:
-            told = self._logprob(row, token, call.request.logprobs)
-            self._put_delta(call, Delta(text, sequence.index, (told,)))
-        elif text:
-            self._put_delta(call, Delta(text, sequence.index))
-        if sequence.text.stopped is not None:
+            told = (logprob_of(backend, row, token, call.request.logprobs),)
+        delta = voice.say(backend.piece(token, special=token in voice.shown), told)
+        if delta is not None:
+            self._put_delta(call, delta)
+        if voice.has_stopped:
             self._finish(sequence, FinishReason.STOP)
         elif sequence.left == 0:
             self._finish(sequence, FinishReason.LENGTH)
 
-    def _logprob(self, row: int, token: int, top: int) -> TokenLogprob:
-        """Say how likely a token was, and what was likeliest in its place."""
-        own, likeliest = self._backend.logprobs(row, token, top)
-        others = tuple(self._told(other, logprob) for other, logprob in likeliest)
-        return attrs.evolve(self._told(token, own), top=others)
-
-    def _told(self, token: int, logprob: float) -> TokenLogprob:
-        data = self._backend.piece(token, special=True)
-        return TokenLogprob(data.decode(errors="replace"), data, logprob)
-
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         """End one reply, and with the last one the call."""
         call = sequence.call
-        if text := sequence.text.flush():
-            self._put_delta(call, Delta(text, sequence.index))
-        call.reasons[sequence.index] = reason
+        if (delta := sequence.voice.end()) is not None:
+            self._put_delta(call, delta)
+        call.reasons[sequence.index] = sequence.voice.reason(reason)
+        call.reasoning_tokens += sequence.voice.reasoning_tokens
         self._end(sequence)
         if len(call.reasons) < call.request.n:
             return
-        chat = call.request.prompt is None
-        warnings = (self._template.warning,) if chat and self._template.warning else ()
+        warnings = self._prompts.warnings(call.request)
         first, *others = (call.reasons[index] for index in range(call.request.n))
         self._put(call, Finish(first, call.usage(), warnings, tuple(others)))
         self._forget(call)
@@ -397,6 +378,8 @@ class EngineLoop:
 
 
 def _close(sequence: Sequence) -> None:
-    if sequence.sampler is not None:
-        sequence.sampler.close()
-        sequence.sampler = None
+    """Give back what a sequence holds of llama.cpp's."""
+    for held in (sequence.sampler, sequence.constraint):
+        if held is not None:
+            held.close()
+    sequence.sampler = sequence.constraint = None

@@ -31,6 +31,7 @@ class EngineCall:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.cached_tokens = 0
+        self.reasoning_tokens = 0
         self.has_text = False
         self.runs = False
         """Whether the engine has begun with it."""
@@ -46,6 +47,7 @@ class EngineCall:
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
             cached_tokens=self.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens,
         )
 
     def is_cancelled(self) -> bool:

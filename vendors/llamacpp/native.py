@@ -11,7 +11,7 @@ import ctypes
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
@@ -21,13 +21,30 @@ from llmdispatcher.models.errors import (
     OutOfMemory,
     UnsupportedArchitecture,
 )
-from llmdispatcher.models.request import Sampling
 from llmdispatcher.vendors.llamacpp import log
-from llmdispatcher.vendors.llamacpp.backend import Chunk, Interrupted, NoRoom, Sampler, Sharing
+from llmdispatcher.vendors.llamacpp.backend import (
+    Adapting,
+    Chunk,
+    Constraint,
+    Drawn,
+    Interrupted,
+    NoRoom,
+    Picture,
+    Sampler,
+    Sharing,
+)
+from llmdispatcher.vendors.llamacpp.batch import Batch
 from llmdispatcher.vendors.llamacpp.library import lib, scores_at
+from llmdispatcher.vendors.llamacpp.places import Places
 from llmdispatcher.vendors.llamacpp.samplers import Floats, Samplers
 from llmdispatcher.vendors.llamacpp.sampling import chain
 from llmdispatcher.vendors.llamacpp.vocabulary import Vocabulary, load, reason
+
+if TYPE_CHECKING:
+    from llmdispatcher.vendors.llamacpp.adapters import Adapters
+    from llmdispatcher.vendors.llamacpp.constraint import Grammars
+    from llmdispatcher.vendors.llamacpp.rules import Rule
+    from llmdispatcher.vendors.llamacpp.vision import Projector
 
 _ABORTED = 2
 _NO_ROOM = 1
@@ -62,6 +79,8 @@ class Setup:
     """A key of CACHE_TYPES."""
     mapped: bool = True
     """The file is mapped into memory, not read."""
+    more_rows: int = 0
+    """Rows of scores in one decode beyond one for each slot."""
     full_window: bool = True
     """Layers with a sliding window keep everything, so that prefixes can be shared."""
 
@@ -78,6 +97,9 @@ class NativeBackend:
         self._model: Any = None
         self._context: Any = None
         self._samplers: Samplers | None = None
+        self._grammars: Grammars | None = None
+        self._adapters: Adapters | None = None
+        self.projector: Projector | None = None
         # The abort callback runs at every node of the graph, hundreds of times a token, so it must
         # not be Python. strlen is C, takes the pointer that llama.cpp hands back and returns 0 for
         # an empty string: the flag is a string that ``interrupt`` makes one byte long.
@@ -94,7 +116,7 @@ class NativeBackend:
         self.bos, self.eos = self.vocabulary.bos, self.vocabulary.eos
         self._window = int(lib.llama_model_n_swa(self._model))
         self.sharing = self._sharing()
-        self._lengths = [0] * self.slots
+        self._places = Places(self.slots)
         self._rows: list[int] = []
         """Where in the last batch the rows are that tokens can be drawn from."""
 
@@ -118,7 +140,8 @@ class NativeBackend:
         params = lib.llama_context_default_params()
         params.n_ctx = setup.cells
         params.n_batch = params.n_ubatch = min(setup.batch_tokens, setup.cells)
-        params.n_seq_max = params.n_outputs_max = setup.slots
+        params.n_seq_max = setup.slots
+        params.n_outputs_max = setup.slots + setup.more_rows
         params.kv_unified = True
         params.swa_full = setup.full_window
         params.type_k = params.type_v = CACHE_TYPES[setup.cache_type]
@@ -138,25 +161,7 @@ class NativeBackend:
                 f" {reason(list(lines))}; use a smaller context_tokens"
             )
         self._memory = lib.llama_get_memory(self._context)
-        self._fill_batch(int(params.n_batch))
-
-    def _fill_batch(self, size: int) -> None:
-        """Make the batch of arrays of our own: ctypes fills slices of these, not of pointers."""
-        self._token = (lib.llama_token * size)()
-        self._position = (lib.llama_pos * size)()
-        self._slot = (lib.llama_seq_id * size)()
-        self._draws = (ctypes.c_int8 * size)()
-        counts = (ctypes.c_int32 * size)(*[1] * size)
-        pointers = (ctypes.POINTER(lib.llama_seq_id) * size)()
-        for index in range(size):
-            at = ctypes.byref(self._slot, index * ctypes.sizeof(lib.llama_seq_id))
-            pointers[index] = ctypes.cast(at, ctypes.POINTER(lib.llama_seq_id))
-        self._batch = lib.llama_batch()
-        self._batch.token = self._token
-        self._batch.pos = self._position
-        self._batch.n_seq_id = counts
-        self._batch.seq_id = pointers
-        self._batch.logits = self._draws
+        self._batch = Batch(int(params.n_batch))
 
     def _sharing(self) -> Sharing:
         if lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model):
@@ -177,42 +182,42 @@ class NativeBackend:
         """See ``Backend.ends``."""
         return self.vocabulary.ends(token)
 
-    def sampler(self, sampling: Sampling, seed: int, recent: Sequence[int]) -> Sampler:
+    def constraint(self, rule: Rule) -> Constraint:
+        """See ``Backend.constraint``."""
+        if self._grammars is None:
+            from llmdispatcher.vendors.llamacpp.constraint import Grammars  # noqa: PLC0415 - rare
+
+            self._grammars = Grammars(self.vocabulary)
+        return self._grammars.constraint(rule)
+
+    def sampler(self, drawn: Drawn) -> Sampler:
         """See ``Backend.sampler``."""
         if self._samplers is None:
             self._samplers = Samplers(self.vocabulary, self.logits)
-        return self._samplers.made(chain(sampling, seed), recent)
+        links = chain(drawn.sampling, drawn.seed)
+        if drawn.constraint is None:
+            return self._samplers.made(links, drawn.recent)
+        return self._samplers.made(links, drawn.recent, drawn.constraint)
 
     def decode(self, chunks: Sequence[Chunk]) -> None:
         """See ``Backend.decode``."""
-        rows = self._rows = []
+        self._rows = []
         self._check(chunks)
-        start = 0
-        for slot, position, tokens, draws in chunks:
-            end = start + len(tokens)
-            if end - start == 1:
-                self._token[start], self._position[start] = tokens[0], position
-                self._slot[start], self._draws[start] = slot, draws
-            else:
-                self._token[start:end] = tokens
-                self._position[start:end] = range(position, position + end - start)
-                self._slot[start:end] = [slot] * (end - start)
-                ctypes.memset(ctypes.byref(self._draws, start), 0, end - start)
-                self._draws[end - 1] = draws
-            if draws:
-                rows.append(end - 1)
-            start = end
-        self._batch.n_tokens = start
-        code = lib.llama_decode(self._context, self._batch)
+        if chunks[0].picture is not None:
+            self._show(chunks[0], chunks[0].picture)
+            return
+        rows = self._batch.fill(chunks, self._places.shifts)
+        code = lib.llama_decode(self._context, self._batch.native)
         if code:
             self._failed(code, chunks)
         lib.llama_synchronize(self._context)
-        for slot, position, tokens, _ in chunks:
-            self._lengths[slot] = position + len(tokens)
+        self._rows = rows
+        lengths = self._places.lengths
+        for slot, position, tokens, _, _ in chunks:
+            lengths[slot] = position + len(tokens)
 
     def _failed(self, code: int, chunks: Sequence[Chunk]) -> None:
         """Raise what a return code of llama_decode means."""
-        self._rows = []
         if code == _ABORTED:
             self._undo(chunks)
             raise Interrupted
@@ -226,25 +231,33 @@ class NativeBackend:
         if self.sharing is Sharing.WHOLE:
             # states were moved before the graph ran, of any slot (llama-memory-recurrent.cpp)
             lib.llama_memory_clear(self._memory, True)  # noqa: FBT003 - C call: the states as well
-            self._lengths = [0] * self.slots
+            self._places = Places(self.slots)
             return
-        for chunk in chunks:
-            lib.llama_memory_seq_rm(self._memory, chunk.slot, chunk.position, -1)
+        for slot, position, *_ in chunks:
+            lib.llama_memory_seq_rm(self._memory, slot, position + self._places.shifts[slot], -1)
 
     def _check(self, chunks: Sequence[Chunk]) -> None:
         """Refuse what llama.cpp would answer with abort()."""
-        count = sum(len(chunk.tokens) for chunk in chunks)
-        if not 0 < count <= self.batch_tokens or sum(c.draws for c in chunks) > self.slots:
+        count, rows = sum(len(chunk.tokens) for chunk in chunks), sum(c.rows for c in chunks)
+        if chunks and chunks[0].picture is not None and len(chunks) == 1 and not rows:
+            count = 1  # it goes in batches of its own
+        if not 0 < count <= self.batch_tokens or rows > self.slots + self._setup.more_rows:
             raise EngineCrashed(f"{count} tokens do not fit the batch of {self.batch_tokens}")
         if len({chunk.slot for chunk in chunks}) < len(chunks):
             raise EngineCrashed("a slot is twice in one step")
-        for slot, position, tokens, _ in chunks:
-            if not tokens or position + len(tokens) > self.cells:
+        for slot, position, tokens, wanted, picture in chunks:
+            if not wanted <= len(tokens) or not tokens or position + len(tokens) > self.cells:
                 raise EngineCrashed(f"{len(tokens)} tokens at {position} fit no context")
-            if not 0 <= slot < self.slots or self._lengths[slot] != position:
+            if not 0 <= slot < self.slots or self._places.lengths[slot] != position:
                 raise EngineCrashed(f"slot {slot} of {self.slots} does not end at {position}")
+            if picture is not None and len(chunks) == 1:
+                continue
             if min(tokens) < 0 or max(tokens) >= self.vocabulary.size:
                 raise EngineCrashed(f"a token is outside the vocabulary of {self.vocabulary.size}")
+
+    def _show(self, chunk: Chunk, picture: Picture) -> None:
+        """Append a picture to a slot."""
+        raise EngineCrashed("a picture, and no projector is loaded")
 
     def logits(self, row: int) -> Floats:
         """Return the scores of all tokens in a row of the last decode; gone with the next."""
@@ -270,26 +283,64 @@ class NativeBackend:
 
     def share(self, source: int, target: int, count: int) -> bool:
         """See ``Backend.share``."""
-        have = self._lengths[source]
-        if not 0 < count <= have or self._lengths[target] or source == target:
+        have = self._places.lengths[source]
+        if not 0 < count <= have or self._places.lengths[target] or source == target:
             raise EngineCrashed(f"slot {target} cannot share {count} of the {have} of {source}")
         if self.sharing is Sharing.NONE or (self.sharing is Sharing.WHOLE and count != have):
             return False
+        end = self._places.position(source, count)
+        if end is None:  # inside a picture
+            return False
         if self._window:  # cells that no layer with a window looks at any more may be used again
             first = lib.llama_memory_seq_pos_min(self._memory, source)
-            if first > max(0, count - self._window):
+            if first > max(0, end - self._window):
                 return False
         whole = self.sharing is Sharing.WHOLE
         lib.llama_memory_seq_cp(
-            self._memory, source, target, -1 if whole else 0, -1 if whole else count
+            self._memory, source, target, -1 if whole else 0, -1 if whole else end
         )
-        self._lengths[target] = count
+        self._places.copy(source, target, count)
         return True
+
+    def trim(self, slot: int, count: int) -> None:
+        """See ``Backend.trim``."""
+        end = self._places.position(slot, count)
+        if self.sharing is not Sharing.PREFIX or end is None:
+            raise EngineCrashed(f"slot {slot} cannot be cut after {count} tokens")
+        lib.llama_memory_seq_rm(self._memory, slot, end, -1)
+        self._places.copy(slot, slot, count)
 
     def drop(self, slot: int) -> None:
         """See ``Backend.drop``."""
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
-        self._lengths[slot] = 0
+        self._places.copy(slot, slot, 0)
+
+    def adapt(self, adapters: Adapting) -> None:
+        """See ``Backend.adapt``."""
+        if self._adapters is not None:
+            self._adapters.use(self._context, adapters)
+        elif adapters:
+            raise EngineCrashed("a decode with adapters, and none is loaded")
+
+    def save(self, slot: int) -> bytes:
+        """See ``Backend.save``."""
+        size = int(lib.llama_state_seq_get_size(self._context, slot))
+        data = (ctypes.c_uint8 * size)()
+        count = int(lib.llama_state_seq_get_data(self._context, data, size, slot))
+        if not 0 < count <= size:
+            raise EngineCrashed(f"llama.cpp wrote {count} of {size} bytes of slot {slot}")
+        return bytes(memoryview(data)[:count])
+
+    def restore(self, slot: int, data: bytes, count: int) -> bool:
+        """See ``Backend.restore``."""
+        buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
+        read = int(lib.llama_state_seq_set_data(self._context, buffer, len(data), slot))
+        last = lib.llama_memory_seq_pos_max(self._memory, slot)
+        if read != len(data) or last + 1 != count:
+            self.drop(slot)
+            return False
+        self._places.lengths[slot] = count
+        return True
 
     def set_threads(self, threads: int) -> None:
         """See ``Backend.set_threads``."""
@@ -301,8 +352,10 @@ class NativeBackend:
 
     def close(self) -> None:
         """See ``Backend.close``."""
-        if self._samplers is not None:
-            self._samplers.close()
+        for part in (self._samplers, self._grammars, self._adapters, self.projector):
+            if part is not None:
+                part.close()
+        self._samplers = self._grammars = self._adapters = self.projector = None
         if self._context:
             lib.llama_free(self._context)
         if self._model:

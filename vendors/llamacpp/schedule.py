@@ -13,7 +13,7 @@ preempted, so there is always one that gets to its end.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from llmdispatcher.vendors.llamacpp.backend import Chunk
 from llmdispatcher.vendors.llamacpp.cells import BLOCK_TOKENS, NO_MATCH, Cells, Match
@@ -81,6 +81,8 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.is_full = False
         """Nobody is let in until a step succeeds."""
+        self._looked = False
+        """Whether the last step decoded a picture."""
         self._cells = cells
         self._parallel = max(1, min(parallel, batch_tokens // 2))  # some of a step is for prompts
         self._batch_tokens = batch_tokens
@@ -93,7 +95,9 @@ class Scheduler:
         for sequence in self.waiting.candidates():
             if self.running and 1 + min(sequence.left, RESERVE_TOKENS) > spare:
                 continue  # not even if all of its prompt were shared
-            match = self._cells.match(sequence.tokens) if self._shares(sequence) else NO_MATCH
+            match = NO_MATCH
+            if self._shares(sequence):
+                match = self._cells.match(sequence.tokens, sequence.key)
             if self._fits(sequence, match):
                 self._start(sequence, match)
                 return sequence
@@ -106,6 +110,8 @@ class Scheduler:
         """Whether a sequence can run beside those that do."""
         if not self.running:
             return True
+        if self.running[0].adapters != sequence.adapters:  # a decode applies them to all
+            return False
         if self._worth_waiting(sequence, match):
             return False
         to_come = sum(_to_come(other) for other in self.running)
@@ -128,8 +134,10 @@ class Scheduler:
         sequence.tokens = [*sequence.tokens]  # those that wait for one request share a list
         alone = not self._shares(sequence)
         if alone:
-            match = self._cells.match_pristine(sequence.tokens, self._batch_tokens)
-        sequence.slot, sequence.position = self._cells.open(sequence.tokens, match, exact=alone)
+            match = self._cells.match_pristine(sequence.tokens, self._batch_tokens, sequence.key)
+        sequence.slot, sequence.position = self._cells.open(
+            sequence.tokens, match, key=sequence.key, exact=alone
+        )
         self.running.append(sequence)
 
     def plan(self, most_read: int) -> Step:
@@ -145,8 +153,15 @@ class Scheduler:
             return [self._alone(self.running[0])]
         drawing = [s for s in self.running if not s.is_reading]
         reading = [s for s in self.running if s.is_reading]
-        step = [(s, Chunk(s.slot, s.position, s.tokens[s.position :], draws=True)) for s in drawing]
-        left = min(max(most_read, len(reading)), self._batch_tokens - len(drawing))
+        looking = next((s for s in reading if s.position in s.pictures), None)
+        if looking is not None:
+            self._looked = not (self._looked and drawing)  # others have a step in between
+            if self._looked:
+                return [(looking, _chunk(looking, self._batch_tokens))]
+            reading = [s for s in reading if s.position not in s.pictures]
+        step = [(s, _drawing(s)) for s in drawing]
+        drawn = sum(len(chunk.tokens) for _, chunk in step)
+        left = min(max(most_read, len(reading)), self._batch_tokens - drawn)
         # who is nearest to the end gets half, the next half of what is left, and so on: all at the
         # same pace would mean that all wait for the last, and one after the other that a short
         # prompt waits for a long one
@@ -162,17 +177,32 @@ class Scheduler:
 
     def _alone(self, sequence: Sequence) -> tuple[Sequence, Chunk]:
         """Read up to the next border of a batch: so a prompt is always cut at the same places."""
+        if not sequence.is_reading:
+            return sequence, _drawing(sequence)
         size = self._batch_tokens
         return sequence, _chunk(sequence, size - sequence.position % size)
 
     def done(self, step: Step) -> None:
-        """Note that a step was decoded."""
+        """Note that a step was decoded; where it held guesses, only the token before them."""
         self.is_full = False
         for sequence, chunk in step:
-            count = len(chunk.tokens)
+            count = 1 if chunk.rows > 1 else len(chunk.tokens)
             whole = count == self._batch_tokens and len(step) == 1
             self._cells.extend(chunk.slot, count, pristine=whole)
             sequence.position += count
+
+    def guessed(self, sequence: Sequence, count: int) -> None:
+        """Note that the first guesses of the last step were right, which are its tokens now."""
+        self._cells.extend(sequence.slot, count, pristine=False)
+        sequence.position += count
+
+    def restore(self, tokens: list[int], fill: Callable[[int], bool]) -> bool:
+        """Keep a conversation that ``fill`` puts into a slot; False if there is no room."""
+        return self._cells.install(tokens, fill)
+
+    def find(self, tokens: list[int]) -> Match:
+        """Find where the first of these tokens are, as many as possible."""
+        return self._cells.match([*tokens, -1])  # the last is never looked for
 
     def preempt(self) -> None:
         """Let the youngest of the lowest priority wait again."""
@@ -223,8 +253,19 @@ def _to_come(sequence: Sequence) -> int:
     return len(sequence.tokens) - sequence.position + min(sequence.left, RESERVE_TOKENS)
 
 
+def _drawing(sequence: Sequence) -> Chunk:
+    """Take the last token, with guesses at what may follow."""
+    tokens = [*sequence.tokens[sequence.position :], *sequence.draft]
+    return Chunk(sequence.slot, sequence.position, tokens, len(tokens))
+
+
 def _chunk(sequence: Sequence, most: int) -> Chunk:
-    """Cut the next tokens off, at most so many."""
+    """Cut the next tokens off, at most so many, or the picture that comes next."""
     start = sequence.position
+    if sequence.pictures:
+        if picture := sequence.pictures.get(start):
+            tokens = sequence.tokens[start : start + picture.count]
+            return Chunk(sequence.slot, start, tokens, 0, picture)
+        most = min([most, *(at - start for at in sequence.pictures if at > start)])
     tokens = sequence.tokens[start : start + most]
-    return Chunk(sequence.slot, start, tokens, start + len(tokens) == len(sequence.tokens))
+    return Chunk(sequence.slot, start, tokens, int(start + len(tokens) == len(sequence.tokens)))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from llmdispatcher.vendors.llamacpp.text import TextStream
+from llmdispatcher.vendors.llamacpp.voice import Voice
 
 if TYPE_CHECKING:
-    from llmdispatcher.vendors.llamacpp.backend import Sampler
+    from collections.abc import Mapping
+
+    from llmdispatcher.vendors.llamacpp.backend import Adapting, Constraint, Picture, Sampler
     from llmdispatcher.vendors.llamacpp.inbox import EngineCall
 
 
@@ -16,19 +18,23 @@ class Sequence:
     """One reply being made: a request's only one, or one of the ``n`` that it asks for."""
 
     __slots__ = (
+        "adapters",
         "call",
+        "constraint",
         "deadline_s",
+        "draft",
         "exact",
         "index",
         "left",
         "number",
         "overtaken",
+        "pictures",
         "position",
         "priority",
         "sampler",
         "slot",
-        "text",
         "tokens",
+        "voice",
     )
 
     def __init__(self, call: EngineCall, index: int, tokens: list[int], limit: int) -> None:
@@ -41,8 +47,15 @@ class Sequence:
         """How many of the tokens are decoded."""
         self.left = limit
         """Tokens that may still be drawn."""
-        self.text = TextStream()
+        self.voice = Voice(index)
+        self.constraint: Constraint | None = None
+        """What it must match; given to the sampler once it has one."""
         self.sampler: Sampler | None = None
+        self.adapters: Adapting = ()
+        self.pictures: Mapping[int, Picture] = {}
+        """What the prompt shows, by the first of the tokens that stand for it."""
+        self.draft: list[int] = []
+        """Guesses at the next tokens, for the next step."""
         self.slot = -1
         """Where it is decoded; -1 while it waits."""
         self.priority = 0
@@ -54,6 +67,11 @@ class Sequence:
         """How many that came later were served before it."""
         self.exact = False
         """Whether it must not depend, to the last bit, on what was asked before it."""
+
+    @property
+    def key(self) -> int:
+        """What else its cells depend on, beside the tokens."""
+        return hash(self.adapters) if self.adapters else 0
 
     @property
     def is_reading(self) -> bool:
