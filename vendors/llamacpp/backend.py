@@ -120,6 +120,12 @@ class Backend(Protocol):
     def tokenize(self, text: str) -> list[int]:
         """Turn text into tokens; the model's own start token is put in front where it wants one."""
 
+    def infill(self, prefix: str, suffix: str) -> list[int]:
+        """Return the prompt for what belongs between two texts. Raises Unsupported."""
+
+    def token(self, text: str) -> int | None:
+        """Return the one token that is written so; None if there is none."""
+
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes of a token; control tokens have none unless ``special``."""
 

@@ -117,6 +117,12 @@ class Cells:
         """Cells that are free, or would be without kept prefixes."""
         return self._pool.cells - sum(slot.owned for slot in self._slots.values() if slot.runs)
 
+    @property
+    def has_slot(self) -> bool:
+        """Whether there is a slot to take."""
+        running = sum(slot.runs for slot in self._slots.values())
+        return running < self._pool.slots
+
     def slots(self) -> Iterable[Slot]:
         """Return the slots that hold anything, for tests and figures."""
         return self._slots.values()
@@ -231,8 +237,7 @@ class Cells:
 
     def install(self, tokens: list[int], fill: Callable[[int], bool]) -> bool:
         """Keep tokens that ``fill`` puts into the slot it is told; False if there is no room."""
-        busy = all(slot.runs for slot in self._slots.values())
-        if (busy and len(self._slots) >= self._pool.slots) or len(tokens) > self.available:
+        if not self.has_slot or len(tokens) > self.available:
             return False
         number = self._claim()
         if not self.make_room(len(tokens)) or not fill(number):

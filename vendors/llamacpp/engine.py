@@ -12,18 +12,21 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
-from copy import copy
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import attrs
 
-from llmdispatcher.models.errors import DispatcherError, EngineCrashed
+from llmdispatcher.models.errors import (
+    ContextOverflow,
+    DispatcherError,
+    EngineCrashed,
+    Unsupported,
+)
 from llmdispatcher.models.reply import (
-    Delta,
     Finish,
     FinishReason,
-    Piece,
     Progress,
     TokenLogprob,
 )
@@ -33,22 +36,14 @@ from llmdispatcher.vendors.llamacpp.drawing import draw, logprob_of, sampler_of
 from llmdispatcher.vendors.llamacpp.inbox import EngineCall, Inbox
 from llmdispatcher.vendors.llamacpp.pace import Pace
 from llmdispatcher.vendors.llamacpp.prompts import Prompt, Prompts
+from llmdispatcher.vendors.llamacpp.relay import Relay
 from llmdispatcher.vendors.llamacpp.schedule import Scheduler, Step
 from llmdispatcher.vendors.llamacpp.sequence import Sequence
-from llmdispatcher.vendors.mailbox import Waker, fire
 
 if TYPE_CHECKING:
+    from llmdispatcher.models.request import Request
     from llmdispatcher.vendors.llamacpp.template import ChatTemplate
     from llmdispatcher.vendors.llamacpp.vision import Projector
-
-RELAY_S = 0.016
-"""Consumers are woken at most this often while text flows, and at once for a first piece and an
-end: one frame of a screen. Each wake-up takes a processor from llama.cpp, whose threads all wait
-for the one that lost it: with several streams of a small model that is much of its throughput
-(``bench/engine.py`` shows what is left)."""
-
-HEARTBEAT_S = 1.0
-"""How often a waiting request is told that the engine is alive."""
 
 PREPARE_S = 0.005
 """How long a step may spend on reading requests that have arrived, beyond the first of them."""
@@ -103,10 +98,7 @@ class EngineLoop:
         """Calls that have arrived and are not turned into tokens yet."""
         self._sequences: dict[EngineCall, list[Sequence]] = {}
         self._number = 0
-        self._wakers: list[Waker | None] = []
-        self._urgent = False
-        self._fired_at = 0.0
-        self._heartbeat_at = 0.0
+        self._relay = Relay()
 
     def step(self) -> bool:
         """Do the next piece of work; False if there is none.
@@ -115,15 +107,17 @@ class EngineLoop:
         its template, is that request's error alone.
         """
         try:
+            for job in self._inbox.jobs():
+                job.do(self)
             self._arrive()
             self._drop_cancelled()
             self._admit()
             step = self._scheduler.plan(self._most_read())
             if any(chunk.tokens[1:] for _, chunk in step):
-                self._fire()  # a step that reads may be long
+                self._relay.fire()  # a step that reads may be long
             if step:
                 self._decode(step)
-            self._tell(idle=not step)
+            self._relay.tell(self._waiting, idle=not step)
         except Exception as bug:  # no caller may wait for ever
             if isinstance(bug, DispatcherError):
                 raise
@@ -136,8 +130,31 @@ class EngineLoop:
         for sequences in self._sequences.values():
             for sequence in sequences:
                 _close(sequence)
-        fire([*self._wakers, *(call.box.fail(copy(error)) for call in self._inbox.drain())])
+        for call in self._inbox.drain():
+            self._relay.fail(call, error)
+        self._relay.fire()
+        for job in self._inbox.jobs():
+            job.refuse(error)
         self._backend.close()
+
+    def save(self, request: Request) -> tuple[list[int], bytes]:
+        """Return the part of a conversation that is decoded: its tokens, and what they became.
+
+        Raises Unsupported for what cannot be saved, and LimitReached while all slots run.
+        """
+        prompt = self._prompts.read(request)
+        if prompt.pictures or request.adapters:
+            raise Unsupported("state", "a conversation with images or adapters cannot be saved")
+        return self._scheduler.save(prompt.tokens, self._backend.save)
+
+    def restore(self, tokens: list[int], data: bytes) -> bool:
+        """Keep a conversation that ``save`` returned, in another life; False if it has no room."""
+        if len(tokens) >= self._backend.context_tokens:
+            raise ContextOverflow(len(tokens) + 1, self._backend.context_tokens)
+        count = len(tokens)
+        return self._scheduler.restore(
+            tokens, lambda slot: self._backend.restore(slot, data, count)
+        )
 
     def _arrive(self) -> None:
         """Turn what has arrived into tokens; much of it over several steps."""
@@ -239,7 +256,7 @@ class EngineLoop:
             if not chunk.rows:
                 call = sequence.call
                 done = min(sequence.position, call.prompt_tokens)
-                self._put(call, Progress("prompt", done, call.prompt_tokens))
+                self._relay.put(call, Progress("prompt", done, call.prompt_tokens))
             elif sequence.slot >= 0:  # or another reply to the same request failed just now
                 self._draw(sequence, chunk, row)
             row += chunk.rows
@@ -302,7 +319,7 @@ class EngineLoop:
             told = (logprob_of(backend, row, token, call.request.logprobs),)
         delta = voice.say(backend.piece(token, special=token in voice.shown), told)
         if delta is not None:
-            self._put_delta(call, delta)
+            self._relay.put(call, delta)
         if voice.has_stopped:
             self._finish(sequence, FinishReason.STOP)
         elif sequence.left == 0:
@@ -312,7 +329,7 @@ class EngineLoop:
         """End one reply, and with the last one the call."""
         call = sequence.call
         if (delta := sequence.voice.end()) is not None:
-            self._put_delta(call, delta)
+            self._relay.put(call, delta)
         call.reasons[sequence.index] = sequence.voice.reason(reason)
         call.reasoning_tokens += sequence.voice.reasoning_tokens
         self._end(sequence)
@@ -320,7 +337,7 @@ class EngineLoop:
             return
         warnings = self._prompts.warnings(call.request)
         first, *others = (call.reasons[index] for index in range(call.request.n))
-        self._put(call, Finish(first, call.usage(), warnings, tuple(others)))
+        self._relay.put(call, Finish(first, call.usage(), warnings, tuple(others)))
         self._forget(call)
 
     def _end(self, sequence: Sequence, *, keep: bool = True) -> None:
@@ -338,43 +355,17 @@ class EngineLoop:
         self._inbox.done(call)
 
     def _fail(self, call: EngineCall, error: DispatcherError) -> None:
-        self._urgent = True
-        self._wakers.append(call.box.fail(error))
+        self._relay.fail(call, error)
         self._forget(call)
 
     def _drop_cancelled(self) -> None:
         for call in self._inbox.cancelled():
             self._forget(call)
 
-    def _put_delta(self, call: EngineCall, delta: Delta) -> None:
-        self._urgent |= not call.has_text
-        call.has_text = True
-        self._put(call, delta)
-
-    def _put(self, call: EngineCall, piece: Piece) -> None:
-        self._urgent |= isinstance(piece, Finish)
-        self._wakers.append(call.box.put(piece))
-
-    def _tell(self, *, idle: bool) -> None:
-        """Wake those for whom there is something, if it is time."""
-        now = time.monotonic()
-        self._beat(now)
-        if idle or self._urgent or now - self._fired_at >= RELAY_S:
-            self._urgent, self._fired_at = False, now
-            self._fire()
-
-    def _fire(self) -> None:
-        wakers, self._wakers = self._wakers, []
-        fire(wakers)
-
-    def _beat(self, now: float) -> None:
-        """Tell those who wait that the engine is alive, now and then."""
-        if now - self._heartbeat_at < HEARTBEAT_S:
-            return
-        self._heartbeat_at = now
-        waiting = dict.fromkeys(sequence.call for sequence in self._scheduler.waiting)
-        for ahead, call in enumerate([*waiting, *self._unread], 1):
-            self._put(call, Progress("queued", 0, ahead))
+    def _waiting(self) -> Iterator[EngineCall]:
+        """Go through the calls that wait, the next first."""
+        queued = dict.fromkeys(sequence.call for sequence in self._scheduler.waiting)
+        return chain(queued, self._unread)
 
 
 def _close(sequence: Sequence) -> None:

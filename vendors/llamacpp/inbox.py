@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from copy import copy
+from typing import TYPE_CHECKING, Any
 
 from llmdispatcher.models.errors import Cancelled, DispatcherError, LimitReached, Refused
 from llmdispatcher.models.reply import FinishReason, Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.mailbox import Mailbox, fire
+
+if TYPE_CHECKING:
+    from llmdispatcher.vendors.llamacpp.engine import EngineLoop
 
 MAX_WAITING = 1024
 """Requests that may wait; one more is refused with LimitReached."""
@@ -63,6 +68,25 @@ class EngineCall:
             fire([self.box.fail(Cancelled())])
 
 
+class Job:
+    """Something for the engine's thread to do once, between two steps."""
+
+    def __init__(self, work: Callable[[EngineLoop], Any]) -> None:
+        self._work = work
+        self.done: Future[Any] = Future()
+
+    def do(self, loop: EngineLoop) -> None:
+        """Do it. What it raises is the asker's."""
+        try:
+            self.done.set_result(self._work(loop))
+        except DispatcherError as error:
+            self.done.set_exception(error)
+
+    def refuse(self, error: DispatcherError) -> None:
+        """Say that it will not be done."""
+        self.done.set_exception(copy(error))
+
+
 class Inbox:
     """Calls on their way to the engine's thread, and the flags that other threads set."""
 
@@ -72,6 +96,7 @@ class Inbox:
         self.error: DispatcherError = Refused(CLOSED)
         """What calls that come after the end get."""
         self._arrived: list[EngineCall] = []
+        self._jobs: list[Job] = []
         self._calls: dict[EngineCall, None] = {}
         """All that have not ended, in the order of their arrival."""
         self._cancelled: list[EngineCall] = []
@@ -96,6 +121,20 @@ class Inbox:
             self._calls[call] = None
             self._arrived.append(call)
             self.changed.notify()
+
+    def ask(self, job: Job) -> None:
+        """Have the engine's thread do something between two steps. Raises Refused if it closes."""
+        with self.changed:
+            if self.closing:
+                raise copy(self.error)
+            self._jobs.append(job)
+            self.changed.notify()
+
+    def jobs(self) -> list[Job]:
+        """Take what was asked for since the last time."""
+        with self.changed:
+            jobs, self._jobs = self._jobs, []
+            return jobs
 
     def take(self) -> list[EngineCall]:
         """Take the calls that have arrived and are still wanted."""
@@ -148,7 +187,7 @@ class Inbox:
     def wait(self) -> bool:
         """Sleep until there is something to do; False if the engine is closing."""
         with self.changed:
-            while not self._arrived and not self._cancelled and not self.closing:
+            while not (self._arrived or self._cancelled or self._jobs or self.closing):
                 self.changed.wait()
             return not self.closing
 

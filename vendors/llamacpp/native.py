@@ -174,6 +174,14 @@ class NativeBackend:
         """See ``Backend.tokenize``. A template that wrote the start token is not given a second."""
         return self.vocabulary.tokenize(text, context_tokens=self.context_tokens)
 
+    def infill(self, prefix: str, suffix: str) -> list[int]:
+        """See ``Backend.infill``."""
+        return self.vocabulary.infill(prefix, suffix)
+
+    def token(self, text: str) -> int | None:
+        """See ``Backend.token``."""
+        return self.vocabulary.token(text)
+
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """See ``Backend.piece``."""
         return self.vocabulary.piece(token, special=special)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Iterator
 
+from llmdispatcher.models.errors import LimitReached
 from llmdispatcher.vendors.llamacpp.backend import Chunk
 from llmdispatcher.vendors.llamacpp.cells import BLOCK_TOKENS, NO_MATCH, Cells, Match
 from llmdispatcher.vendors.llamacpp.sequence import Sequence, common
@@ -200,9 +201,21 @@ class Scheduler:
         """Keep a conversation that ``fill`` puts into a slot; False if there is no room."""
         return self._cells.install(tokens, fill)
 
-    def find(self, tokens: list[int]) -> Match:
-        """Find where the first of these tokens are, as many as possible."""
-        return self._cells.match([*tokens, -1])  # the last is never looked for
+    def save(self, tokens: list[int], read: Callable[[int], bytes]) -> tuple[list[int], bytes]:
+        """Return the first of these tokens that are decoded, and what ``read`` says of their slot.
+
+        There may be none. Raises LimitReached while all slots run.
+        """
+        match = self._cells.match([*tokens, -1])  # the last is never looked for
+        if not match.shared:
+            return [], b""
+        if not self._cells.has_slot:
+            raise LimitReached("all slots of the model are in use; try again")
+        slot, count = self._cells.open(tokens, match)
+        try:
+            return tokens[:count], read(slot) if count else b""
+        finally:
+            self._cells.discard(slot)
 
     def preempt(self) -> None:
         """Let the youngest of the lowest priority wait again."""

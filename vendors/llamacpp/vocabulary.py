@@ -97,6 +97,28 @@ class Vocabulary:
             count = lib.llama_tokenize(self.pointer, data, len(data), tokens, room, *flags)
         return list(tokens[:count])
 
+    def infill(self, prefix: str, suffix: str) -> list[int]:
+        """Return the tokens after which a model writes what belongs between two texts.
+
+        As llama-server's /infill puts them, prefix first. Raises Unsupported for a model that has
+        no tokens for it.
+        """
+        names = ("pre", "suf", "mid")
+        marks = [int(getattr(lib, f"llama_vocab_fim_{name}")(self.pointer)) for name in names]
+        if min(marks) < 0:
+            raise Unsupported("suffix", "this model has no tokens for filling in (FIM)")
+        before, after = (
+            self.tokenize(text, add_special=False, parse_special=False) for text in (prefix, suffix)
+        )
+        start = [int(lib.llama_vocab_bos(self.pointer))] if self._adds_bos else []
+        return [*start, marks[0], *before, marks[1], *after, marks[2]]
+
+    def token(self, text: str) -> int | None:
+        """Return the control token that is written so; None if there is none."""
+        tokens = self.tokenize(text, add_special=False)
+        is_one = len(tokens) == 1 and self.piece(tokens[0], special=True) == text.encode()
+        return tokens[0] if is_one else None
+
     def _check_size(self, size_bytes: int, context_tokens: int) -> None:
         """Refuse what llama.cpp would read for long in vain."""
         if size_bytes > context_tokens * _USUAL_TOKEN_BYTES:
