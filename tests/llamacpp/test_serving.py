@@ -42,7 +42,7 @@ from llmdispatcher.models.errors import Cancelled
 from llmdispatcher.models.event import Event, LoadProgress
 from llmdispatcher.models.reply import Outcome
 from llmdispatcher.vendors.contract import Call
-from llmdispatcher.vendors.llamacpp import vendor
+from llmdispatcher.vendors.llamacpp import loading as loader
 from llmdispatcher.vendors.llamacpp.engine import Loaded
 from llmdispatcher.vendors.llamacpp.template import PLAIN_WARNING, ChatTemplate
 from llmdispatcher.vendors.llamacpp.vendor import embedded
@@ -503,7 +503,7 @@ def test_a_request_that_meets_a_failing_load_gets_its_error(
         failing.wait(10)
         raise ValueError("a bug while loading")
 
-    monkeypatch.setattr(vendor, "_load", load)
+    monkeypatch.setattr(loader, "load", load)
     loading = engine.load(card.model)
     call = engine.submit(Request(prompt="x"), card.model)
     failing.set()

@@ -6,6 +6,7 @@ Knows the integers and texts of GGUF, and nothing of their meaning.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from itertools import repeat
 from operator import length_hint
 from typing import BinaryIO, NoReturn
@@ -100,6 +101,12 @@ class Cursor:
             f" has {self.size_bytes} bytes; download it again",
             path=self.path,
         )
+
+    def among(self, texts: Iterable[str], start: int) -> list[str]:
+        """Return those texts that are among the ones from ``start`` to here."""
+        self.need(0, "texts")
+        written = {text: _U64.pack(len(data := text.encode())) + data for text in texts}
+        return [t for t, data in written.items() if self.data.find(data, start, self.at) >= 0]
 
     def are_distinct(self, count: int, start: int) -> bool:
         """Say whether the texts from ``start`` to here differ; empty ones always do."""

@@ -19,6 +19,7 @@ from llmdispatcher.models.errors import CorruptModel, ModelFileMissing
 from llmdispatcher.vendors.llamacpp import loadable
 from llmdispatcher.vendors.llamacpp.cursor import FIRST_READ_BYTES, Cursor
 from llmdispatcher.vendors.llamacpp.header import (
+    FIM_TOKENS,
     TENSOR_TYPES,
     ArrayInfo,
     Header,
@@ -238,7 +239,8 @@ def _read_texts(cursor: Cursor, key: str, count: int) -> Value:
     if key == _TOKENS and not cursor.are_distinct(count, start):
         cursor.damaged("two tokens of its vocabulary are the same")
     if count > MAX_KEPT_TEXTS:
-        return ArrayInfo("string", count)
+        marks = cursor.among(FIM_TOKENS, start) if key == _TOKENS else ()
+        return ArrayInfo("string", count, frozenset(marks))
     cursor.at = start
     return tuple(cursor.text(key, MAX_TEXT_BYTES).decode(errors="replace") for _ in range(count))
 

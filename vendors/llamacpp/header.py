@@ -20,12 +20,32 @@ MAX_COUNT = 2**31 - 1
 """llama.cpp keeps dimensions and token counts in 32-bit integers."""
 
 
+_FIM_NAMES = (
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
+    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+    ("<\uff5cfim▁begin\uff5c>", "<\uff5cfim▁hole\uff5c>", "<\uff5cfim▁end\uff5c>"),
+    ("<PRE>", "<SUF>", "<MID>"),
+    ("▁<PRE>", "▁<SUF>", "▁<MID>"),
+    ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),
+    ("<|prefix|>", "<|suffix|>", "<|middle|>"),
+)
+"""By these llama.cpp finds the tokens for filling in where a file does not name them
+(src/llama-vocab.cpp)."""
+
+FIM_TOKENS = tuple(name for names in _FIM_NAMES for name in names)
+
+_FIM_KEYS = (("fim_pre", "fim_suf", "fim_mid"), ("prefix", "suffix", "middle"))
+
+
 @attrs.frozen
 class ArrayInfo:
     """An array that was skipped: the name of its element type, and how many there are."""
 
     type: str
     count: int
+    marks: frozenset[str] = frozenset()
+    """Of the names of FIM_TOKENS, those that are among them."""
 
     def __len__(self) -> int:
         """Say how many elements there are, as a tuple would."""
@@ -183,6 +203,20 @@ class Header:
     def chat_template(self) -> str | None:
         """The Jinja source that turns messages into a prompt, if the model has one."""
         return self.text("tokenizer.chat_template") or None
+
+    @property
+    def fills_in(self) -> bool:
+        """Whether it has the tokens to write what belongs between two texts."""
+        tokens = self.metadata.get("tokenizer.ggml.tokens", ())
+        marks = tokens.marks if isinstance(tokens, ArrayInfo) else tokens
+        named = [
+            all(f"tokenizer.ggml.{name}_token_id" in self.metadata for name in names)
+            for names in _FIM_KEYS
+        ]
+        return any(named) or (
+            isinstance(marks, tuple | frozenset)
+            and any(all(name in marks for name in names) for names in _FIM_NAMES)
+        )
 
     @property
     def bos_token_id(self) -> int | None:

@@ -50,12 +50,20 @@ class Prompts:
     def read(self, request: Request) -> Prompt:
         """Read a request. Raises a RequestError."""
         if request.prompt is not None:
-            return Prompt(self._fitting(self._backend.tokenize(request.prompt)), stops=request.stop)
+            return self._raw(request, request.prompt)
         text = self._template.render(
             request.messages, request.tools, bos=self._backend.bos, eos=self._backend.eos
         )
         tokens = self._fitting(self._backend.tokenize(text + request.prefill))
         return Prompt(tokens, stops=(*request.stop, *self._template.stops))
+
+    def _raw(self, request: Request, text: str) -> Prompt:
+        """Read a prompt that goes to the model as it is."""
+        if request.suffix:
+            tokens = self._backend.infill(text, request.suffix)
+        else:
+            tokens = self._backend.tokenize(text)
+        return Prompt(self._fitting(tokens), stops=request.stop)
 
     def warnings(self, request: Request) -> tuple[str, ...]:
         """Return what to tell the caller beside the reply."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,6 +17,7 @@ import llmdispatcher.models
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
 from llmdispatcher.models.check import flag, instance, integer, one_of, title, words
 from llmdispatcher.models.errors import (
+    BadRequest,
     DispatcherError,
     ModelNotFound,
     OutOfMemory,
@@ -32,12 +34,33 @@ if TYPE_CHECKING:
 
 CACHE_TYPES = ("f16", "q8_0", "q4_0", "f32")
 
+ABLE = (
+    Capability.CHAT,
+    Capability.COMPLETION,
+    Capability.TOOLS,
+    Capability.JSON,
+    Capability.SCHEMA,
+    Capability.GRAMMAR,
+    Capability.CHOICES,
+    Capability.LOGPROBS,
+    Capability.PREFILL,
+)
+"""What every model that generates text can do here."""
+
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 """How llama.cpp names the files of a model that is split."""
 
 
 def _path(path: str | Path) -> Path:
     return Path(path).expanduser()
+
+
+def _files(paths: Mapping[str, str | Path]) -> Mapping[str, Path]:
+    if not isinstance(paths, Mapping):
+        raise BadRequest("adapters", paths, "a mapping of names to files")
+    if "" in paths:
+        raise BadRequest("adapters", dict(paths), "names, none of them empty, and their files")
+    return MappingProxyType({name: _path(path) for name, path in paths.items()})
 
 
 @attrs.frozen
@@ -59,6 +82,10 @@ class LlamaCpp:
         cache_type: how the context is stored: "f16"; "q8_0" or "q4_0", which take a half and a
             quarter of that; or "f32". Only "f16" and "q8_0" are as good as free of loss.
         chat_template: jinja2 source instead of the file's own.
+        projector_path: the file (mmproj) that lets this model see images.
+        adapters: LoRA files by the names under which requests ask for them.
+        speculate: guess the next tokens from what was said before, and check several at once:
+            None does so where it measurably helps, False never. What is said stays the same.
         price: what to count for its tokens; free unless given.
         quality: tier from 1 (toy) to 5 (frontier); None is not known.
         last_resort: a candidate only when no other model can serve, or when it is named.
@@ -77,6 +104,11 @@ class LlamaCpp:
     chat_template: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(words)
     )
+    projector_path: Path | None = attrs.field(
+        default=None, converter=attrs.converters.optional(_path)
+    )
+    adapters: Mapping[str, Path] = attrs.field(factory=dict, converter=_files, hash=False)
+    speculate: bool | None = attrs.field(default=None, validator=instance(bool, "False"))
     price: Price | None = attrs.field(
         default=FREE, validator=instance(Price, "Price.per_million(input=0.1, output=0.4)")
     )
@@ -206,6 +238,8 @@ def _end(thread: EngineThread) -> None:
 def _card(spec: LlamaCpp) -> ModelCard:
     """Make the card from the file's header; of a file that cannot be read, from its name."""
     known: dict[str, int | None] = {}
+    able = {*ABLE, *({Capability.VISION} if spec.projector_path else ())}
+    able |= {Capability.ADAPTERS} if spec.adapters else set()
     try:
         header = gguf.read_header(spec.model_path)
     except VendorError:
@@ -216,17 +250,12 @@ def _card(spec: LlamaCpp) -> ModelCard:
             "parameters": header.parameter_count,
             "size_bytes": header.file_size,
         }
+        able |= {Capability.INFILL} if header.fills_in else set()
     return ModelCard(
         vendor=spec.name,
         model=_PART.sub("", spec.model_path.stem),
         local=True,
-        capabilities=(
-            Capability.CHAT,
-            Capability.COMPLETION,
-            Capability.CHOICES,
-            Capability.LOGPROBS,
-            Capability.PREFILL,
-        ),
+        capabilities=able,
         price=spec.price,
         quality=spec.quality,
         last_resort=spec.last_resort,
