@@ -44,6 +44,8 @@ class Shape:
     architecture: str = "llama"
     """Anything but llama writes the same tensors under a name that llama.cpp may not know."""
     chat_template: str | None = CHAT_TEMPLATE
+    control: Mapping[int, str] = attrs.field(factory=dict)
+    """Tokens that are marks and not text, with how they are written."""
     seed: int = 0
     metadata: Mapping[str, Any] = attrs.field(factory=dict)
     """Further keys, written last: integers, texts or lists."""
@@ -178,6 +180,8 @@ def _add_tokenizer(writer: gguf.GGUFWriter, shape: Shape) -> None:
     for index in range(shape.vocab - len(tokens)):
         tokens.append(_piece(index).encode())
         kinds.append(gguf.TokenType.NORMAL)
+    for token, written in shape.control.items():
+        tokens[token], kinds[token] = written.encode(), gguf.TokenType.CONTROL
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
     writer.add_token_scores([-float(index) for index in range(len(tokens))])
