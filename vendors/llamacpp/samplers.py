@@ -1,8 +1,12 @@
-"""Chains of llama.cpp's samplers, as ``sampling`` plans them.
+"""Chains of llama.cpp's samplers, as ``sampling`` plans them, held to a rule where there is one.
 
 llama.cpp's own function for drawing writes all tokens down for each chain anew, keeps that memory
 for each, and aborts the process when nothing could be chosen; so chains are applied here to one
 list of candidates, and where only the highest is wanted, no list is made.
+
+A token is drawn first and checked against the rule afterwards, as llama.cpp does
+(``common_sampler_sample``): most fit, and one check costs next to nothing. Only if it does not fit,
+all tokens are checked, and the chain draws again among those that do.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmdispatcher.models.errors import BadReply
+from llmdispatcher.vendors.llamacpp.backend import Constraint
 from llmdispatcher.vendors.llamacpp.library import lib
 from llmdispatcher.vendors.llamacpp.sampling import Link
 from llmdispatcher.vendors.llamacpp.vocabulary import Vocabulary
@@ -28,9 +33,12 @@ _DRY_BREAKERS = (b"\n", b":", b'"', b"*")
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 """llama_token_data in llama.h."""
 
+_NOTHING_FITS = "no token of the model fits what the reply must look like here"
+
 _NOT_NUMBERS = "the model computed something that is not a number: its file is damaged"
 
 Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 
 class Samplers:
@@ -45,14 +53,22 @@ class Samplers:
         self._breakers: dict[tuple[float | int, ...], Any] = {}
         """DRY samplers to copy: making one reads the whole vocabulary."""
 
-    def made(self, links: Sequence[Link], recent: Sequence[int]) -> NativeSampler:
-        """Make a sampler; see ``Backend.sampler``."""
-        return NativeSampler(self, links, recent)
+    def made(
+        self, links: Sequence[Link], recent: Sequence[int], constraint: Constraint | None = None
+    ) -> NativeSampler:
+        """Make a sampler; see ``Backend.sampler``. It owns the constraint, and closes it."""
+        return NativeSampler(self, links, recent, constraint)
 
-    def candidates(self, row: int) -> Any:  # noqa: ANN401 - a C struct
-        """Return all tokens with their scores in a row, for a chain to choose from."""
-        found = self._candidates
-        found["id"], found["logit"], found["p"] = self._ids, self.logits(row), 0
+    def candidates(self, row: int, fitting: Mask | None = None) -> Any:  # noqa: ANN401 - a C struct
+        """Return tokens with their scores in a row, for a chain to choose from.
+
+        ``fitting`` says for each token whether it is one of them; None is all.
+        """
+        found, ids, logits = self._candidates, self._ids, self.logits(row)
+        if fitting is not None:
+            ids = np.flatnonzero(fitting).astype(np.int32)
+            found, logits = found[: len(ids)], logits[ids]
+        found["id"], found["logit"], found["p"] = ids, logits, 0
         data = ctypes.cast(found.ctypes.data, ctypes.POINTER(lib.llama_token_data))
         return lib.llama_token_data_array(data, len(found), -1, False)  # noqa: FBT003 - C struct
 
@@ -83,9 +99,16 @@ class Samplers:
 class NativeSampler:
     """A chain of llama.cpp samplers. See ``backend.Sampler``."""
 
-    def __init__(self, owner: Samplers, links: Sequence[Link], recent: Sequence[int]) -> None:
+    def __init__(
+        self,
+        owner: Samplers,
+        links: Sequence[Link],
+        recent: Sequence[int],
+        constraint: Constraint | None = None,
+    ) -> None:
         """Build the chain; samplers that look back are shown ``recent``, the prompt's end."""
         self._owner = owner
+        self._constraint = constraint
         self._vocab = owner.vocabulary.pointer
         self._chain: Any = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         banned = self._suppress()
@@ -127,18 +150,49 @@ class NativeSampler:
 
     def sample(self, row: int) -> int:
         """See ``Sampler.sample``. Raises BadReply if there is nothing to choose from."""
+        if self._constraint is not None:
+            return self._held(row, self._constraint)
+        if self._is_plain:
+            return self._highest(self._owner.logits(row))
+        return self._accepted(self._drawn(row))
+
+    def _held(self, row: int, constraint: Constraint) -> int:
+        """Draw what a constraint allows."""
+        ending = constraint.ending
+        if ending is not None:
+            return ending
+        token = self._drawn(row)
+        if not constraint.allows(token):
+            token = self._drawn(row, constraint.mask())
+        constraint.accept(token)
+        return self._accepted(token)
+
+    def _accepted(self, token: int) -> int:
+        """Show a token to the samplers that look back."""
+        lib.llama_sampler_accept(self._chain, token)
+        return token
+
+    def _drawn(self, row: int, fitting: Mask | None = None) -> int:
+        """Draw from all tokens of a row, or from those that fit."""
+        if fitting is not None and not fitting.any():
+            raise BadReply(_NOTHING_FITS)
         if self._is_plain:
             logits = self._owner.logits(row)
-            token = int(logits.argmax())
-            if np.isnan(logits[token]):
-                raise BadReply(_NOT_NUMBERS)
-            return token
-        found = self._owner.candidates(row)
+            rest = np.float32(-np.inf)
+            return self._highest(logits if fitting is None else np.where(fitting, logits, rest))
+        found = self._owner.candidates(row, fitting)
         lib.llama_sampler_apply(self._chain, ctypes.byref(found))
         if not 0 <= found.selected < found.size:
             raise BadReply(_NOT_NUMBERS)
-        token = int(found.data[found.selected].id)
-        lib.llama_sampler_accept(self._chain, token)
+        drawn = found.data[found.selected]
+        if fitting is not None and drawn.logit == -np.inf:
+            raise BadReply(f"{_NOTHING_FITS}: the only ones that would are never to be drawn")
+        return int(drawn.id)
+
+    def _highest(self, logits: Floats) -> int:
+        token = int(logits.argmax())
+        if np.isnan(logits[token]):
+            raise BadReply(_NOT_NUMBERS)
         return token
 
     def close(self) -> None:
@@ -146,3 +200,5 @@ class NativeSampler:
         if self._chain is not None:
             lib.llama_sampler_free(self._chain)
         self._chain = None
+        if self._constraint is not None:
+            self._constraint.close()
