@@ -146,14 +146,14 @@ def _join(headers: list[Header]) -> Header:
 def _read_file(path: str) -> Header:
     with open_model(path) as file:
         cursor = Cursor(path, file, os.fstat(file.fileno()).st_size)
-        version, tensor_count, key_count = _read_start(cursor)
+        version, tensor_count, key_count = read_start(cursor)
         metadata = _read_metadata(cursor, key_count)
         alignment = _alignment(cursor, metadata)
         tensors = _read_tensors(cursor, tensor_count, alignment)
     return Header((path,), version, alignment, metadata, tensors, cursor.size_bytes)
 
 
-def _read_start(cursor: Cursor) -> tuple[int, int, int]:
+def read_start(cursor: Cursor) -> tuple[int, int, int]:
     """Read magic, version and the two counts."""
     cursor.need(min(cursor.size_bytes, FIRST_READ_BYTES), "the start")
     if cursor.data[:4] != _MAGIC:
@@ -188,14 +188,15 @@ def _refuse_version(cursor: Cursor, version: int) -> NoReturn:
 def _read_metadata(cursor: Cursor, count: int) -> dict[str, Value]:
     metadata: dict[str, Value] = {}
     for index in range(count):
-        key = _utf8(cursor, f"metadata key {index}", MAX_KEY_BYTES)
+        key = read_utf8(cursor, f"metadata key {index}", MAX_KEY_BYTES)
         if not key or key in metadata:
             cursor.damaged(f"metadata key {index} is {key!r}, which is empty or there already")
-        metadata[key] = _read_value(cursor, key)
+        metadata[key] = read_value(cursor, key)
     return metadata
 
 
-def _utf8(cursor: Cursor, what: str, most: int) -> str:
+def read_utf8(cursor: Cursor, what: str, most: int) -> str:
+    """Read a text of at most so many bytes; ``what`` it is, for the error."""
     raw = cursor.text(what, most)
     try:
         return raw.decode()
@@ -203,7 +204,8 @@ def _utf8(cursor: Cursor, what: str, most: int) -> str:
         cursor.damaged(f"{what} is {raw[:40]!r}, which is not UTF-8")
 
 
-def _read_value(cursor: Cursor, key: str) -> Value:
+def read_value(cursor: Cursor, key: str) -> Value:
+    """Read the type and the value of a metadata key."""
     type_id = cursor.u32(f"the type of {key}")
     if type_id in _NUMBERS:
         return _read_numbers(cursor, key, type_id, 1)[0]
@@ -266,7 +268,7 @@ def _read_tensors(cursor: Cursor, count: int, alignment: int) -> tuple[Tensor, .
     found: dict[str, Tensor] = {}
     expected = 0
     for index in range(count):
-        name = _utf8(cursor, f"the name of tensor {index}", MAX_NAME_BYTES)
+        name = read_utf8(cursor, f"the name of tensor {index}", MAX_NAME_BYTES)
         if name in found:
             cursor.damaged(f"tensor {name!r} is there twice")
         tensor = _read_tensor(cursor, name)

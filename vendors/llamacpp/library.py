@@ -7,12 +7,14 @@ should before anything else is called.
 from __future__ import annotations
 
 import ctypes
+from functools import cache
+from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
 from llmdispatcher.vendors.llamacpp import log
 
-__all__ = ["lib", "scores_at"]
+__all__ = ["lib", "mtmd_lib", "scores_at"]
 
 # Every call through ctypes lets other threads have the interpreter, and a thread that waits for it
 # takes it: with many consumers, the engine would lose it several times a token. This one returns at
@@ -25,6 +27,15 @@ scores_at.argtypes, scores_at.restype = [ctypes.c_void_p, ctypes.c_int32], ctype
 # callback objects must live as long as the library may call them: for ever.
 _LOG_CALLBACK = lib.llama_log_callback(lambda level, text, _: log.take(level, text))
 _ABORT_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(log.last_words)
+
+
+@cache
+def mtmd_lib() -> Any:  # noqa: ANN401 - the binding has no types
+    """Return llama.cpp's library for images, loaded on first use, which logs where it does."""
+    from llama_cpp import mtmd_cpp  # noqa: PLC0415 - few models see
+
+    mtmd_cpp.mtmd_log_set(_LOG_CALLBACK, None)
+    return mtmd_cpp
 
 
 def _catch_last_words() -> None:
