@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from llmdispatcher import (
-    Message,
     Sampling,
-    ToolCall,
-    ToolSpec,
     Unsupported,
     assistant,
     system,
     user,
 )
-from llmdispatcher.models.message import Role
 from llmdispatcher.vendors.llamacpp.sampling import Link, chain
 from llmdispatcher.vendors.llamacpp.template import PLAIN_STOPS, ChatTemplate
 
@@ -74,37 +68,9 @@ def test_neutral_samplers_are_left_out() -> None:
     assert names(neutral) == ["dist"]
 
 
-def test_messages_reach_the_template_in_the_shape_of_the_openai_api() -> None:
-    """Roles, text, tool calls with parsed arguments, tool results and tools are all there."""
-    source = "{{ messages | tojson }}\n{{ tools | tojson }}\n{{ bos_token }}{{ eos_token }}"
-    turns = [
-        user("né"),
-        Message(
-            Role.ASSISTANT, "", [ToolCall("c1", "add", '{"a": 1}'), ToolCall("c2", "x", "raw")]
-        ),
-        Message(Role.TOOL, "2", tool_call_id="c1"),
-    ]
-    tool = ToolSpec("add", "Adds.", {"type": "object"})
-
-    lines = ChatTemplate(source).render(turns, [tool], bos="<s>", eos="</s>").split("\n")
-
-    calls = [
-        {"id": "c1", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}},
-        {"id": "c2", "type": "function", "function": {"name": "x", "arguments": "raw"}},
-    ]
-    assert json.loads(lines[0]) == [
-        {"role": "user", "content": "né"},
-        {"role": "assistant", "content": "", "tool_calls": calls},
-        {"role": "tool", "content": "2", "tool_call_id": "c1"},
-    ]
-    assert "né" in lines[0]
-    assert json.loads(lines[1])[0]["function"]["name"] == "add"
-    assert lines[2] == "<s></s>"
-
-
 def test_no_tools_are_no_list() -> None:
-    """Templates test ``if tools``; without tools it is None."""
-    assert ChatTemplate("{{ tools is none }}").render(CHAT) == "True"
+    """Templates test ``if tools``; without tools it is not there, as in llama-server."""
+    assert ChatTemplate("{{ tools is defined }}").render(CHAT) == "False"
 
 
 def test_the_usual_template_features_work() -> None:
@@ -115,7 +81,7 @@ def test_the_usual_template_features_work() -> None:
 {% endfor %}
 {{ strftime_now('%Y') | length }}"""
 
-    assert ChatTemplate(source).render(CHAT) == "[user:U]\n[assistant:A]\n[user:V]\n4"
+    assert ChatTemplate(source).render(CHAT) == "[user:S\nU]\n[assistant:A]\n[user:V]\n4"
 
 
 def test_json_is_written_without_html_escapes() -> None:
@@ -144,7 +110,6 @@ def test_the_plain_format_is_a_transcript() -> None:
         "{{ range(10000000) | list }}",
         "{% include 'etc/passwd' %}",
         "{{ undefined_function() }}",
-        "{{ messages[99].content.x }}",
         "{{ 'x' * 10 ** 15 }}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{{ 1 // 0 }}",
@@ -152,5 +117,5 @@ def test_the_plain_format_is_a_transcript() -> None:
 )
 def test_a_hostile_template_gets_nowhere(source: str) -> None:
     """The sandbox keeps templates away from Python, files and our own values."""
-    with pytest.raises(Unsupported, match="refuses these messages"):
+    with pytest.raises(Unsupported, match="chat template"):
         ChatTemplate(source).render(CHAT)

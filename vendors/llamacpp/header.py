@@ -200,6 +200,11 @@ class Header:
         return len(tokens) if isinstance(tokens, tuple | ArrayInfo) else 0
 
     @property
+    def tool_template(self) -> str | None:
+        """The Jinja source for requests with tools, if the model has another for them."""
+        return self.text("tokenizer.chat_template.tool_use") or None
+
+    @property
     def chat_template(self) -> str | None:
         """The Jinja source that turns messages into a prompt, if the model has one."""
         return self.text("tokenizer.chat_template") or None

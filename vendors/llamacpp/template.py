@@ -1,23 +1,28 @@
 """From messages to the text that the model was trained to read: the chat template of the GGUF file.
 
-Templates come from strangers' files, so they are rendered in jinja2's immutable sandbox: no
-attribute that starts with an underscore, no change of our values, ``range`` bounded. A model
-without a template gets a plain format, and whoever asks is told.
+A prompt comes out as llama-server's, byte for byte; where it does not, the tests say why. Templates
+come from strangers' files: see ``sandbox.py`` for what they can reach and ``effort.py`` for what
+they may spend. A model without a template gets a plain format, and whoever asks is told.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from llmdispatcher.models.errors import Unsupported
+from llmdispatcher.models.errors import BadRequest, Unsupported
 from llmdispatcher.models.form import ToolSpec
 from llmdispatcher.models.message import Message, Role
+from llmdispatcher.vendors.llamacpp.style import KEPT, Style
+from llmdispatcher.vendors.llamacpp.turns import (
+    MEDIA_MARKER,
+    joined,
+    pictures,
+    tool,
+    with_note,
+    written,
+)
 
 PLAIN_WARNING = (
     "the model file has no chat template, so a plain 'User: … Assistant:' format was used;"
@@ -27,181 +32,150 @@ PLAIN_STOPS = ("\nUser:",)
 """A model that was never taught to end its turn begins the next one: stop there."""
 
 
-_REFUSALS = (
-    jinja2.TemplateError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""What a template can raise: its own refusals, and whatever its expressions run into."""
-
-
 class ChatTemplate:
-    """A compiled template. ``warning`` is what to tell the caller about it, if anything."""
+    """A compiled template.
 
-    def __init__(self, source: str | None) -> None:
-        """Compile ``source``, or take the plain format for None. Raises Unsupported."""
-        self.warning = PLAIN_WARNING if source is None else ""
-        self.stops = PLAIN_STOPS if source is None else ()
-        self._rounds = _Rounds()
-        self._template = None if source is None else _compile(source, self._rounds)
+    Attributes:
+        source: its text; None for the plain format.
+        warning: what to tell the caller about it, if anything.
+        stops: texts that end a reply beside those that the caller asks for.
+        takes_tools: whether tools that are given reach the model at all.
+        takes_reasoning: whether the model can be told to think, or not to.
+    """
 
-    def render(
+    def __init__(self, source: str | None, tool_use: str | None = None) -> None:
+        """Compile and try the templates; None for ``source`` is the plain format.
+
+        Args:
+            source: the template, as in ``tokenizer.chat_template``.
+            tool_use: another for requests with tools, as in ``tokenizer.chat_template.tool_use``.
+
+        Raises Unsupported for one that does not compile.
+        """
+        self.source = source = source or tool_use
+        self.warning = "" if source else PLAIN_WARNING
+        self._untold = self.warning
+        self.stops = () if source else PLAIN_STOPS
+        self._style = Style(source) if source else None
+        self._tool_use = Style(tool_use) if tool_use and tool_use != source else self._style
+        self.takes_tools = self._tool_use is not None and self._tool_use.takes_tools
+        self.takes_reasoning = self._style is not None and self._style.takes_reasoning
+
+    def take_warning(self) -> str:
+        """Return ``warning`` the first time: whoever is told with every reply stops reading."""
+        told, self._untold = self._untold, ""
+        return told
+
+    def render(  # noqa: PLR0913 - what a prompt is made of; all but two by keyword
         self,
         messages: Sequence[Message],
         tools: Sequence[ToolSpec] = (),
         *,
         bos: str = "",
         eos: str = "",
+        reasoning: bool | None = None,
+        tools_note: str = "",
     ) -> str:
-        """Return the prompt up to where the assistant's next turn begins.
+        """Return the prompt up to where the assistant goes on.
 
-        ``bos`` and ``eos`` are how the model writes the start and the end of a text. Raises
-        Unsupported where the template refuses the conversation, as some do for a system message
-        or for roles that do not alternate.
+        That is where its next turn begins, or within the last message if that is the assistant's.
+
+        Args:
+            messages: the conversation. A picture becomes MEDIA_MARKER.
+            tools: what the model may call.
+            bos: how the model writes the start of a text.
+            eos: how it writes the end of one.
+            reasoning: whether to think first; None is as the template has it.
+            tools_note: a text about the tools for the system message, where ``takes_tools`` is
+                not; ``tools`` are then to be left out.
+
+        Raises Unsupported where the template refuses the conversation, as some do for a system
+        message or for roles that do not alternate, or where it has no place for a part of it, and
+        BadRequest for a text that has MEDIA_MARKER in it.
         """
-        if self._template is None:
-            return _plain(messages)
-        self._rounds.left = MAX_ROUNDS
-        try:
-            return self._template.render(
-                messages=[_as_dict(message) for message in messages],
-                tools=[_tool(tool) for tool in tools] or None,
-                add_generation_prompt=True,
-                bos_token=bos,
-                eos_token=eos,
-            )
-        except _REFUSALS as error:
-            raise Unsupported(
-                "messages", f"the model's chat template refuses these messages: {error}"
-            ) from error
-
-
-class _Rounds:
-    """Counts the rounds of all loops of one rendering together."""
-
-    def __init__(self) -> None:
-        self.left = MAX_ROUNDS
-
-    def bounded(self, items: Iterable[object]) -> Iterator[object]:
-        """Pass the items of a loop on while there are rounds left."""
-        for item in items:
-            self.left -= 1
-            if self.left < 0:
-                _refuse(f"its loops have more than {MAX_ROUNDS:,} rounds")
-            yield item
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """The sandbox, and bounds on the operators that make much out of little in one step.
-
-    One operation on huge numbers holds the interpreter, and with it every thread of the program.
-    """
-
-    intercepted_binops = frozenset({"*", "**", "%"})
-
-    def call_binop(
-        self, context: jinja2.runtime.Context, operator: str, left: object, right: object
-    ) -> object:
-        """Carry an operation out if its result is of bounded size."""
-        if operator == "**" or (operator == "%" and isinstance(left, str)):
-            _refuse(f"{operator} on {type(left).__name__} is not available in a template")
-        most = MAX_LENGTH if isinstance(left, Sized) or isinstance(right, Sized) else MAX_NUMBER
-        if _size(left) * _size(right) > most:
-            _refuse(f"the result of {operator} is too large for a template")
-        return super().call_binop(context, operator, left, right)
-
-
-def _size(value: object) -> int:
-    """Say how large a number is, or how long a text or list."""
-    if isinstance(value, int):
-        return abs(value)
-    return len(value) if isinstance(value, Sized) else 1
-
-
-MAX_ROUNDS = 1_000_000
-"""Of all loops of one rendering: a quarter of a second, and more than any conversation takes."""
-MAX_LENGTH = 10_000_000
-"""Of text or a list that is repeated: longer than any context."""
-MAX_NUMBER = 10**18
-"""More than any counter, time or position comes to."""
-
-
-def _compile(source: str, rounds: _Rounds) -> jinja2.Template:
-    environment = _Sandbox(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    for toy in ("lipsum", "cycler", "joiner"):
-        del environment.globals[toy]
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = _now
-    environment.filters["tojson"] = _to_json
-    environment.filters["bounded_rounds"] = rounds.bounded
-    try:
-        tree = environment.parse(source)
-        for loop in tree.find_all(jinja2.nodes.For):
-            loop.iter = jinja2.nodes.Filter(loop.iter, "bounded_rounds", [], [], None, None)
-        return environment.from_string(tree)
-    except (jinja2.TemplateError, RecursionError, MemoryError) as error:
-        raise Unsupported(
-            "chat_template",
-            f"the model's chat template does not compile: {error}; give LlamaCpp(chat_template=…)",
-        ) from error
-
-
-def _refuse(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _now(form: str) -> str:
-    return datetime.now().astimezone().strftime(form)
-
-
-def _to_json(value: object, indent: int | None = None) -> str:
-    """Write JSON as models were shown it: without the HTML escapes of jinja2's own filter."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _as_dict(message: Message) -> dict[str, Any]:
-    """Write a message in the shape that templates expect, which is that of the OpenAI API."""
-    shown: dict[str, Any] = {"role": str(message.role), "content": message.text}
-    if message.tool_calls:
-        shown["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id is not None:
-        shown["tool_call_id"] = message.tool_call_id
-    return shown
-
-
-def _arguments(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Parse the arguments of a call, which templates expect as an object, where they are JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
+        images = pictures(messages)
+        if tools_note:
+            messages = with_note(messages, tools_note)
+        style = self._tool_use if tools else self._style
+        if style is None:
+            text = _plain(messages)
+        else:
+            context = _context(style, reasoning=reasoning)
+            context |= {"bos_token": bos, "eos_token": eos}
+            if tools:
+                context["tools"] = [tool(each) for each in tools]
+            goes_on = bool(messages) and messages[-1].role is Role.ASSISTANT
+            text = (_continued if goes_on else _asked)(style, messages, context)
+        _check_images(text, images)
         return text
 
 
-def _tool(tool: ToolSpec) -> dict[str, Any]:
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": dict(tool.parameters),
+def _context(style: Style, *, reasoning: bool | None) -> dict[str, Any]:
+    """Return what templates ask for beside the conversation; llama-server gives the same."""
+    now = datetime.now().astimezone()
+    context: dict[str, Any] = {
+        **KEPT,
+        "preserve_reasoning": True,
+        "enable_thinking": style.thinks,
+        "datetime": now.strftime("%b %d %Y"),
+        "date_string": now.strftime("%d %b %Y"),
     }
-    return {"type": "function", "function": function}
+    if reasoning is not None:
+        context |= {"enable_thinking": reasoning, "thinking": reasoning}
+    return context
+
+
+def _asked(style: Style, messages: Sequence[Message], context: dict[str, Any]) -> str:
+    """Render up to where the next turn begins."""
+    turns = written(messages, style)
+    text = style.render({**context, "messages": turns, "add_generation_prompt": True})
+    opening = style.opening
+    unasked = opening.prompt and opening.end.strip() and text.endswith(opening.end)
+    if unasked and turns[-1]["role"] == "tool":
+        text += opening.prompt  # the template took the last turn for unfinished, and it is not
+    return text
+
+
+def _continued(style: Style, messages: Sequence[Message], context: dict[str, Any]) -> str:
+    """Render up to the end of the last message, which the model goes on with."""
+    *before, last = messages
+    if last.tool_calls:
+        raise Unsupported(
+            "messages",
+            "the last message calls tools, which cannot be continued: add what they returned",
+        )
+    if before and before[-1].role is Role.ASSISTANT:
+        raise Unsupported("messages", "of two messages of the assistant none can be continued")
+    opening, said = style.opening, joined(last)
+    context["messages"] = written(before, style)
+    text = style.render({**context, "add_generation_prompt": True})
+    if opening.prompt and text.endswith(opening.prompt):
+        text = text.removesuffix(opening.prompt)
+    else:
+        text = style.render(context)
+    text += opening.start
+    if opening.thinks:
+        text += last.reasoning
+        if last.reasoning and not said:
+            return text
+        text += opening.between
+    return text + said
+
+
+def _check_images(text: str, images: int) -> None:
+    """Refuse a prompt with more or fewer places for pictures than there are pictures."""
+    places = text.count(MEDIA_MARKER)
+    if places > images:
+        raise BadRequest("messages", MEDIA_MARKER, "without it: it is the place of a picture")
+    if places < images:
+        raise Unsupported("images", "the model's chat template leaves a picture out")
 
 
 def _plain(messages: Sequence[Message]) -> str:
     """Write a conversation as a transcript, which a base model continues."""
     names = {Role.USER: "User: ", Role.ASSISTANT: "Assistant: ", Role.TOOL: "Tool: "}
-    turns = [f"{names.get(message.role, '')}{message.text}" for message in messages]
-    return "\n".join([*turns, "Assistant:"])
+    turns = [f"{names.get(message.role, '')}{joined(message)}" for message in messages]
+    last = messages[-1] if messages else None
+    if last is None or last.role is not Role.ASSISTANT:
+        turns.append("Assistant:")
+    return "\n".join(turns)
