@@ -13,7 +13,7 @@ DispatcherError
 │   ├─ RateLimited  QuotaExhausted  Overloaded  TimedOut  Unreachable
 │   ├─ AuthRejected  ModelNotFound  ContentRefused  BadReply  StreamInterrupted
 │   └─ local: ExecutableNotFound  ModelFileMissing  CorruptModel  UnsupportedArchitecture
-│             ModelTooLarge  OutOfMemory  EngineCrashed
+│             ModelTooLarge  OutOfMemory  EngineCrashed  StateUnusable
 ├─ Cancelled              the caller stopped the request while it was being served
 └─ AllVendorsFailed       an exception group: one error for each vendor that was tried
 
@@ -340,6 +340,21 @@ class EngineCrashed(VendorError):
     ) -> None:
         """``tail`` holds the engine's last words, which often name the cause."""
         self.signal, self.tail = signal, tail
+        super().__init__(message, **facts)
+
+
+class StateUnusable(VendorError):
+    """A conversation's state cannot be saved, or not be read back here.
+
+    ``path`` is the file, and ``part`` what is wrong: ``file`` (it cannot be opened or written),
+    ``size``, ``format``, ``damage``, or what differs: ``fingerprint``, ``build`` or ``settings``.
+    """
+
+    def __init__(
+        self, message: str, *, path: str = "", part: str = "", **facts: Unpack[VendorFacts]
+    ) -> None:
+        """``message`` names the file, says what is wrong with it and the way out."""
+        self.path, self.part = path, part
         super().__init__(message, **facts)
 
 

@@ -30,6 +30,7 @@ NEXT = {
     "ModelTooLarge",
     "OutOfMemory",
     "EngineCrashed",
+    "StateUnusable",
 }
 STOP = {
     "ConfigError",
