@@ -26,7 +26,8 @@ from llmdispatcher.models.request import Request, Sampling
 from llmdispatcher.vendors.contract import Call
 from llmdispatcher.vendors.llamacpp import probe
 from llmdispatcher.vendors.llamacpp.engine import Loaded
-from llmdispatcher.vendors.llamacpp.native import NativeBackend, Setup
+from llmdispatcher.vendors.llamacpp.native import NativeBackend
+from llmdispatcher.vendors.llamacpp.opening import Setup
 from llmdispatcher.vendors.llamacpp.template import ChatTemplate
 from llmdispatcher.vendors.llamacpp.thread import EngineThread
 from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
@@ -74,7 +75,7 @@ def _fixed(path: str, threads: int) -> Callable[[Request], Call]:
         batch_tokens=512,
     )
     thread = EngineThread(
-        lambda _: Loaded(NativeBackend(setup, lambda _: True), ChatTemplate(None)), "fixed"
+        lambda _: Loaded(backend=NativeBackend(setup, lambda _: True), template=ChatTemplate(None)), "fixed"
     )
     thread.loaded.result()
     return thread.submit

@@ -10,12 +10,13 @@ from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.llamacpp import gguf
 from llmdispatcher.vendors.llamacpp.engine import EngineLoop, Loaded
 from llmdispatcher.vendors.llamacpp.inbox import EngineCall, Inbox
-from llmdispatcher.vendors.llamacpp.native import NativeBackend, Setup
+from llmdispatcher.vendors.llamacpp.native import NativeBackend
+from llmdispatcher.vendors.llamacpp.opening import Setup
 from llmdispatcher.vendors.llamacpp.template import ChatTemplate
 
 
 def backend_of(path: Path, **fields: object) -> NativeBackend:
-    """Load a model; ``fields`` are those of ``native.Setup``."""
+    """Load a model; ``fields`` are those of ``opening.Setup``."""
     settings: dict[str, object] = {
         "context_tokens": 512,
         "cells": 512,
@@ -36,11 +37,19 @@ class Stepped:
     def __init__(
         self, path: Path, *, parallel: int = 4, keep_cells: int = 2**31, **fields: object
     ) -> None:
+        """``fields`` are those of ``opening.Setup``; rows for guesses mean that it guesses."""
         self.backend = backend_of(path, **fields)
         self.template = ChatTemplate(gguf.read_header(path).chat_template)
         self.inbox = Inbox()
         self.loop = EngineLoop(
-            Loaded(self.backend, self.template, parallel, keep_cells), self.inbox
+            Loaded(
+                backend=self.backend,
+                template=self.template,
+                parallel=parallel,
+                keep_cells=keep_cells,
+                guesses=bool(fields.get("more_rows")),
+            ),
+            self.inbox,
         )
         self.inbox.attach(lambda on: self.backend.interrupt(on=on))
 

@@ -164,7 +164,8 @@ def test_a_beginning_is_kept_to_the_last_space(engine: Stepped) -> None:
         engine.run()
         sizes.append(call.usage().prompt_tokens)
         text = engine.backend.vocabulary.piece
-        tail = b"".join(map(text, engine.loop._prompts.read(Request.of(request, prefill=prefill)).tokens))
+        prompt = engine.loop._prompts.read(Request.of(request, prefill=prefill))
+        tail = b"".join(map(text, prompt.tokens))
         assert tail.endswith(prefill.encode())
 
     assert len(set(sizes)) > 1

@@ -528,7 +528,6 @@ def test_a_template_that_loops_for_ever_is_refused(slow_model: Path) -> None:
         assert d.send(Request(prompt="x"), max_tokens=1).usage.completion_tokens == 1
 
     template = ChatTemplate(kind)
-    template._rounds.left = 1
     assert template.render(turns) == "1/3False 2/3False 3/3True "
 
 

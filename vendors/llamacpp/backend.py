@@ -20,6 +20,9 @@ import attrs
 from llmdispatcher.models.request import Sampling
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from llmdispatcher.vendors.llamacpp.rules import Rule
 
 
@@ -67,7 +70,23 @@ class Chunk(NamedTuple):
 
 
 class Constraint(Protocol):
-    """What the tokens of one reply must match, and how far they have come."""
+    """What the tokens of one reply must match, and how far they have come.
+
+    All but ``close`` raise BadReply where the rule takes too much to follow.
+    """
+
+    @property
+    def ending(self) -> int | None:
+        """A token that ends the reply, where nothing else may follow."""
+
+    def allows(self, token: int) -> bool:
+        """Whether a token may come next."""
+
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Return for each token whether it may come next."""
+
+    def accept(self, token: int) -> None:
+        """Go on by a token that may come next."""
 
     def copy(self) -> Constraint:
         """Return one of its own, as far as this one is."""
@@ -125,6 +144,9 @@ class Backend(Protocol):
 
     def token(self, text: str) -> int | None:
         """Return the one token that is written so; None if there is none."""
+
+    def mark(self, text: str) -> int | None:
+        """Return the token that is a mark, and never text, written so; None if there is none."""
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes of a token; control tokens have none unless ``special``."""

@@ -33,6 +33,7 @@ from llmdispatcher.models.reply import (
 from llmdispatcher.vendors.llamacpp.backend import Backend, Chunk, Interrupted, NoRoom, Sharing
 from llmdispatcher.vendors.llamacpp.cells import Cells, Pool
 from llmdispatcher.vendors.llamacpp.drawing import draw, logprob_of, sampler_of
+from llmdispatcher.vendors.llamacpp.guessing import Guesser
 from llmdispatcher.vendors.llamacpp.inbox import EngineCall, Inbox
 from llmdispatcher.vendors.llamacpp.pace import Pace
 from llmdispatcher.vendors.llamacpp.prompts import Prompt, Prompts
@@ -51,7 +52,7 @@ PREPARE_S = 0.005
 _log = logging.getLogger("llmdispatcher.llamacpp")
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Loaded:
     """What an engine works with."""
 
@@ -59,6 +60,9 @@ class Loaded:
     template: ChatTemplate
     parallel: int = 1
     """Sequences that may run at once."""
+    guesses: bool = False
+    """Whether to try guesses at the next tokens; the backend must have rows for them, and let
+    slots be trimmed."""
     projector: Projector | None = None
     """What lets the model see images."""
     keep_cells: int = 2**31
@@ -91,6 +95,7 @@ class EngineLoop:
             Cells(backend, pool), parallel=loaded.parallel, batch_tokens=backend.batch_tokens
         )
         self._pace = Pace()
+        self._guesser = Guesser() if loaded.guesses else None
         self._can_go_back = backend.sharing is Sharing.PREFIX
         """Whether what an interrupted step left in a slot can be taken back."""
         self._is_whole = self._was_interrupted = False
@@ -112,6 +117,8 @@ class EngineLoop:
             self._arrive()
             self._drop_cancelled()
             self._admit()
+            if self._guesser is not None:
+                self._guesser.guess(self._scheduler.running, self._scheduler.free)
             step = self._scheduler.plan(self._most_read())
             if any(chunk.tokens[1:] for _, chunk in step):
                 self._relay.fire()  # a step that reads may be long
@@ -249,7 +256,8 @@ class EngineLoop:
             return
         finally:
             self._inbox.decoding(())
-        self._learn(step, began_s)
+        took_s = time.monotonic() - began_s
+        self._learn(step, began_s, took_s)
         self._scheduler.done(step)
         row = 0
         for sequence, chunk in step:
@@ -260,6 +268,8 @@ class EngineLoop:
             elif sequence.slot >= 0:  # or another reply to the same request failed just now
                 self._draw(sequence, chunk, row)
             row += chunk.rows
+        if self._guesser is not None:
+            self._guesser.learn(step, took_s)
 
     def _interrupted(self, step: Step) -> None:
         """Let those go that nobody wants, and the others begin again where that is needed."""
@@ -269,12 +279,12 @@ class EngineLoop:
         if self._backend.sharing is Sharing.WHOLE:
             self._scheduler.begin_again()
 
-    def _learn(self, step: Step, began_s: float) -> None:
+    def _learn(self, step: Step, began_s: float, took_s: float) -> None:
         """Let the pace and the number of threads follow what the step took."""
         drawing = sum(chunk.rows == len(chunk.tokens) for _, chunk in step)
         count = sum(len(chunk.tokens) for _, chunk in step)
-        if step[0][1].picture is None:
-            self._pace.note(drawing, count - drawing, time.monotonic() - began_s)
+        if step[0][1].picture is None and all(chunk.rows <= 1 for _, chunk in step):
+            self._pace.note(drawing, count - drawing, took_s)
         self._govern(count, began_s)
 
     def _make_room(self, step: Step) -> None:
@@ -293,6 +303,7 @@ class EngineLoop:
             tokens = draw(self._backend, sequence, chunk, row)
         except DispatcherError as error:
             if chunk.rows > 1:
+                sequence.accepted = 0
                 self._backend.trim(sequence.slot, sequence.position)
             self._fail(sequence.call, error)
             return
@@ -300,7 +311,8 @@ class EngineLoop:
         said = tokens[:-1] if is_over else tokens
         sequence.tokens += said
         if chunk.rows > 1:
-            self._scheduler.guessed(sequence, len(tokens) - 1)
+            sequence.accepted = len(tokens) - 1
+            self._scheduler.guessed(sequence, sequence.accepted)
             self._backend.trim(sequence.slot, sequence.position)
         for at, token in enumerate(said, row):
             self._say(sequence, token, at)

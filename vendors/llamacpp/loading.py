@@ -17,12 +17,15 @@ from llmdispatcher.models.errors import ExecutableNotFound
 from llmdispatcher.models.event import LoadProgress
 from llmdispatcher.vendors.contract import Report
 from llmdispatcher.vendors.llamacpp import gguf
+from llmdispatcher.vendors.llamacpp.backend import Sharing
 from llmdispatcher.vendors.llamacpp.governor import Governor, Times
 from llmdispatcher.vendors.llamacpp.header import Header
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.backend import Backend
     from llmdispatcher.vendors.llamacpp.engine import Loaded
+    from llmdispatcher.vendors.llamacpp.fit import Plan
+    from llmdispatcher.vendors.llamacpp.opening import Setup
     from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
 
 TESTED_VERSIONS = ("0.3.36",)
@@ -44,7 +47,8 @@ def load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], bo
 
     started = time.monotonic()
     _tell(report, card, 0.0, started)
-    chat = template.ChatTemplate(spec.chat_template or header.chat_template)
+    own = spec.chat_template
+    chat = template.ChatTemplate(own or header.chat_template, None if own else header.tool_template)
     plan = planning.make_plan(spec, header)
 
     def progress(fraction: float) -> bool:
@@ -53,7 +57,35 @@ def load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], bo
         return go_on()
 
     before = _times(probe.busy_s())
-    setup = native.Setup(
+    backend = native.NativeBackend(_setup(spec, plan), progress)
+    with ExitStack() as undo:
+        undo.callback(backend.close)
+        if spec.projector_path is not None:
+            backend.see(spec.projector_path)
+        if spec.adapters:
+            backend.take_adapters(header, spec.adapters)
+        governor = Governor(ceiling=plan.threads, processors=probe.threads(), times=before)
+        govern = _governed(backend, governor)
+        _tell(report, card, 1.0, started)
+        undo.pop_all()
+    return engine.Loaded(
+        backend=backend,
+        template=chat,
+        parallel=plan.parallel,
+        projector=backend.projector,
+        guesses=spec.speculate is not False and backend.sharing is Sharing.PREFIX,
+        keep_cells=_keep_cells(header),
+        scan_s=_scan_s(header),
+        guard=planning.require_room,
+        govern=govern,
+    )
+
+
+def _setup(spec: LlamaCpp, plan: Plan) -> Setup:
+    """Say how llama.cpp is to load a model, as planned; the governor sets the threads later."""
+    from llmdispatcher.vendors.llamacpp import guessing, opening  # noqa: PLC0415 - heavy
+
+    return opening.Setup(
         path=str(spec.model_path),
         context_tokens=plan.context_tokens,
         cells=plan.cells,
@@ -63,23 +95,8 @@ def load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], bo
         gpu_layers=plan.gpu_layers,
         cache_type=plan.cache_type,
         mapped=plan.mapped,
+        more_rows=guessing.MORE_ROWS if spec.speculate is not False else 0,
         full_window=plan.full_window,
-    )
-    backend = native.NativeBackend(setup, progress)
-    with ExitStack() as undo:
-        undo.callback(backend.close)
-        governor = Governor(ceiling=plan.threads, processors=probe.threads(), times=before)
-        govern = _governed(backend, governor)
-        _tell(report, card, 1.0, started)
-        undo.pop_all()
-    return engine.Loaded(
-        backend,
-        chat,
-        parallel=plan.parallel,
-        keep_cells=_keep_cells(header),
-        scan_s=_scan_s(header),
-        guard=planning.require_room,
-        govern=govern,
     )
 
 

@@ -8,20 +8,16 @@ llama.cpp asserts is checked here first.
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import numpy as np
 
 from llmdispatcher.models.errors import (
     EngineCrashed,
-    OutOfMemory,
-    UnsupportedArchitecture,
+    Unsupported,
 )
-from llmdispatcher.vendors.llamacpp import log
 from llmdispatcher.vendors.llamacpp.backend import (
     Adapting,
     Chunk,
@@ -29,60 +25,30 @@ from llmdispatcher.vendors.llamacpp.backend import (
     Drawn,
     Interrupted,
     NoRoom,
-    Picture,
     Sampler,
     Sharing,
 )
 from llmdispatcher.vendors.llamacpp.batch import Batch
 from llmdispatcher.vendors.llamacpp.library import lib, scores_at
+from llmdispatcher.vendors.llamacpp.opening import Setup, open_context, open_model
 from llmdispatcher.vendors.llamacpp.places import Places
 from llmdispatcher.vendors.llamacpp.samplers import Floats, Samplers
 from llmdispatcher.vendors.llamacpp.sampling import chain
-from llmdispatcher.vendors.llamacpp.vocabulary import Vocabulary, load, reason
+from llmdispatcher.vendors.llamacpp.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from llmdispatcher.vendors.llamacpp.adapters import Adapters
     from llmdispatcher.vendors.llamacpp.constraint import Grammars
+    from llmdispatcher.vendors.llamacpp.header import Header
     from llmdispatcher.vendors.llamacpp.rules import Rule
     from llmdispatcher.vendors.llamacpp.vision import Projector
 
 _ABORTED = 2
 _NO_ROOM = 1
 """Return codes of llama_decode (llama.h)."""
-
-CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
-"""How keys and values may be stored, as ggml numbers its types (ggml.h)."""
-
-MAX_SLOTS = 256
-"""llama.cpp's own bound (LLAMA_MAX_SEQ in src/llama-cparams.h)."""
-
-_LIBC = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
-
-
-@attrs.frozen(kw_only=True)
-class Setup:
-    """How to load a model."""
-
-    path: str
-    context_tokens: int
-    """The longest conversation."""
-    cells: int
-    """Tokens that all conversations can hold together; at least ``context_tokens``."""
-    slots: int
-    """Conversations and kept prefixes; at most MAX_SLOTS."""
-    batch_tokens: int
-    """The most tokens that one decode takes."""
-    threads: int
-    gpu_layers: int
-    """The most layers to put on a GPU; -1 is all. Means nothing where there is none."""
-    cache_type: str = "f16"
-    """A key of CACHE_TYPES."""
-    mapped: bool = True
-    """The file is mapped into memory, not read."""
-    more_rows: int = 0
-    """Rows of scores in one decode beyond one for each slot."""
-    full_window: bool = True
-    """Layers with a sliding window keep everything, so that prefixes can be shared."""
 
 
 class NativeBackend:
@@ -100,68 +66,26 @@ class NativeBackend:
         self._grammars: Grammars | None = None
         self._adapters: Adapters | None = None
         self.projector: Projector | None = None
-        # The abort callback runs at every node of the graph, hundreds of times a token, so it must
-        # not be Python. strlen is C, takes the pointer that llama.cpp hands back and returns 0 for
-        # an empty string: the flag is a string that ``interrupt`` makes one byte long.
         self._flag = ctypes.create_string_buffer(2)
+        """A text, and empty: ``interrupt`` makes it one byte long. See ``open_context``."""
         with ExitStack() as undo:
             undo.callback(self.close)
-            self._load(on_progress)
-            self._open()
+            self._model = open_model(setup, on_progress)
+            self.vocabulary = Vocabulary(self._model)
+            self._context = open_context(self._model, setup, self._flag)
             undo.pop_all()
+        self._memory = lib.llama_get_memory(self._context)
         self.slots = setup.slots
         self.cells = int(lib.llama_n_ctx(self._context))
         self.context_tokens = min(setup.context_tokens, self.cells)
         self.batch_tokens = int(lib.llama_n_batch(self._context))
+        self._batch = Batch(self.batch_tokens)
         self.bos, self.eos = self.vocabulary.bos, self.vocabulary.eos
         self._window = int(lib.llama_model_n_swa(self._model))
         self.sharing = self._sharing()
         self._places = Places(self.slots)
         self._rows: list[int] = []
         """Where in the last batch the rows are that tokens can be drawn from."""
-
-    def _load(self, on_progress: Callable[[float], bool]) -> None:
-        params = lib.llama_model_default_params()
-        params.n_gpu_layers = self._setup.gpu_layers
-        if not self._setup.mapped:
-            params.load_mode = lib.LLAMA_LOAD_MODE_NONE
-        callback = lib.llama_progress_callback(lambda fraction, _: on_progress(fraction))
-        params.progress_callback = callback
-        self._model = load(self._setup.path, params)
-        self.vocabulary = Vocabulary(self._model)
-        if lib.llama_model_has_encoder(self._model) or not lib.llama_model_has_decoder(self._model):
-            raise UnsupportedArchitecture("the model does not generate text token by token")
-        if lib.llama_model_is_diffusion(self._model):
-            raise UnsupportedArchitecture("diffusion language models are not supported")
-
-    def _open(self) -> None:
-        """Make the context and the batch that every decode reuses."""
-        setup = self._setup
-        params = lib.llama_context_default_params()
-        params.n_ctx = setup.cells
-        params.n_batch = params.n_ubatch = min(setup.batch_tokens, setup.cells)
-        params.n_seq_max = setup.slots
-        params.n_outputs_max = setup.slots + setup.more_rows
-        params.kv_unified = True
-        params.swa_full = setup.full_window
-        params.type_k = params.type_v = CACHE_TYPES[setup.cache_type]
-        params.n_threads = params.n_threads_batch = setup.threads
-        # flash attention turns F32 caches into F16 (build_attn_mha in src/llama-graph.cpp)
-        exact = setup.cache_type == "f32"
-        params.flash_attn_type = (
-            lib.LLAMA_FLASH_ATTN_TYPE_DISABLED if exact else lib.LLAMA_FLASH_ATTN_TYPE_AUTO
-        )
-        params.abort_callback = ctypes.cast(_LIBC.strlen, lib.ggml_abort_callback)
-        params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
-        with log.listening() as lines:
-            self._context = lib.llama_init_from_model(self._model, params)
-        if not self._context:
-            raise OutOfMemory(
-                f"llama.cpp could not make a context of {setup.cells} tokens:"
-                f" {reason(list(lines))}; use a smaller context_tokens"
-            )
-        self._memory = lib.llama_get_memory(self._context)
-        self._batch = Batch(int(params.n_batch))
 
     def _sharing(self) -> Sharing:
         if lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model):
@@ -181,6 +105,10 @@ class NativeBackend:
     def token(self, text: str) -> int | None:
         """See ``Backend.token``."""
         return self.vocabulary.token(text)
+
+    def mark(self, text: str) -> int | None:
+        """See ``Backend.mark``."""
+        return self.vocabulary.mark(text)
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """See ``Backend.piece``."""
@@ -263,9 +191,24 @@ class NativeBackend:
             if min(tokens) < 0 or max(tokens) >= self.vocabulary.size:
                 raise EngineCrashed(f"a token is outside the vocabulary of {self.vocabulary.size}")
 
-    def _show(self, chunk: Chunk, picture: Picture) -> None:
-        """Append a picture to a slot."""
-        raise EngineCrashed("a picture, and no projector is loaded")
+    def _show(self, chunk: Chunk, picture: Any) -> None:  # noqa: ANN401 - a vision.Picture
+        """Append a picture to a slot. Raises as ``decode``."""
+        if self.projector is None:
+            raise EngineCrashed("a picture, and no projector is loaded")
+        start = chunk.position + self._places.shifts[chunk.slot]
+        try:
+            end = self.projector.decode(
+                self._context,
+                picture,
+                position=start,
+                slot=chunk.slot,
+                batch_tokens=self.batch_tokens,
+            )
+        except Interrupted:
+            if self.sharing is Sharing.WHOLE:
+                self._undo([chunk])
+            raise
+        self._places.show(chunk.slot, picture.count, end - start)
 
     def logits(self, row: int) -> Floats:
         """Return the scores of all tokens in a row of the last decode; gone with the next."""
@@ -328,7 +271,7 @@ class NativeBackend:
         if self._adapters is not None:
             self._adapters.use(self._context, adapters)
         elif adapters:
-            raise EngineCrashed("a decode with adapters, and none is loaded")
+            raise Unsupported("adapters", "this model was loaded without any")
 
     def save(self, slot: int) -> bytes:
         """See ``Backend.save``."""
@@ -350,6 +293,19 @@ class NativeBackend:
         self._places.lengths[slot] = count
         return True
 
+    def see(self, path: Path) -> None:
+        """Load the projector that lets the model see. Raises a VendorError."""
+        from llmdispatcher.vendors.llamacpp.vision import Projector  # noqa: PLC0415 - loads mtmd
+
+        threads, gpu = max(1, self._setup.threads), self._setup.gpu_layers != 0
+        self.projector = Projector(path, self._model, threads=threads, gpu=gpu)
+
+    def take_adapters(self, base: Header, files: Mapping[str, Path]) -> None:
+        """Load LoRA files, to be applied by ``adapt``. Raises a VendorError."""
+        from llmdispatcher.vendors.llamacpp.adapters import Adapters  # noqa: PLC0415 - rare
+
+        self._adapters = Adapters(self._model, base, files)
+
     def set_threads(self, threads: int) -> None:
         """See ``Backend.set_threads``."""
         lib.llama_set_n_threads(self._context, threads, threads)
@@ -357,6 +313,8 @@ class NativeBackend:
     def interrupt(self, *, on: bool) -> None:
         """See ``Backend.interrupt``."""
         self._flag[0] = b"\x01" if on else b"\x00"
+        if self.projector is not None:
+            self.projector.interrupt(on=on)
 
     def close(self) -> None:
         """See ``Backend.close``."""

@@ -1,4 +1,4 @@
-"""From a request to what the engine works with: tokens, pictures, a rule, and a voice.
+"""From a request to what the engine works with: tokens, pictures, a constraint, and a voice.
 
 Everything that can be wrong with a request is found here, before anybody makes room for it: a
 template that refuses, a grammar that does not compile, an image that is none.
@@ -6,13 +6,20 @@ template that refuses, a grammar that does not compile, an image that is none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
-from llmdispatcher.models.errors import ContextOverflow
+from llmdispatcher.models.errors import ContextOverflow, Unsupported
+from llmdispatcher.models.form import ToolSpec
+from llmdispatcher.models.message import Image, Role
 from llmdispatcher.vendors.llamacpp.backend import Backend, Constraint, Picture
+from llmdispatcher.vendors.llamacpp.callrules import answer_rule, call_rule
+from llmdispatcher.vendors.llamacpp.reader import Reader
+from llmdispatcher.vendors.llamacpp.rules import Kind, Rule, rule_of
+from llmdispatcher.vendors.llamacpp.speech import Speech, opens_reasoning, speech_of, tools_note
+from llmdispatcher.vendors.llamacpp.turns import MEDIA_MARKER
 from llmdispatcher.vendors.llamacpp.voice import Voice
 
 if TYPE_CHECKING:
@@ -29,12 +36,22 @@ class Prompt:
     pictures: Mapping[int, Picture] = attrs.field(factory=dict)
     """Images, by the first of the tokens that stand for each."""
     constraint: Constraint | None = None
-    """To be copied for each reply, and closed with the last."""
+    """To be copied for each reply, and closed after that."""
     stops: tuple[str, ...] = ()
+    speech: Speech | None = None
+    """How to read the replies, where there may be more than an answer in them."""
+    tools: tuple[ToolSpec, ...] = ()
+    is_thinking: bool = False
+    """Whether the prompt ends inside a block of reasoning."""
+    shown: frozenset[int] = frozenset()
+    """Control tokens that the reader of the replies must see."""
 
     def voice(self, index: int) -> Voice:
         """Return what turns the tokens of one reply into deltas."""
-        return Voice(index, self.stops)
+        reader = None
+        if self.speech is not None:
+            reader = Reader(self.speech, self.tools, reasons=self.is_thinking)
+        return Voice(index, self.stops, reader, self.shown)
 
 
 class Prompts:
@@ -46,16 +63,37 @@ class Prompts:
         self._backend = backend
         self._template = template
         self._projector = projector
+        self._speech = speech_of(template.source, has_tokens=lambda t: backend.token(t) is not None)
+        marks = (backend.token(mark) for mark in self._speech.preserved)
+        self._shown = frozenset(token for token in marks if token is not None)
+        self._thinks = any(self._speech.think) or bool(self._speech.wrap) or self._speech.harmony
 
     def read(self, request: Request) -> Prompt:
         """Read a request. Raises a RequestError."""
         if request.prompt is not None:
             return self._raw(request, request.prompt)
-        text = self._template.render(
-            request.messages, request.tools, bos=self._backend.bos, eos=self._backend.eos
+        tools = request.tools if request.tool_choice != "none" else ()
+        text = self._rendered(request, tools)
+        tokens, pictures = self._tokens(text, request)
+        is_thinking = opens_reasoning(self._speech, text) or _continues_thought(request)
+        rule = self._rule(request, tools, is_thinking=is_thinking)
+        is_own = rule is not None and rule.kind is Kind.GBNF  # the caller's, from the first token
+        reads = not is_own and (bool(tools) or self._thinks)
+        return Prompt(
+            tokens,
+            pictures,
+            None if rule is None else self._backend.constraint(rule),
+            (*request.stop, *self._template.stops, *self._speech.ends),
+            self._speech if reads else None,
+            tools,
+            is_thinking,
+            self._shown if reads else frozenset(),
         )
-        tokens = self._fitting(self._backend.tokenize(text + request.prefill))
-        return Prompt(tokens, stops=(*request.stop, *self._template.stops))
+
+    def warnings(self, request: Request) -> tuple[str, ...]:
+        """Return what to tell the caller beside the reply; what holds for all is told once."""
+        told = self._template.take_warning() if request.prompt is None else ""
+        return (told,) if told else ()
 
     def _raw(self, request: Request, text: str) -> Prompt:
         """Read a prompt that goes to the model as it is."""
@@ -63,12 +101,79 @@ class Prompts:
             tokens = self._backend.infill(text, request.suffix)
         else:
             tokens = self._backend.tokenize(text)
-        return Prompt(self._fitting(tokens), stops=request.stop)
+        rule = rule_of(request.response_format)
+        constraint = None if rule is None else self._backend.constraint(rule)
+        return Prompt(self._fitting(tokens), constraint=constraint, stops=request.stop)
 
-    def warnings(self, request: Request) -> tuple[str, ...]:
-        """Return what to tell the caller beside the reply."""
-        chat = request.prompt is None
-        return (self._template.warning,) if chat and self._template.warning else ()
+    def _rendered(self, request: Request, tools: Sequence[ToolSpec]) -> str:
+        """Render the conversation as the model was trained to read it."""
+        note = ""
+        if tools and not self._template.takes_tools:
+            note = tools_note(tools, request.tool_choice, parallel=request.parallel_tools)
+        text = self._template.render(
+            request.messages,
+            () if note else tools,
+            bos=self._backend.bos,
+            eos=self._backend.eos,
+            reasoning=request.reasoning,
+            tools_note=note,
+        )
+        return text + request.prefill
+
+    def _tokens(self, text: str, request: Request) -> tuple[list[int], Mapping[int, Picture]]:
+        """Turn a conversation into tokens, with what stands for its images among them."""
+        images = [part for m in request.messages for part in m.content if isinstance(part, Image)]
+        if not images:
+            return self._fitting(self._backend.tokenize(text)), {}
+        if self._projector is None:
+            raise Unsupported(
+                "images",
+                "this model was loaded without a projector: give LlamaCpp(projector_path=…) the"
+                " mmproj file that belongs to it",
+            )
+        return self._seen(text, images, self._projector)
+
+    def _seen(
+        self, text: str, images: Sequence[Image], projector: Projector
+    ) -> tuple[list[int], Mapping[int, Picture]]:
+        """Put what stands for images among the tokens of a conversation."""
+        from llmdispatcher.vendors.llamacpp import pictures, pixels  # noqa: PLC0415 - few see
+
+        tokens: list[int] = []
+        places: dict[int, Picture] = {}
+        files = [pixels.data_of(image) for image in images]
+        text = text.replace(MEDIA_MARKER, pictures.MARKER)
+        for piece in projector.read(text, files, context_tokens=self._backend.context_tokens):
+            if isinstance(piece, pictures.Picture):
+                projector.check(piece, self._backend.batch_tokens)
+                places[len(tokens)] = piece
+            tokens += piece.tokens
+        if tokens[-1] < 0:
+            raise Unsupported("images", "the model's chat template lets a prompt end in an image")
+        return self._fitting(tokens), places
+
+    def _rule(
+        self, request: Request, tools: Sequence[ToolSpec], *, is_thinking: bool
+    ) -> Rule | None:
+        """Return what the replies must match, if anything. Raises InvalidGrammar."""
+        rule = rule_of(request.response_format)
+        token_of = self._backend.mark
+        if rule is not None:
+            if tools and request.tool_choice != "auto":
+                raise Unsupported("response_format", "a call is demanded, which has its own form")
+            if rule.kind is Kind.SCHEMA and any(self._speech.think):
+                answer = answer_rule(self._speech, rule.source, token_of, reasons=is_thinking)
+                return Rule(Kind.LARK, answer)
+            return rule
+        source = call_rule(
+            self._speech,
+            tools,
+            request.tool_choice,
+            parallel=request.parallel_tools,
+            token_of=token_of,
+            reasons=is_thinking,
+        )
+        return None if source is None else Rule(Kind.LARK, source)
 
     def _fitting(self, tokens: list[int]) -> list[int]:
         """Check that a prompt leaves room for a reply. Raises ContextOverflow."""
@@ -77,3 +182,9 @@ class Prompts:
         if len(tokens) >= self._backend.context_tokens:
             raise ContextOverflow(len(tokens) + 1, self._backend.context_tokens)
         return tokens
+
+
+def _continues_thought(request: Request) -> bool:
+    """Whether the reply goes on with reasoning that the caller gives."""
+    last = request.messages[-1]
+    return last.role is Role.ASSISTANT and bool(last.reasoning) and not last.content

@@ -88,6 +88,11 @@ class Scheduler:
         self._parallel = max(1, min(parallel, batch_tokens // 2))  # some of a step is for prompts
         self._batch_tokens = batch_tokens
 
+    @property
+    def free(self) -> int:
+        """Cells that nobody owns."""
+        return self._cells.free
+
     def admit(self) -> Sequence | None:
         """Let the next sequence in, if there is room for one."""
         if self.is_full or len(self.running) >= self._parallel or not self.waiting:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llmdispatcher.vendors.llamacpp.backend import Adapting, Constraint, Picture, Sampler
+    from llmdispatcher.vendors.llamacpp.guessing import Memory
     from llmdispatcher.vendors.llamacpp.inbox import EngineCall
 
 
@@ -18,6 +19,7 @@ class Sequence:
     """One reply being made: a request's only one, or one of the ``n`` that it asks for."""
 
     __slots__ = (
+        "accepted",
         "adapters",
         "call",
         "constraint",
@@ -26,6 +28,7 @@ class Sequence:
         "exact",
         "index",
         "left",
+        "memory",
         "number",
         "overtaken",
         "pictures",
@@ -56,6 +59,10 @@ class Sequence:
         """What the prompt shows, by the first of the tokens that stand for it."""
         self.draft: list[int] = []
         """Guesses at the next tokens, for the next step."""
+        self.accepted = 0
+        """How many of the last guesses were right."""
+        self.memory: Memory | None = None
+        """What guesses are made of, once there are any."""
         self.slot = -1
         """Where it is decoded; -1 while it waits."""
         self.priority = 0

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from copy import copy
 
+from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import DispatcherError, EngineCrashed, OutOfMemory, Refused
 from llmdispatcher.models.request import Request
+from llmdispatcher.vendors.llamacpp.embedder import EmbedLoop, LoadedPooled, PooledCall
 from llmdispatcher.vendors.llamacpp.engine import EngineLoop, Loaded
 from llmdispatcher.vendors.llamacpp.inbox import CLOSED, EngineCall, Inbox
 from llmdispatcher.vendors.mailbox import fire
@@ -24,8 +26,10 @@ CLOSE_S = 10.0
 
 _log = logging.getLogger("llmdispatcher.llamacpp")
 
-Loader = Callable[[Callable[[], bool]], Loaded]
+Loader = Callable[[Callable[[], bool]], Loaded | LoadedPooled]
 """Loads the model in the engine's thread; its argument says whether to go on."""
+
+_LOADING = "a bug in the engine while it loaded the model"
 
 
 _starting = threading.Lock()
@@ -46,8 +50,15 @@ def _start(thread: threading.Thread) -> None:
             threading.stack_size(before)
 
 
+def _loop(made: Loaded | LoadedPooled, inbox: Inbox) -> EngineLoop | EmbedLoop:
+    """Make what serves a model of this kind."""
+    if isinstance(made, LoadedPooled):
+        return EmbedLoop(made, inbox)
+    return EngineLoop(made, inbox)
+
+
 class EngineThread:
-    """A thread around ``EngineLoop``: load, step until closed, give the memory back."""
+    """A thread around ``EngineLoop``, or ``EmbedLoop``: load, step until closed, give it back."""
 
     def __init__(self, load: Loader, name: str, before: EngineThread | None = None) -> None:
         """Begin to load; ``before`` is one that has ended, whose memory is given back first."""
@@ -75,11 +86,12 @@ class EngineThread:
             return Refused("on_event must not ask the model that reports to it: it would wait")
         return None
 
-    def submit(self, request: Request) -> EngineCall:
+    def submit(self, work: Work) -> EngineCall:
         """Queue a request."""
         if error := self.misused():
             raise error
-        call = EngineCall(request, self.inbox.cancel)
+        wake = self.inbox.cancel
+        call = EngineCall(work, wake) if isinstance(work, Request) else PooledCall(work, wake)
         self.inbox.submit(call)
         return call
 
@@ -93,7 +105,7 @@ class EngineThread:
         if os.getpid() == self._pid and self._thread is not threading.current_thread():
             self._thread.join(CLOSE_S)
 
-    def _loaded(self) -> Loaded:
+    def _loaded(self) -> Loaded | LoadedPooled:
         """Load, and forget how: what was needed for it may lead back to a dropped dispatcher."""
         load, self._load = self._load, None
         before, self._before = self._before, None
@@ -104,11 +116,13 @@ class EngineThread:
         return load(lambda: not self.inbox.closing)
 
     def _run(self) -> None:
-        error: DispatcherError = EngineCrashed("a bug in the engine while it loaded the model")
-        loop: EngineLoop | None = None
+        error: DispatcherError = EngineCrashed(_LOADING)
+        loop: EngineLoop | EmbedLoop | None = None
+        doing = _LOADING
         try:
             made = self._loaded()
-            loop = EngineLoop(made, self.inbox)
+            loop = _loop(made, self.inbox)
+            doing = "a bug in the engine"
             self.inbox.attach(lambda on: made.backend.interrupt(on=on))
             self.loaded.set_result(None)
             while self.inbox.wait():
@@ -118,8 +132,8 @@ class EngineThread:
         except DispatcherError as raised:
             error = Refused(CLOSED) if self.inbox.closing else raised
         except Exception as bug:  # noqa: BLE001 - no caller may wait for ever; nothing is printed
-            _log.exception("a bug in the engine while it loaded the model")
-            error = EngineCrashed(f"{error}: {type(bug).__name__}: {bug}")
+            _log.exception(doing)
+            error = EngineCrashed(f"{doing}: {type(bug).__name__}: {bug}")
         finally:
             self.inbox.error = error
             self.inbox.close()

@@ -31,6 +31,8 @@ stack for each character of a run of one kind, and a stack that overflows ends t
 thread of the engine has STACK_BYTES of it, see ``thread``; a thread with less must not tokenize
 text whose runs are longer than its stack is deep."""
 
+_MARKS = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+
 _RUN = re.compile(r"\s+|\S+")
 
 _USUAL_TOKEN_BYTES = 16
@@ -118,6 +120,23 @@ class Vocabulary:
         tokens = self.tokenize(text, add_special=False)
         is_one = len(tokens) == 1 and self.piece(tokens[0], special=True) == text.encode()
         return tokens[0] if is_one else None
+
+    def is_mark(self, token: int, data: bytes) -> bool:
+        """Whether a token, of these bytes, is a mark and never text.
+
+        Beside control tokens, those are: many models have ``<tool_call>`` and its like among the
+        tokens that their makers added.
+        """
+        attribute = int(lib.llama_vocab_get_attr(self.pointer, token))
+        added = attribute & lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+        return bool(attribute & _MARKS) or bool(
+            added and data.startswith(b"<") and data.endswith(b">")
+        )
+
+    def mark(self, text: str) -> int | None:
+        """Return the mark that is written so; None if there is none."""
+        token = self.token(text)
+        return token if token is not None and self.is_mark(token, text.encode()) else None
 
     def _check_size(self, size_bytes: int, context_tokens: int) -> None:
         """Refuse what llama.cpp would read for long in vain."""

@@ -1,0 +1,64 @@
+"""Puts guesses at the next tokens into steps, where that was measured to save time.
+
+``lookup`` finds guesses and decides whether they pay; this asks it at the right moments and keeps
+what must never be guessed out of it: replies that must not depend on how steps are cut, and steps
+in which somebody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from llmdispatcher.vendors.llamacpp.lookup import MAX_DRAFT, Draft, Gate, Lookup, Record
+from llmdispatcher.vendors.llamacpp.schedule import Step
+from llmdispatcher.vendors.llamacpp.sequence import Sequence
+
+MORE_ROWS = MAX_DRAFT
+"""Rows of scores that guesses may take in one step, of all sequences together."""
+
+
+class Memory:
+    """What is remembered of one sequence, as long as it lasts."""
+
+    def __init__(self) -> None:
+        self.lookup = Lookup()
+        self.record = Record()
+
+
+class Guesser:
+    """Decides what a step tries beside what it must."""
+
+    def __init__(self) -> None:
+        self._gate = Gate()
+        self._drawing = 0
+        """How many drew in the step that was planned last; 0 where it says nothing of guesses."""
+
+    def guess(self, running: Iterable[Sequence], free: int) -> None:
+        """Give each sequence its guesses for the next step; ``free`` is how many cells are."""
+        drawing = [*running]
+        self._drawing = 0 if any(sequence.is_reading for sequence in drawing) else len(drawing)
+        rows, spare = self._drawing, min(MORE_ROWS, free - len(drawing))
+        for sequence in drawing:
+            sequence.draft = []
+            room = min(spare, sequence.left - 1)
+            if self._drawing and room > 0 and not sequence.exact:
+                sequence.draft = self._guesses(sequence, rows, room)
+            rows, spare = rows + len(sequence.draft), spare - len(sequence.draft)
+
+    def _guesses(self, sequence: Sequence, rows: int, room: int) -> list[int]:
+        memory = sequence.memory = sequence.memory or Memory()
+        found = memory.lookup.propose(sequence.tokens, room)
+        if not found:
+            return []
+        return found[: self._gate.most(memory.record, self._drawing, rows, len(found))]
+
+    def learn(self, step: Step, took_s: float) -> None:
+        """Learn from a step: how long it took, and how many of its guesses were right."""
+        if self._drawing != len(step):
+            return
+        drafts = [
+            Draft(sequence.memory.record, chunk.rows - 1, sequence.accepted)
+            for sequence, chunk in step
+            if sequence.memory is not None and chunk.rows > 1
+        ]
+        self._gate.note(len(step), took_s, drafts)
