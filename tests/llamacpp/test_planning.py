@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 import tiny_gguf
 from model_shapes import SHAPES, recurrent, sliding
 
-from llmdispatcher.models.errors import ExecutableNotFound, ModelTooLarge
+from llmdispatcher.models.errors import ExecutableNotFound, ModelFileMissing, ModelTooLarge
 from llmdispatcher.vendors.llamacpp import planning, probe
 from llmdispatcher.vendors.llamacpp.fit import Asked, Plan, choose
 from llmdispatcher.vendors.llamacpp.gguf import read_header
+from llmdispatcher.vendors.llamacpp.lookup import MAX_DRAFT
 
 MIB = 2**20
 SLACK_BYTES = MIB
@@ -33,6 +35,9 @@ class Wishes:
     max_threads: int | None = None
     max_gpu_layers: int | None = None
     cache_type: str = "f16"
+    speculate: bool | None = False
+    projector_path: Path | None = None
+    adapters: Mapping[str, Path] = attrs.field(factory=dict)
 
 
 HEADS_64 = {"width": 256, "heads": 4, "heads_kv": 2, "feed_forward": 704}
@@ -103,6 +108,22 @@ def test_wishes_reach_the_plan(tmp_path: Path) -> None:
     assert (plan.limit_bytes, plan.cache_type, plan.threads) == (100 * MIB, "f32", 1)
     with pytest.raises(ModelTooLarge, match="limit is 10 MiB"):
         planning.make_plan(attrs.evolve(wishes, max_memory_mb=10), header)
+
+
+def test_files_beside_the_model_take_memory(tmp_path: Path) -> None:
+    """Weights of adapters and projectors count, and so do the scores of guesses."""
+    header = read_header(tiny_gguf.tiny_model(tmp_path / "m.gguf"))
+    other = tiny_gguf.tiny_model(tmp_path / "other.gguf", width=64)
+    size = read_header(other).weight_bytes
+    plain = planning.make_plan(Wishes(), header).need
+
+    both = planning.make_plan(Wishes(projector_path=other, adapters={"a": other}), header).need
+    guessing = planning.make_plan(Wishes(speculate=None), header).need
+
+    assert both == attrs.evolve(plain, beside=2 * size)
+    assert guessing.output - plain.output == MAX_DRAFT * header.vocab_size * 4
+    with pytest.raises(ModelFileMissing, match="nowhere"):
+        planning.make_plan(Wishes(adapters={"a": tmp_path / "nowhere.gguf"}), header)
 
 
 def test_the_machine_is_read_with_a_reserve() -> None:

@@ -69,6 +69,10 @@ class Use:
     """The file is mapped into memory, not read [load_mode]."""
     repacked: tuple[str, ...] = ()
     """Types of weights that the processor wants in another order: of these a copy is made."""
+    more_rows: int = 0
+    """Rows of scores beyond one for each sequence, for guesses that are checked at once."""
+    beside_bytes: int = 0
+    """Weights of other files: what lets the model see, and adapters."""
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +92,8 @@ class Need:
     """llama.cpp's tables of tokens and merges."""
     bookkeeping: int
     """What else llama.cpp takes: its code, graphs of tensors, lists of cells."""
+    beside: int = 0
+    """Weights of other files: what lets the model see, and adapters."""
 
     @property
     def parts(self) -> Mapping[str, int]:
@@ -111,11 +117,12 @@ def estimate(header: Header, cells: int, use: Use | None = None) -> Need:
         kv_cache=sum(kv_by_layer(header, cells, use)),
         recurrent=sum(states_by_layer(header, use)),
         compute=_compute_bytes(header, cells, use),
-        output=use.slots * header.vocab_size * _FLOAT_BYTES,
+        output=(use.slots + use.more_rows) * header.vocab_size * _FLOAT_BYTES,
         tokenizer=table_rows * _TABLE_BYTES,
         bookkeeping=_PROGRAM_BYTES
         + len(header.tensors) * _TENSOR_BYTES
         + caches * padded(cells) * _CELL_BYTES,
+        beside=use.beside_bytes,
     )
 
 

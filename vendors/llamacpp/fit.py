@@ -83,6 +83,10 @@ class Asked:
     """How keys and values are stored: one of CACHE_TYPES."""
     max_gpu_layers: int | None = None
     max_threads: int | None = None
+    more_rows: int = 0
+    """Rows of scores for guesses."""
+    beside_bytes: int = 0
+    """Weights of other files that are loaded with it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -307,11 +311,13 @@ class _Case:
         return Use(
             batch_tokens=batch,
             slots=slots,
-            outputs=slots,
+            outputs=slots + self.asked.more_rows,
             cache_type=self.asked.cache_type,
             full_window=rung.full_window,
             mapped=twice * TWICE_PART <= self.header.weight_bytes,
             repacked=types,
+            more_rows=self.asked.more_rows,
+            beside_bytes=self.asked.beside_bytes,
         )
 
     def _threads(self) -> int:

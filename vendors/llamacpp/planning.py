@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Protocol
 from llmdispatcher.models.errors import ExecutableNotFound, OutOfMemory
 from llmdispatcher.vendors.llamacpp.estimate import MIB
 from llmdispatcher.vendors.llamacpp.fit import Asked, Machine, Plan, choose
+from llmdispatcher.vendors.llamacpp.gguf import read_header
+from llmdispatcher.vendors.llamacpp.lookup import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import ModuleType
 
     from llmdispatcher.vendors.llamacpp.header import Header
@@ -74,12 +76,25 @@ class Wishes(Protocol):
     def cache_type(self) -> str:
         """How keys and values are stored."""
 
+    @property
+    def speculate(self) -> bool | None:
+        """Whether to guess tokens."""
+
+    @property
+    def projector_path(self) -> Path | None:
+        """What lets the model see."""
+
+    @property
+    def adapters(self) -> Mapping[str, Path]:
+        """LoRA files by name."""
+
 
 def make_plan(wishes: Wishes, header: Header) -> Plan:
     """Plan how to load a model on this machine, now.
 
     Raises ModelTooLarge where it does not fit, UnsupportedArchitecture where it does not write
-    text, and ExecutableNotFound where psutil is missing.
+    text, ModelFileMissing or CorruptModel for a file beside it, and ExecutableNotFound where
+    psutil is missing.
     """
     limit = wishes.max_memory_mb
     asked = Asked(
@@ -89,8 +104,16 @@ def make_plan(wishes: Wishes, header: Header) -> Plan:
         cache_type=wishes.cache_type,
         max_gpu_layers=wishes.max_gpu_layers,
         max_threads=wishes.max_threads,
+        more_rows=0 if wishes.speculate is False else MAX_DRAFT,
+        beside_bytes=sum(read_header(path).weight_bytes for path in _beside(wishes)),
     )
     return choose(header, asked, machine(gpus=wishes.max_gpu_layers != 0))
+
+
+def _beside(wishes: Wishes) -> list[Path]:
+    """List the files that are loaded with the model."""
+    seeing = [] if wishes.projector_path is None else [wishes.projector_path]
+    return [*seeing, *wishes.adapters.values()]
 
 
 def machine(*, gpus: bool = True) -> Machine:

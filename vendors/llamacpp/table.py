@@ -26,6 +26,7 @@ _PARTS = {
     "output": "scores of the next tokens",
     "tokenizer": "tables of words",
     "bookkeeping": "llama.cpp's own",
+    "beside": "images, adapters",
     "total": "",
     "limit": "",
     "free": "",
