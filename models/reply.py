@@ -282,3 +282,15 @@ class Reply:
     def __str__(self) -> str:
         """Return the text, so that ``print(reply)`` shows it."""
         return self.text
+
+
+@attrs.frozen(kw_only=True)
+class Saved:
+    """A conversation's decoded state in a file."""
+
+    vendor: str
+    model: str
+    tokens: int
+    """How many tokens of the conversation need not be read again."""
+    size_bytes: int
+    """Of the file."""

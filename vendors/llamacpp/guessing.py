@@ -16,6 +16,10 @@ from llmdispatcher.vendors.llamacpp.sequence import Sequence
 MORE_ROWS = MAX_DRAFT
 """Rows of scores that guesses may take in one step, of all sequences together."""
 
+REST_STEPS = 8
+"""Where nothing was guessed, nobody is asked for so many steps: looking costs some microseconds
+for each sequence, and where guesses do not pay that is all that is left of them."""
+
 
 class Memory:
     """What is remembered of one sequence, as long as it lasts."""
@@ -32,18 +36,25 @@ class Guesser:
         self._gate = Gate()
         self._drawing = 0
         """How many drew in the step that was planned last; 0 where it says nothing of guesses."""
+        self._rest = 0
 
     def guess(self, running: Iterable[Sequence], free: int) -> None:
         """Give each sequence its guesses for the next step; ``free`` is how many cells are."""
         drawing = [*running]
-        self._drawing = 0 if any(sequence.is_reading for sequence in drawing) else len(drawing)
-        rows, spare = self._drawing, min(MORE_ROWS, free - len(drawing))
         for sequence in drawing:
             sequence.draft = []
+        self._drawing = 0 if any(sequence.is_reading for sequence in drawing) else len(drawing)
+        if self._rest or not self._drawing:
+            self._rest = max(0, self._rest - 1)
+            return
+        rows, spare = len(drawing), min(MORE_ROWS, free - len(drawing))
+        for sequence in drawing:
             room = min(spare, sequence.left - 1)
-            if self._drawing and room > 0 and not sequence.exact:
+            if room > 0 and not sequence.exact:
                 sequence.draft = self._guesses(sequence, rows, room)
             rows, spare = rows + len(sequence.draft), spare - len(sequence.draft)
+        if rows == len(drawing):
+            self._rest = REST_STEPS
 
     def _guesses(self, sequence: Sequence, rows: int, room: int) -> list[int]:
         memory = sequence.memory = sequence.memory or Memory()

@@ -10,11 +10,12 @@ import ctypes
 from functools import cache
 from typing import Any
 
+import llama_cpp
 from llama_cpp import llama_cpp as lib
 
 from llmdispatcher.vendors.llamacpp import log
 
-__all__ = ["lib", "mtmd_lib", "scores_at"]
+__all__ = ["build", "lib", "mtmd_lib", "scores_at"]
 
 # Every call through ctypes lets other threads have the interpreter, and a thread that waits for it
 # takes it: with many consumers, the engine would lose it several times a token. This one returns at
@@ -27,6 +28,12 @@ scores_at.argtypes, scores_at.restype = [ctypes.c_void_p, ctypes.c_int32], ctype
 # callback objects must live as long as the library may call them: for ever.
 _LOG_CALLBACK = lib.llama_log_callback(lambda level, text, _: log.take(level, text))
 _ABORT_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(log.last_words)
+
+
+def build() -> str:
+    """Name this build of llama.cpp: what it writes, only the same reads back."""
+    system = lib.llama_print_system_info().decode(errors="replace")
+    return f"llama-cpp-python {llama_cpp.__version__}: {system}"
 
 
 @cache

@@ -24,12 +24,14 @@ from llmdispatcher.models.errors import (
     Refused,
     VendorError,
 )
+from llmdispatcher.models.reply import Saved
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.contract import Call, Report, State, Status
 from llmdispatcher.vendors.llamacpp import gguf, loading
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.fit import Plan
+    from llmdispatcher.vendors.llamacpp.keeping import Home
     from llmdispatcher.vendors.llamacpp.thread import EngineThread
 
 CACHE_TYPES = ("f16", "q8_0", "q4_0", "f32")
@@ -213,6 +215,34 @@ class LlamaCppEngine:
         if thread is None or model != self._card.model:
             raise ModelNotFound(f"the model {model!r} is not loaded")
         return thread.submit(request)
+
+    def save(self, request: Request, path: Path) -> Future[Saved]:
+        """See ``contract.Keeper.save``."""
+        from llmdispatcher.vendors.llamacpp import keeping  # noqa: PLC0415 - rare
+
+        return keeping.save(self._home(), request, path)
+
+    def restore(self, path: Path) -> Future[Saved]:
+        """See ``contract.Keeper.restore``."""
+        from llmdispatcher.vendors.llamacpp import keeping  # noqa: PLC0415 - rare
+
+        return keeping.restore(self._home(), path)
+
+    def _home(self) -> Home:
+        from llmdispatcher.vendors.llamacpp import keeping  # noqa: PLC0415 - rare
+
+        with self._lock:
+            thread = self._thread
+        if thread is None:
+            raise ModelNotFound(f"the model {self._card.model!r} is not loaded")
+        spec = self._spec
+        return keeping.Home(
+            thread=thread,
+            paths=gguf.read_header(spec.model_path).paths,
+            vendor=spec.name,
+            model=self._card.model,
+            cache_type=spec.cache_type,
+        )
 
     def close(self) -> None:
         """See ``contract.Engine.close``."""
