@@ -7,6 +7,7 @@ in which somebody reads.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from llmdispatcher.vendors.llamacpp.lookup import MAX_DRAFT, Draft, Gate, Lookup, Record
@@ -16,9 +17,12 @@ from llmdispatcher.vendors.llamacpp.sequence import Sequence
 MORE_ROWS = MAX_DRAFT
 """Rows of scores that guesses may take in one step, of all sequences together."""
 
-REST_STEPS = 8
-"""Where nothing was guessed, nobody is asked for so many steps: looking costs some microseconds
-for each sequence, and where guesses do not pay that is all that is left of them."""
+ASK_PART = 0.005
+"""Looking for guesses takes some microseconds for each sequence. It may take such a part of all
+time, and so happens in every step of a large model, now and then with one of a few megabytes."""
+
+MOST_SAVED_S = 0.001
+"""What was not used of that is kept for later, up to this."""
 
 
 class Memory:
@@ -36,7 +40,8 @@ class Guesser:
         self._gate = Gate()
         self._drawing = 0
         """How many drew in the step that was planned last; 0 where it says nothing of guesses."""
-        self._rest = 0
+        self._left_s = MOST_SAVED_S
+        """Of the time for looking."""
 
     def guess(self, running: Iterable[Sequence], free: int) -> None:
         """Give each sequence its guesses for the next step; ``free`` is how many cells are."""
@@ -44,17 +49,16 @@ class Guesser:
         for sequence in drawing:
             sequence.draft = []
         self._drawing = 0 if any(sequence.is_reading for sequence in drawing) else len(drawing)
-        if self._rest or not self._drawing:
-            self._rest = max(0, self._rest - 1)
+        if not self._drawing or self._left_s <= 0:
             return
+        began_s = time.perf_counter()
         rows, spare = len(drawing), min(MORE_ROWS, free - len(drawing))
         for sequence in drawing:
             room = min(spare, sequence.left - 1)
             if room > 0 and not sequence.exact:
                 sequence.draft = self._guesses(sequence, rows, room)
             rows, spare = rows + len(sequence.draft), spare - len(sequence.draft)
-        if rows == len(drawing):
-            self._rest = REST_STEPS
+        self._left_s -= time.perf_counter() - began_s
 
     def _guesses(self, sequence: Sequence, rows: int, room: int) -> list[int]:
         memory = sequence.memory = sequence.memory or Memory()
@@ -65,6 +69,7 @@ class Guesser:
 
     def learn(self, step: Step, took_s: float) -> None:
         """Learn from a step: how long it took, and how many of its guesses were right."""
+        self._left_s = min(MOST_SAVED_S, self._left_s + ASK_PART * took_s)
         if self._drawing != len(step):
             return
         drafts = [
