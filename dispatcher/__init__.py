@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from llmdispatcher.facade import AsyncDispatcher, AsyncStream, Dispatcher, Stream, Vendor
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
+from llmdispatcher.models.embedding import Embeddings, EmbedRequest, Reranked, RerankRequest
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
     AuthRejected,
@@ -133,6 +134,8 @@ __all__ = [
     "Delta",
     "Dispatcher",
     "DispatcherError",
+    "EmbedRequest",
+    "Embeddings",
     "EngineCrashed",
     "Event",
     "ExecutableNotFound",
@@ -160,6 +163,8 @@ __all__ = [
     "Reply",
     "Request",
     "RequestError",
+    "RerankRequest",
+    "Reranked",
     "ResponseFormat",
     "Sampling",
     "Scripted",

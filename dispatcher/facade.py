@@ -1,7 +1,7 @@
 """``Dispatcher`` and ``AsyncDispatcher``: the same verbs for threads and for asyncio.
 
-Everything that decides is in ``flow``; everything shared is in ``Desk``; what is left here is how
-a caller of either world holds a reply.
+Everything that decides is in ``flow``; everything shared is in ``Desk``; how a caller of either
+world holds a reply on its way is in ``stream``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, Self, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar, Unpack
 
 import attrs
 
@@ -18,16 +18,29 @@ from llmdispatcher.drive import arun, run
 from llmdispatcher.flow import Flow, Job, dispatch
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
-from llmdispatcher.models.errors import BadRequest, Cancelled, ConfigError, Problem, Refused
+from llmdispatcher.models.embedding import (
+    Embeddings,
+    EmbedRequest,
+    Reranked,
+    RerankRequest,
+    RouteOptions,
+    Work,
+)
+from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
 from llmdispatcher.models.event import Event
-from llmdispatcher.models.reply import Delta, Reply
+from llmdispatcher.models.reply import Reply
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
 from llmdispatcher.release import Stopper
 from llmdispatcher.route import Target, rank
+from llmdispatcher.stream import AsyncStream, Stream
 from llmdispatcher.usage import Books, Stats
 from llmdispatcher.vendors.contract import Engine, Status, VendorSpec
 
+__all__ = ["AsyncDispatcher", "AsyncStream", "Dispatcher", "OnEvent", "Stream", "Vendor"]
+
 OnEvent = Callable[[Event], None]
+
+W = TypeVar("W", bound=Work)
 
 
 @attrs.frozen
@@ -110,23 +123,37 @@ class Desk:
         )
 
     def flow(self, prompt: Prompt, options: Options, stopper: Stopper, *, streaming: bool) -> Flow:
-        """Check a request and return its flow, not yet begun."""
+        """Check a request for a reply and return its flow, not yet begun."""
         request = Request.of(prompt, **options)
+        return dispatch(self._job(request, stopper, streaming=streaming))
+
+    def embedding(self, request: EmbedRequest) -> Flow:
+        """Return the flow of a request for vectors, not yet begun."""
+        from llmdispatcher import embed  # noqa: PLC0415 - few need it
+
+        return embed.embed(self._job(request, Stopper()))
+
+    def reranking(self, request: RerankRequest) -> Flow:
+        """Return the flow of a request for scores, not yet begun."""
+        from llmdispatcher import embed  # noqa: PLC0415 - few need it
+
+        return embed.rerank(self._job(request, Stopper()))
+
+    def _job(self, request: W, stopper: Stopper, *, streaming: bool = False) -> Job[W]:
+        """Rank who can serve a request now, and put together what its flow needs."""
         with self._lock:
             self._check_open()
             engines = list(self._engines.values())
         targets = [Target(card, engine) for engine in engines for card in self._cards(engine)]
-        return dispatch(
-            Job(
-                request=request,
-                ranking=rank(request, targets),
-                deadlines=request.deadlines or self._deadlines,
-                streaming=streaming,
-                books=self.books,
-                report=self._report,
-                stopper=stopper,
-                clock=time.monotonic,
-            )
+        return Job(
+            request=request,
+            ranking=rank(request, targets),
+            deadlines=request.deadlines or self._deadlines,
+            streaming=streaming,
+            books=self.books,
+            report=self._report,
+            stopper=stopper,
+            clock=time.monotonic,
         )
 
     def close(self) -> None:
@@ -232,6 +259,46 @@ class Dispatcher(_Front):
         """
         return Stream(self._desk, prompt, options, streaming=True)
 
+    def embed(
+        self,
+        texts: str | Sequence[str] | EmbedRequest,
+        *,
+        normalize: bool | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> Embeddings:
+        """Return a vector for each text, from a model that was registered for it.
+
+        Args:
+            texts: one text, a sequence of texts, or an ``EmbedRequest``.
+            normalize: give every vector the length 1, which is the default.
+            options: vendor, model, allow_cloud, deadlines and priority, as of ``send``.
+
+        Raises what ``send`` does. ContextOverflow names the text that is too long: none is cut.
+        """
+        asked = EmbedRequest.of(texts, normalize=normalize, **options)
+        return _result(self._desk.embedding(asked))  # type: ignore[no-any-return]
+
+    def rerank(
+        self,
+        query: str | RerankRequest,
+        documents: Sequence[str] = (),
+        *,
+        top: int | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> Reranked:
+        """Return how well each document answers a query, and which do so best.
+
+        Args:
+            query: what is looked for, or a ``RerankRequest``.
+            documents: what to score.
+            top: how many of the best to name in ``order``; None names all.
+            options: vendor, model, allow_cloud, deadlines and priority, as of ``send``.
+
+        Raises what ``send`` does. ContextOverflow names the document that is too long.
+        """
+        asked = RerankRequest.of(query, documents, top=top, **options)
+        return _result(self._desk.reranking(asked))  # type: ignore[no-any-return]
+
     def close(self) -> None:
         """Stop all work and give the memory back; requests in flight fail. Idempotent."""
         self._desk.close()
@@ -261,6 +328,29 @@ class AsyncDispatcher(_Front):
         """Return an async iterator over the reply, without ``await``; see ``Dispatcher.stream``."""
         return AsyncStream(self._desk, prompt, options, streaming=True)
 
+    async def embed(
+        self,
+        texts: str | Sequence[str] | EmbedRequest,
+        *,
+        normalize: bool | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> Embeddings:
+        """Return a vector for each text; see ``Dispatcher.embed``."""
+        asked = EmbedRequest.of(texts, normalize=normalize, **options)
+        return await _aresult(self._desk.embedding(asked))  # type: ignore[no-any-return]
+
+    async def rerank(
+        self,
+        query: str | RerankRequest,
+        documents: Sequence[str] = (),
+        *,
+        top: int | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> Reranked:
+        """Return how well each document answers a query; see ``Dispatcher.rerank``."""
+        asked = RerankRequest.of(query, documents, top=top, **options)
+        return await _aresult(self._desk.reranking(asked))  # type: ignore[no-any-return]
+
     async def close(self) -> None:
         """Stop all work and give the memory back; requests in flight fail. Idempotent."""
         import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
@@ -274,103 +364,13 @@ class AsyncDispatcher(_Front):
         await self.close()
 
 
-class _Held:
-    """What a stream of either world holds: the text so far, and the reply once it is whole."""
-
-    def __init__(self, desk: Desk, prompt: Prompt, options: Options, *, streaming: bool) -> None:
-        self._stopper = Stopper()
-        self._flow = desk.flow(prompt, options, self._stopper, streaming=streaming)
-        self._texts: list[str] = []
-        self._reply: Reply | None = None
-
-    @property
-    def partial(self) -> str:
-        """The text of the first choice that was shown until now."""
-        return "".join(self._texts)
-
-    @property
-    def reply(self) -> Reply:
-        """The whole reply, once the stream has been read to its end. RuntimeError before that."""
-        if self._reply is None:
-            raise RuntimeError("the stream has no reply yet: read it to its end first")
-        return self._reply
-
-    def _keep(self, piece: Delta | Reply) -> Delta | None:
-        """Keep a piece; None is the end."""
-        if isinstance(piece, Reply):
-            self._reply = piece
-            return None
-        if piece.index == 0:
-            self._texts.append(piece.text)
-        return piece
+def _result(flow: Flow) -> Any:  # noqa: ANN401 - what the flow emits, once
+    """Run a flow that emits nothing but its result."""
+    with contextlib.closing(run(flow)) as source:
+        return next(source)
 
 
-class Stream(_Held):
-    """A reply on its way: an iterator over deltas, and a context manager.
-
-    Leaving the ``with`` block, or ``close``, stops the model. ``close`` may be called from another
-    thread; the iteration then ends as if the reply were over, and ``reply`` stays unset.
-    """
-
-    def __init__(self, desk: Desk, prompt: Prompt, options: Options, *, streaming: bool) -> None:
-        super().__init__(desk, prompt, options, streaming=streaming)
-        self._source = run(self._flow)
-
-    def __iter__(self) -> Iterator[Delta]:
-        return self
-
-    def __next__(self) -> Delta:
-        try:
-            delta = self._keep(next(self._source))
-        except Cancelled:
-            delta = None
-        if delta is None:
-            raise StopIteration
-        return delta
-
-    def close(self) -> None:
-        """Stop the request, from any thread. Idempotent."""
-        self._stopper.stop()
-        with contextlib.suppress(ValueError):  # another thread is in it, and is being released
-            self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class AsyncStream(_Held):
-    """A reply on its way: an async iterator over deltas, and an async context manager.
-
-    Leaving the ``async with`` block, ``close``, or cancelling the task stops the model.
-    """
-
-    def __init__(self, desk: Desk, prompt: Prompt, options: Options, *, streaming: bool) -> None:
-        super().__init__(desk, prompt, options, streaming=streaming)
-        self._source = arun(self._flow)
-
-    def __aiter__(self) -> AsyncIterator[Delta]:
-        return self
-
-    async def __anext__(self) -> Delta:
-        try:
-            delta = self._keep(await anext(self._source))
-        except Cancelled:
-            delta = None
-        if delta is None:
-            raise StopAsyncIteration
-        return delta
-
-    async def close(self) -> None:
-        """Stop the request, from any task. Idempotent."""
-        self._stopper.stop()
-        with contextlib.suppress(RuntimeError):  # another task is in it, and is being released
-            await self._source.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+async def _aresult(flow: Flow) -> Any:  # noqa: ANN401 - what the flow emits, once
+    """Do the same as ``_result`` in an event loop."""
+    async with contextlib.aclosing(arun(flow)) as source:
+        return await anext(source)

@@ -11,11 +11,12 @@ of the driver all balance the books.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
+from llmdispatcher.draft import Draft, ReplyDraft
+from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
     BadReply,
@@ -27,20 +28,14 @@ from llmdispatcher.models.errors import (
     VendorError,
 )
 from llmdispatcher.models.event import AttemptEnded, AttemptStarted, Fallback
-from llmdispatcher.models.form import ResponseFormat
-from llmdispatcher.models.message import ToolCall
 from llmdispatcher.models.reply import (
     Attempt,
-    CallDelta,
-    Choice,
     Decision,
-    Delta,
     Finish,
-    FinishReason,
     Outcome,
+    Piece,
     Progress,
     Reply,
-    TokenLogprob,
     Usage,
 )
 from llmdispatcher.models.request import Deadlines, Request
@@ -52,6 +47,9 @@ from llmdispatcher.vendors.contract import Call, Report
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+W = TypeVar("W", bound=Work)
+D = TypeVar("D", bound=Draft)
 
 
 @attrs.frozen
@@ -72,20 +70,20 @@ class Receive:
 
 @attrs.frozen
 class Emit:
-    """Show the caller a piece of the reply."""
+    """Show the caller something: a piece of the reply, or a whole result that has no pieces."""
 
-    delta: Delta
+    shown: Any
 
 
 Step = Wait | Receive | Emit
-Flow = Generator[Step, Any, Reply]
+Flow = Generator[Step, Any, Any]
 
 
 @attrs.frozen(kw_only=True)
-class Job:
+class Job(Generic[W]):
     """A request and everything that its flow needs to know."""
 
-    request: Request
+    request: W
     ranking: Ranking
     deadlines: Deadlines
     streaming: bool
@@ -97,8 +95,54 @@ class Job:
     """Seconds, monotonic."""
 
 
-def dispatch(job: Job) -> Flow:
-    """Ask the candidates in order until one serves, and return its reply.
+@attrs.frozen
+class Served(Generic[D]):
+    """A request that was served: every attempt, the last of which did, and what it made."""
+
+    attempts: tuple[Attempt, ...]
+    draft: D
+    finish: Finish
+
+    @property
+    def cost_microusd(self) -> int | None:
+        """All attempts included; None where a price is not known."""
+        known = [a.cost_microusd for a in self.attempts if a.cost_microusd is not None]
+        return sum(known) if len(known) == len(self.attempts) else None
+
+    def account(self, ranking: Ranking) -> dict[str, Any]:
+        """Return who served, what it used and how it was decided: fields of every result."""
+        served = self.attempts[-1]
+        return {
+            "usage": self.finish.usage,
+            "vendor": served.vendor,
+            "model": served.model,
+            "cost_microusd": self.cost_microusd,
+            "latency_s": sum(attempt.latency_s for attempt in self.attempts),
+            "decision": Decision(
+                candidates=ranking.candidates,
+                excluded=ranking.excluded,
+                attempts=self.attempts,
+            ),
+            "warnings": self.finish.warnings,
+        }
+
+
+def dispatch(job: Job[Request]) -> Generator[Step, Any, Reply]:
+    """Ask the candidates in order until one serves, and return its reply. Raises as ``serve``."""
+    asked = job.request
+    served = yield from serve(job, lambda: ReplyDraft(asked.n, asked.response_format))
+    choices = served.draft.choices
+    return Reply(
+        text=choices[0].text,
+        finish_reason=served.finish.reason,
+        first_token_s=served.attempts[-1].first_token_s,
+        choices=choices,
+        **served.account(job.ranking),
+    )
+
+
+def serve(job: Job[W], draft: Callable[[], D]) -> Generator[Step, Any, Served[D]]:
+    """Ask the candidates in order until one serves; each attempt begins with a fresh draft.
 
     Raises NoCandidate if there is none, the error itself if one was tried, and AllVendorsFailed
     with every error in order if more were.
@@ -106,13 +150,14 @@ def dispatch(job: Job) -> Flow:
     if not job.ranking.targets:
         raise NoCandidate({f"{c.vendor}/{c.model}": c.note for c in job.ranking.excluded})
     job.books.begin()
-    tried: list[Trial] = []
+    tried: list[Trial[W, D]] = []
     errors: list[DispatcherError] = []
     for number, target in enumerate(job.ranking.targets, 1):
         if errors:
             failed, reason = tried[-1].target.card.name, _told(errors[-1])
             job.report(Fallback(failed=failed, next=target.card.name, reason=reason))
-        trial = Trial(job, target, number, tried[-1].total_left_s() if tried else None)
+        total_left_s = tried[-1].total_left_s() if tried else job.deadlines.total_s
+        trial = Trial(job, target, number, total_left_s, draft())
         tried.append(trial)
         try:
             finish = yield from trial.run()
@@ -121,73 +166,23 @@ def dispatch(job: Job) -> Flow:
             if trial.shown or verdict(error) is Verdict.STOP or trial.out_of_time():
                 break
         else:
-            return _reply(job, tried, finish)
+            attempts = tuple(trial.attempt for trial in tried if trial.attempt is not None)
+            return Served(attempts, trial.draft, finish)
     if len(errors) == 1:
         raise errors[0]
     raise AllVendorsFailed.after(errors)
 
 
-class Draft:
-    """One choice while it grows."""
+class Trial(Generic[W, D]):
+    """One attempt: load, submit, relay, settle. Made by ``serve`` for one target."""
 
-    __slots__ = ("calls", "logprobs", "reasoning", "texts")
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.reasoning: list[str] = []
-        self.calls: list[ToolCall] = []
-        self.logprobs: list[TokenLogprob] = []
-
-    @property
-    def text(self) -> str:
-        """The text so far."""
-        return "".join(self.texts)
-
-    def add(self, delta: Delta) -> None:
-        """Add a piece."""
-        self.texts.append(delta.text)
-        if delta.logprobs:
-            self.logprobs.extend(delta.logprobs)
-        if delta.reasoning:
-            self.reasoning.append(delta.reasoning)
-        for piece in delta.tool_calls:
-            self._add_call(piece)
-
-    def _add_call(self, piece: CallDelta) -> None:
-        """Add a piece of a tool call. Raises BadReply for one that follows nothing."""
-        if piece.index == len(self.calls):
-            self.calls.append(ToolCall(piece.id, piece.name, piece.arguments))
-        elif 0 <= piece.index < len(self.calls):
-            call = self.calls[piece.index]
-            self.calls[piece.index] = ToolCall(
-                call.id or piece.id,
-                call.name or piece.name,
-                call.arguments + piece.arguments,
-            )
-        else:
-            raise BadReply(f"a piece of tool call {piece.index} after {len(self.calls)} calls")
-
-    def done(self, reason: FinishReason, form: ResponseFormat) -> Choice:
-        """Return what has become of it. Raises BadReply if it is not what was asked for."""
-        parsed = None
-        if form.is_json and reason is FinishReason.STOP:
-            from llmdispatcher import typed  # noqa: PLC0415 - on first use
-
-            parsed = typed.parsed(self.text, form)
-        text, reasoning = self.text, "".join(self.reasoning)
-        return Choice(text, reason, tuple(self.logprobs), reasoning, tuple(self.calls), parsed)
-
-
-class Trial:
-    """One attempt: load, submit, relay, settle. Made by ``dispatch`` for one target."""
-
-    def __init__(self, job: Job, target: Target, number: int, total_s: float | None) -> None:
-        self.job, self.target, self.number = job, target, number
-        self.drafts = [Draft() for _ in range(job.request.n)]
-        self.choices: tuple[Choice, ...] = ()
+    def __init__(
+        self, job: Job[W], target: Target, number: int, total_s: float | None, draft: D
+    ) -> None:
+        self.job, self.target, self.number, self.draft = job, target, number, draft
         self.shown = False
         self.attempt: Attempt | None = None
-        self._total_s = job.deadlines.total_s if total_s is None else total_s
+        self._total_s = total_s
         self._started = job.clock()
         self._load_s = 0.0
         self._first_token_s: float | None = None
@@ -260,7 +255,7 @@ class Trial:
                 if isinstance(piece, Finish):
                     self._complete(piece)
                     return piece
-                if isinstance(piece, Delta) and piece:
+                if piece and not isinstance(piece, Progress):
                     yield from self._take(piece)
 
     def _deadlines(self) -> Deadlines:
@@ -270,7 +265,7 @@ class Trial:
             return self.job.deadlines
         return attrs.evolve(self.job.deadlines, total_s=max(0.0, left_s))
 
-    def _receive(self, call: Call) -> Generator[Step, Any, Sequence[Delta | Progress | Finish]]:
+    def _receive(self, call: Call) -> Generator[Step, Any, Sequence[Piece]]:
         """Receive within whichever deadline comes first."""
         deadlines = self.job.deadlines
         phase, limit_s = "first_token", deadlines.first_token_s
@@ -287,35 +282,27 @@ class Trial:
         except TimeoutError:
             raise self._cut(TimedOut(phase, limit_s or 0.0)) from None
         except StreamInterrupted as error:
-            error.partial = error.partial or self.drafts[0].text
+            error.partial = error.partial or self.draft.text
             raise
         except VendorError as error:
             raise self._cut(error)  # noqa: B904 - it is the same error, or has it as its cause
 
-    def _take(self, delta: Delta) -> Generator[Step, Any, None]:
+    def _take(self, piece: Piece) -> Generator[Step, Any, None]:
         """Keep a piece, and show it where the caller looks on."""
-        if not 0 <= delta.index < len(self.drafts):
-            told = f"a piece of choice {delta.index} of a request for {len(self.drafts)}"
-            raise self._cut(BadReply(told))
         if self._first_token_s is None:
             self._first_token_s = self.job.clock() - self._started - self._load_s
         try:
-            self.drafts[delta.index].add(delta)
+            self.draft.add(piece)
         except BadReply as error:
             raise self._cut(error)  # noqa: B904 - it is the same error, or has it as its cause
         if self.job.streaming:
             self.shown = True
-            yield Emit(delta)
+            yield Emit(piece)
 
     def _complete(self, finish: Finish) -> None:
-        """Make choices of what has come. Raises BadReply if it is not what was asked for."""
-        reasons = chain((finish.reason,), finish.others, repeat(FinishReason.UNKNOWN))
-        form = self.job.request.response_format
+        """Make a whole of what has come. Raises BadReply if it is not what was asked for."""
         try:
-            self.choices = tuple(
-                draft.done(reason, form)
-                for draft, reason in zip(self.drafts, reasons, strict=False)
-            )
+            self.draft.finish(finish)
         except BadReply as error:
             raise self._cut(error)  # noqa: B904 - it is the same error, or has it as its cause
 
@@ -323,7 +310,7 @@ class Trial:
         """Return the error to raise: a reply that broke after a part was shown keeps that part."""
         if not self.shown:
             return error
-        cut = StreamInterrupted(f"the reply was cut: {error}", partial=self.drafts[0].text)
+        cut = StreamInterrupted(f"the reply was cut: {error}", partial=self.draft.text)
         cut.__cause__ = error
         return cut
 
@@ -356,26 +343,3 @@ class Trial:
 def _told(error: DispatcherError) -> str:
     """Return class and message, without the name of the vendor, which stands beside it."""
     return f"{type(error).__name__}: {error.args[0] if error.args else ''}"
-
-
-def _reply(job: Job, tried: list[Trial], finish: Finish) -> Reply:
-    """Put the account of a served request together."""
-    attempts = tuple(trial.attempt for trial in tried if trial.attempt is not None)
-    costs = [attempt.cost_microusd for attempt in attempts]
-    known = [cost for cost in costs if cost is not None]
-    served, choices = attempts[-1], tried[-1].choices
-    return Reply(
-        text=choices[0].text,
-        finish_reason=finish.reason,
-        usage=finish.usage,
-        vendor=served.vendor,
-        model=served.model,
-        cost_microusd=sum(known) if len(known) == len(costs) else None,
-        latency_s=sum(attempt.latency_s for attempt in attempts),
-        first_token_s=served.first_token_s,
-        decision=Decision(
-            candidates=job.ranking.candidates, excluded=job.ranking.excluded, attempts=attempts
-        ),
-        warnings=finish.warnings,
-        choices=choices,
-    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from llmdispatcher.models.card import Capability, ModelCard
+from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
 from llmdispatcher.models.form import Shape
 from llmdispatcher.models.message import Image
 from llmdispatcher.models.reply import Candidate, Usage
@@ -32,6 +33,13 @@ _SHAPES = {
     Shape.GRAMMAR: Capability.GRAMMAR,
 }
 
+_WRITERS = frozenset({Capability.CHAT, Capability.COMPLETION})
+_POOLED = frozenset({Capability.EMBED, Capability.RERANK})
+_WAY_OUT = (
+    " (it was registered to write text; LlamaCpp(…, name=…, pooling=…) registers a file for it)"
+)
+"""What to do where a file that writes is asked for vectors or scores: it can do both, as two."""
+
 
 @attrs.frozen
 class Target:
@@ -50,7 +58,7 @@ class Ranking:
     excluded: tuple[Candidate, ...]
 
 
-def rank(request: Request, targets: Sequence[Target]) -> Ranking:
+def rank(request: Work, targets: Sequence[Target]) -> Ranking:
     """Order the targets that can serve the request by expected cost.
 
     Equal costs keep the order of registration; unknown costs come last, since unknown is not
@@ -74,8 +82,16 @@ def rank(request: Request, targets: Sequence[Target]) -> Ranking:
     )
 
 
-def needs(request: Request) -> frozenset[Capability]:
+def needs(request: Work) -> frozenset[Capability]:
     """Return what a model must be able to do to serve the request."""
+    if isinstance(request, EmbedRequest):
+        return frozenset({Capability.EMBED})
+    if isinstance(request, RerankRequest):
+        return frozenset({Capability.RERANK})
+    return _writing(request)
+
+
+def _writing(request: Request) -> frozenset[Capability]:
     needed = {Capability.COMPLETION if request.prompt is not None else Capability.CHAT}
     if request.tools:
         needed.add(Capability.TOOLS)
@@ -96,7 +112,7 @@ def needs(request: Request) -> frozenset[Capability]:
     return frozenset(needed)
 
 
-def unfit(request: Request, needed: frozenset[Capability], card: ModelCard) -> str:
+def unfit(request: Work, needed: frozenset[Capability], card: ModelCard) -> str:
     """Return why a model cannot serve the request; empty if it can."""
     if request.vendor is not None and request.vendor != card.vendor:
         return f"the request names the vendor {request.vendor!r}"
@@ -105,13 +121,16 @@ def unfit(request: Request, needed: frozenset[Capability], card: ModelCard) -> s
     if not (request.allow_cloud or card.local):
         return "not on this machine, and the request has allow_cloud=False"
     if lacking := needed - card.capabilities:
-        return f"cannot do {', '.join(sorted(lacking))}"
+        writes = card.local and lacking <= _POOLED and card.capabilities & _WRITERS
+        return f"cannot do {', '.join(sorted(lacking))}{_WAY_OUT if writes else ''}"
     return ""
 
 
-def expected_usage(request: Request) -> Usage:
+def expected_usage(request: Work) -> Usage:
     """Estimate what serving the request will use."""
     prompt = -(-request.text_bytes // BYTES_PER_TOKEN)
+    if not isinstance(request, Request):
+        return Usage(prompt_tokens=prompt, estimated=True)
     output = min(request.max_tokens or EXPECTED_OUTPUT_TOKENS, EXPECTED_OUTPUT_TOKENS)
     return Usage(prompt_tokens=prompt, completion_tokens=output * request.n, estimated=True)
 
@@ -121,7 +140,7 @@ def expected_microusd(card: ModelCard, usage: Usage) -> int | None:
     return None if card.price is None else card.price.cost_microusd(usage)
 
 
-def _named(request: Request, card: ModelCard) -> bool:
+def _named(request: Work, card: ModelCard) -> bool:
     return card.vendor == request.vendor or card.model == request.model
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from llmdispatcher.models.check import integer
+from llmdispatcher.models.embedding import Score, Vector
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.message import Message, Role, ToolCall
 
@@ -142,7 +143,7 @@ class Finish:
     """Why each of the choices after the first ended, in their order."""
 
 
-Piece = Delta | Progress | Finish
+Piece = Delta | Vector | Score | Progress | Finish
 """What a vendor delivers while it serves a request, ending with exactly one Finish."""
 
 

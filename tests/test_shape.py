@@ -42,10 +42,12 @@ AllVendorsFailed AsyncDispatcher AsyncStream AttemptEnded AttemptStarted Event F
 AuthRejected BadReply BadRequest BreakerOpen
 BudgetExceeded CallDelta Cancelled Capability Choice
 ConfigError ContentRefused ContextOverflow CorruptModel
-Deadlines Decision Delta Dispatcher DispatcherError EngineCrashed ExecutableNotFound FREE Figures
+Deadlines Decision Delta Dispatcher DispatcherError EmbedRequest Embeddings
+EngineCrashed ExecutableNotFound FREE Figures
 FinishReason Image InvalidGrammar LimitReached LlamaCpp Message ModelCard ModelFileMissing
 ModelNotFound ModelTooLarge NoCandidate OfflineRefused OutOfMemory Overloaded Price QuotaExhausted
-RateLimited Refused Reply Request RequestError ResponseFormat Sampling Scripted StateUnusable Stats
+RateLimited Refused Reply Request RequestError RerankRequest Reranked
+ResponseFormat Sampling Scripted StateUnusable Stats
 Stream StreamInterrupted Text TimedOut TokenLogprob ToolCall ToolSpec Unreachable Unsupported
 UnsupportedArchitecture Usage Vendor VendorError __version__ assistant system tool user
 """

@@ -3,6 +3,9 @@
 A *vendor spec* is a frozen value that says how to reach something that answers: ``LlamaCpp(
 "model.gguf")``. Registering it starts an *engine*, which loads models and serves requests. The
 dispatcher chooses an engine, submits a request, and reads the pieces of the reply from the *call*.
+Work comes in three kinds, each with pieces of its own, and an engine is only given what the card
+lists: a ``Request`` (CHAT, COMPLETION) is answered with ``Delta``, an ``EmbedRequest`` (EMBED) with
+one ``Vector`` for each text, a ``RerankRequest`` (RERANK) with one ``Score`` for each document.
 
 Rules for an engine:
 - ``cards``, ``status``, ``submit`` and ``cancel`` return at once; work happens elsewhere.
@@ -10,7 +13,9 @@ Rules for an engine:
 - It may be called from any thread, and from a thread that runs an event loop.
 - What a request asks for is done or refused (``Unsupported``), never dropped. The dispatcher keeps
   ``n`` above 1, ``logprobs`` and ``prefill`` from a model whose card does not list them.
-- The pieces of ``n`` choices may come in any order; a single ``Finish`` ends all of them.
+- The pieces of ``n`` choices may come in any order; a single ``Finish`` ends all of them. Vectors
+  and scores may come in any order too, each exactly once, before a ``Finish`` with STOP.
+- ``EmbedRequest.normalize`` is done here. ``RerankRequest.top`` is not: every document is scored.
 - The dispatcher enforces the deadlines. An engine may use them, and ``priority``, to decide which
   of the requests that wait is next.
 - An engine never prints, and never touches the process's file descriptors or signal handlers.
@@ -25,9 +30,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import attrs
 
 from llmdispatcher.models.card import ModelCard
+from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.event import Event
 from llmdispatcher.models.reply import Piece, Usage
-from llmdispatcher.models.request import Request
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -99,10 +104,10 @@ class Engine(Protocol):
         The future fails with a VendorError. Nobody who stops waiting stops the load.
         """
 
-    def submit(self, request: Request, model: str) -> Call:
+    def submit(self, work: Work, model: str) -> Call:
         """Begin to serve a request on a model that is loaded; errors arrive through the call.
 
-        ``request.deadlines`` are those that hold, with ``total_s`` as what is left of it now.
+        ``work.deadlines`` are those that hold, with ``total_s`` as what is left of it now.
         """
 
     def close(self) -> None:

@@ -15,16 +15,20 @@ piece, with nothing beside it.
 
 from __future__ import annotations
 
+import math
 import threading
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from copy import copy
+from hashlib import blake2b
 from itertools import tee
 from typing import Final
 
 import attrs
 
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
+from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Score, Vector, Work
 from llmdispatcher.models.errors import (
     BadRequest,
     Cancelled,
@@ -38,6 +42,7 @@ from llmdispatcher.models.reply import (
     Delta,
     Finish,
     FinishReason,
+    Piece,
     Progress,
     TokenLogprob,
     Usage,
@@ -58,8 +63,13 @@ ABLE = (
     Capability.CHOICES,
     Capability.LOGPROBS,
     Capability.PREFILL,
+    Capability.EMBED,
+    Capability.RERANK,
 )
 """What a script can do unless it is told otherwise."""
+
+DIMENSIONS = 16
+"""Numbers in a scripted vector."""
 
 
 @attrs.frozen(init=False)
@@ -119,9 +129,12 @@ class ScriptedEngine:
         self._loaded: Future[None] | None = None
         self._closing = threading.Event()
         self._calls: set[_ScriptedCall] = set()
+        self._turn = 0
         self.requests: list[Request] = []
-        """Every request that was submitted, in order, with the deadlines that held for it: what a
-        test looks at."""
+        """Every request for a reply that was submitted, in order, with the deadlines that held for
+        it: what a test looks at."""
+        self.pooled: list[EmbedRequest | RerankRequest] = []
+        """The same of requests for vectors and scores."""
 
     def cards(self) -> Sequence[ModelCard]:
         """Return the one card."""
@@ -164,19 +177,25 @@ class ScriptedEngine:
             )
             loaded.set_result(None)
 
-    def submit(self, request: Request, model: str) -> Call:
+    def submit(self, work: Work, model: str) -> Call:
         """Begin to play the next reply."""
         with self._lock:
-            replies = self._spec.replies
-            if callable(replies):
-                steps = replies(request)
-            else:
-                steps = replies[min(len(self.requests), len(replies) - 1)]
-            self.requests.append(request)
-            call = _ScriptedCall(request, _steps(steps), self._ended)
+            call = _ScriptedCall(work, _steps(self._next(work)), self._ended)
             self._calls.add(call)
         threading.Thread(target=call.play, name=f"scripted-{model}", daemon=True).start()
         return call
+
+    def _next(self, work: Work) -> Steps:
+        """Note what was asked for, and return the reply to it."""
+        turn, self._turn = self._turn, self._turn + 1
+        replies = self._spec.replies
+        if isinstance(work, Request):
+            self.requests.append(work)
+            if callable(replies):
+                return replies(work)
+        else:
+            self.pooled.append(work)
+        return "ok" if callable(replies) else replies[min(turn, len(replies) - 1)]
 
     def _ended(self, call: _ScriptedCall) -> None:
         with self._lock:
@@ -195,9 +214,9 @@ class _ScriptedCall:
     """One reply being played."""
 
     def __init__(
-        self, request: Request, steps: Iterator[Step], ended: Callable[[_ScriptedCall], None]
+        self, work: Work, steps: Iterator[Step], ended: Callable[[_ScriptedCall], None]
     ) -> None:
-        self._request = request
+        self._work = work
         self._steps = steps
         self._ended = ended
         self._box = Mailbox()
@@ -207,10 +226,10 @@ class _ScriptedCall:
         self.areceive = self._box.areceive
 
     def usage(self) -> Usage:
-        """Count a token for each piece, and for each word of the prompt."""
-        texts = [self._request.prompt or ""] + [m.text for m in self._request.messages]
-        words = sum(len(text.split()) for text in texts)
-        return Usage(prompt_tokens=words, completion_tokens=self._pieces, estimated=True)
+        """Count a token for each piece of text, and for each word that is read."""
+        words = sum(len(text.split()) for text in _read(self._work))
+        written = self._pieces if isinstance(self._work, Request) else 0
+        return Usage(prompt_tokens=words, completion_tokens=written, estimated=True)
 
     def cancel(self) -> None:
         """Stop at the step being played."""
@@ -223,7 +242,7 @@ class _ScriptedCall:
 
     def play(self) -> None:
         """Run the steps, once for each choice, in a thread of their own."""
-        n = self._request.n
+        n = self._work.n if isinstance(self._work, Request) else 1
         copies = enumerate(tee(self._steps, n))
         if all(self._do(step, index) for index, steps in copies for step in steps):
             stop = FinishReason.STOP
@@ -241,15 +260,47 @@ class _ScriptedCall:
             return False
         if isinstance(step, str):
             self._pieces += 1
-            fire([self._box.put(Delta(step, index, self._logprobs(step)))])
+            fire([self._box.put(piece) for piece in self._told(step, index)])
             return True
         fire([self._box.put(step)])
         return not isinstance(step, Finish)
 
-    def _logprobs(self, text: str) -> tuple[TokenLogprob, ...]:
-        if self._request.logprobs is None:
-            return ()
-        return (TokenLogprob(text, text.encode(errors="surrogatepass"), 0.0),)
+    def _told(self, text: str, index: int) -> list[Piece]:
+        """Return what a text of the script stands for."""
+        work = self._work
+        if isinstance(work, Request):
+            logprobs = (TokenLogprob(text, text.encode(errors="surrogatepass"), 0.0),)
+            return [Delta(text, index, () if work.logprobs is None else logprobs)]
+        if self._pieces > 1:
+            return []
+        if isinstance(work, EmbedRequest):
+            vectors = (_vector(each, normalize=work.normalize) for each in work.texts)
+            return [Vector(place, values) for place, values in enumerate(vectors)]
+        scores = (_score(work.query, each) for each in work.documents)
+        return [Score(place, value) for place, value in enumerate(scores)]
+
+
+def _read(work: Work) -> list[str]:
+    """Return every text that a model would read."""
+    if isinstance(work, EmbedRequest):
+        return list(work.texts)
+    if isinstance(work, RerankRequest):
+        return [text for document in work.documents for text in (work.query, document)]
+    return [work.prompt or "", *(message.text for message in work.messages)]
+
+
+def _vector(text: str, *, normalize: bool) -> array[float]:
+    """Return numbers from -1 to 1 that any change of the text changes."""
+    digest = blake2b(text.encode(), digest_size=DIMENSIONS).digest()
+    values = [byte / 127.5 - 1 for byte in digest]
+    length = math.hypot(*values) if normalize else 1.0
+    return array("f", [value / length for value in values])
+
+
+def _score(query: str, document: str) -> float:
+    """Return the part of the query's words that a document has."""
+    wanted = set(query.lower().split())
+    return len(wanted & set(document.lower().split())) / len(wanted) if wanted else 0.0
 
 
 def _steps(reply: Steps) -> Iterator[Step]:

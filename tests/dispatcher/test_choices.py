@@ -29,6 +29,7 @@ from llmdispatcher import (
 )
 from llmdispatcher.drive import run
 from llmdispatcher.flow import Job, dispatch
+from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.event import AttemptStarted, Event
 from llmdispatcher.models.reply import Finish, Piece
 from llmdispatcher.release import Stopper
@@ -82,7 +83,7 @@ class Pieces:
         pieces = self.pieces
 
         class Engine(ScriptedEngine):
-            def submit(self, request: Request, model: str) -> PiecesCall:
+            def submit(self, work: Work, model: str) -> PiecesCall:
                 return PiecesCall(pieces)
 
         return Engine(Scripted(name=self.name), report)

@@ -32,6 +32,7 @@ from llmdispatcher import (
     Usage,
     VendorError,
 )
+from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.event import AttemptEnded, AttemptStarted, Event, Fallback, LoadProgress
 from llmdispatcher.models.reply import Finish, Outcome, Progress
 from llmdispatcher.vendors.contract import Report
@@ -398,11 +399,11 @@ class Buggy(Scripted):
 class BuggyEngine(ScriptedEngine):
     """Raises what no contract allows."""
 
-    def submit(self, request: Request, model: str) -> Any:
+    def submit(self, work: Work, model: str) -> Any:
         """Fail in the call itself, or at the first piece."""
-        if request.messages[0].text == "now":
+        if isinstance(work, Request) and work.messages[0].text == "now":
             raise ZeroDivisionError("in submit")
-        call: Any = super().submit(request, model)
+        call: Any = super().submit(work, model)
         call.receive = call.areceive = self._broken
         return call
 

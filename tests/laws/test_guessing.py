@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -134,5 +134,5 @@ def test_guesses_are_taken(
     engine.close()
 
 
-def _finish(pieces: list[object]) -> Finish:
+def _finish(pieces: Iterable[object]) -> Finish:
     return next(piece for piece in pieces if isinstance(piece, Finish))

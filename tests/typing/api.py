@@ -6,6 +6,7 @@ accepted after all.
 
 from __future__ import annotations
 
+from array import array
 from decimal import Decimal
 from typing import assert_type
 
@@ -37,6 +38,7 @@ from llmdispatcher import (
     system,
     user,
 )
+from llmdispatcher.models.embedding import Embeddings, EmbedRequest, Reranked, RerankRequest
 from llmdispatcher.vendors.contract import Engine, Report, VendorSpec
 from llmdispatcher.vendors.llamacpp.vendor import LlamaCppEngine
 from llmdispatcher.vendors.scripted import ScriptedEngine
@@ -100,10 +102,33 @@ def choices(d: Dispatcher) -> None:
     Scripted(capabilities={Capability.CHOICES, Capability.LOGPROBS, Capability.PREFILL})
 
 
+def pooled(d: Dispatcher) -> None:
+    """Vectors and scores."""
+    embedded = d.embed(["a", "b"], normalize=False, vendor="v", deadlines=Deadlines(total_s=3))
+    assert_type(embedded, Embeddings)
+    assert_type(embedded.vectors, tuple[array[float], ...])
+    assert_type(embedded.dimensions, int)
+    assert_type(embedded.usage, Usage)
+    assert_type(embedded.decision, Decision)
+    assert_type(d.embed("a", priority=1, model=None), Embeddings)
+    d.embed(EmbedRequest(texts=("a",)), allow_cloud=False)
+    ranked = d.rerank("query", ["a", "b"], top=1)
+    assert_type(ranked, Reranked)
+    assert_type(ranked.scores, tuple[float, ...])
+    assert_type(ranked.order, tuple[int, ...])
+    assert_type(ranked.cost_microusd, int | None)
+    d.rerank(RerankRequest(query="q", documents=["a"]))
+    d.embed(5)  # type: ignore[arg-type]
+    d.embed("a", temperature=1)  # type: ignore[call-arg]
+    d.rerank("q", ["a"], top="2")  # type: ignore[arg-type]
+
+
 async def asynchronous() -> None:
     """The same verbs in an event loop."""
     async with AsyncDispatcher(Scripted("ok", price=Price.per_million(1, 2))) as d:
         assert_type(await d.send("hi"), Reply)
+        assert_type(await d.embed("hi"), Embeddings)
+        assert_type(await d.rerank("hi", ["you"]), Reranked)
         async with d.stream("hi") as stream:
             assert_type(stream, AsyncStream)
             async for delta in stream:

@@ -47,10 +47,11 @@ def check(header: Header) -> None:
         )
     for fact in _FACTS:
         getattr(header, fact)
-    if header.kind is Kind.MODEL:
+    if header.kind in (Kind.MODEL, Kind.EMBEDDING):
         _check_sizes(header)
         _check_experts(header)
         _check_scalings(header)
+    if header.kind is Kind.MODEL:
         _check_tokenizer(header)
 
 

@@ -16,25 +16,32 @@ from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.errors import ExecutableNotFound
 from llmdispatcher.models.event import LoadProgress
 from llmdispatcher.vendors.contract import Report
-from llmdispatcher.vendors.llamacpp import gguf
+from llmdispatcher.vendors.llamacpp import gguf, pooling
 from llmdispatcher.vendors.llamacpp.backend import Sharing
 from llmdispatcher.vendors.llamacpp.governor import Governor, Times
 from llmdispatcher.vendors.llamacpp.header import Header
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.backend import Backend
+    from llmdispatcher.vendors.llamacpp.embedder import LoadedPooled
     from llmdispatcher.vendors.llamacpp.engine import Loaded
     from llmdispatcher.vendors.llamacpp.fit import Plan
     from llmdispatcher.vendors.llamacpp.opening import Setup
+    from llmdispatcher.vendors.llamacpp.pooled import Pooled
     from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
 
 TESTED_VERSIONS = ("0.3.36",)
 """Releases of llama-cpp-python whose structs ``native`` fills in; layouts change between them."""
 
 
-def load(spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], bool]) -> Loaded:
+def load(
+    spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], bool]
+) -> Loaded | LoadedPooled:
     """Load. Runs in the engine's thread; raises a DispatcherError, also when ``go_on`` says no."""
     header = gguf.read_header(spec.model_path)
+    kind = pooling.pooling_or_none(header, spec.pooling)
+    if kind is not None:
+        return _load_pooled(spec, kind, card, report, go_on)
     header.check_generates()
     _require_llama_cpp()
     from llmdispatcher.vendors.llamacpp import (  # noqa: PLC0415 - heavy
@@ -100,6 +107,42 @@ def _setup(spec: LlamaCpp, plan: Plan) -> Setup:
     )
 
 
+def _load_pooled(
+    spec: LlamaCpp,
+    kind: pooling.Pooling,
+    card: ModelCard,
+    report: Report,
+    go_on: Callable[[], bool],
+) -> LoadedPooled:
+    """Load a model for vectors or scores."""
+    _require_llama_cpp()
+    from llmdispatcher.vendors.llamacpp import (  # noqa: PLC0415 - heavy
+        embedder,
+        planning,
+        pooled,
+        probe,
+    )
+
+    started = time.monotonic()
+    _tell(report, card, 0.0, started)
+    plan = planning.make_plan(spec, gguf.read_header(spec.model_path), kind)
+
+    def progress(fraction: float) -> bool:
+        if fraction < 1:
+            _tell(report, card, fraction, started)
+        return go_on()
+
+    before = _times(probe.busy_s())
+    backend = pooled.Pooled(pooled.PooledSetup.of(spec.model_path, kind, plan), progress)
+    with ExitStack() as undo:
+        undo.callback(backend.close)
+        governor = Governor(ceiling=plan.threads, processors=probe.threads(), times=before)
+        govern = _governed(backend, governor)
+        _tell(report, card, 1.0, started)
+        undo.pop_all()
+    return embedder.LoadedPooled(backend, guard=planning.require_room, govern=govern)
+
+
 SCAN_S = 1e-9
 """What it takes to pass over a cell of another conversation, for each layer and head: attention
 looks at every cell in use, though it counts only its own. About the difference between the two
@@ -130,7 +173,7 @@ IDLE_S = 0.05
 """So long without a step, the engine had nothing to do; steps follow each other in microseconds."""
 
 
-def _governed(backend: Backend, governor: Governor) -> Callable[[int, float], None]:
+def _governed(backend: Backend | Pooled, governor: Governor) -> Callable[[int, float], None]:
     """Return what to call after each decode: it moves the number of threads when that is due."""
     from llmdispatcher.vendors.llamacpp import probe  # noqa: PLC0415 - loads psutil
 

@@ -21,12 +21,14 @@ from llmdispatcher.vendors.llamacpp.estimate import MIB
 from llmdispatcher.vendors.llamacpp.fit import Asked, Machine, Plan, choose
 from llmdispatcher.vendors.llamacpp.gguf import read_header
 from llmdispatcher.vendors.llamacpp.lookup import MAX_DRAFT
+from llmdispatcher.vendors.llamacpp.pooling import choose as choose_pooled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import ModuleType
 
     from llmdispatcher.vendors.llamacpp.header import Header
+    from llmdispatcher.vendors.llamacpp.pooling import Pooling
 
 LEAST_ROOM_BYTES = 64 * MIB
 """What decoding may allocate beside what is allocated at the start, with a good margin."""
@@ -89,8 +91,8 @@ class Wishes(Protocol):
         """LoRA files by name."""
 
 
-def make_plan(wishes: Wishes, header: Header) -> Plan:
-    """Plan how to load a model on this machine, now.
+def make_plan(wishes: Wishes, header: Header, pooling: Pooling | None = None) -> Plan:
+    """Plan how to load a model on this machine, now: to write, or to pool texts.
 
     Raises ModelTooLarge where it does not fit, UnsupportedArchitecture where it does not write
     text, ModelFileMissing or CorruptModel for a file beside it, and ExecutableNotFound where
@@ -107,7 +109,10 @@ def make_plan(wishes: Wishes, header: Header) -> Plan:
         more_rows=0 if wishes.speculate is False else MAX_DRAFT,
         beside_bytes=sum(read_header(path).weight_bytes for path in _beside(wishes)),
     )
-    return choose(header, asked, machine(gpus=wishes.max_gpu_layers != 0))
+    there = machine(gpus=wishes.max_gpu_layers != 0)
+    if pooling is not None:
+        return choose_pooled(header, pooling, asked, there)
+    return choose(header, asked, there)
 
 
 def _beside(wishes: Wishes) -> list[Path]:

@@ -16,6 +16,7 @@ import attrs
 import llmdispatcher.models
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
 from llmdispatcher.models.check import flag, instance, integer, one_of, title, words
+from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import (
     BadRequest,
     DispatcherError,
@@ -27,7 +28,7 @@ from llmdispatcher.models.errors import (
 from llmdispatcher.models.reply import Saved
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.contract import Call, Report, State, Status
-from llmdispatcher.vendors.llamacpp import gguf, loading
+from llmdispatcher.vendors.llamacpp import gguf, loading, pooling
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.fit import Plan
@@ -83,6 +84,9 @@ class LlamaCpp:
             short. All share the memory of the context, so more of them cost little.
         cache_type: how the context is stored: "f16"; "q8_0" or "q4_0", which take a half and a
             quarter of that; or "f32". Only "f16" and "q8_0" are as good as free of loss.
+        pooling: "mean", "cls" or "last" loads the file for ``embed`` alone, "rank" for ``rerank``
+            alone; None does so with files that were made for it. A file that is to write and to
+            embed is registered twice, under two names.
         chat_template: jinja2 source instead of the file's own.
         projector_path: the file (mmproj) that lets this model see images.
         adapters: LoRA files by the names under which requests ask for them.
@@ -103,6 +107,9 @@ class LlamaCpp:
     max_gpu_layers: int | None = integer("max_gpu_layers", 0, 2**31 - 1)
     max_parallel: int | None = integer("max_parallel", 1, 128)
     cache_type: str = attrs.field(default="f16", validator=one_of(*CACHE_TYPES))
+    pooling: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(one_of(*pooling.POOLINGS))
+    )
     chat_template: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(words)
     )
@@ -125,7 +132,8 @@ class LlamaCpp:
         """
         from llmdispatcher.vendors.llamacpp import planning  # noqa: PLC0415 - loads psutil
 
-        return planning.make_plan(self, gguf.read_header(self.model_path))
+        header = gguf.read_header(self.model_path)
+        return planning.make_plan(self, header, pooling.pooling_or_none(header, self.pooling))
 
     def start(self, report: Report) -> LlamaCppEngine:
         """Make the engine; the file's header is read, the model is not."""
@@ -208,13 +216,13 @@ class LlamaCppEngine:
         if self._closed:  # by a signal handler, just now
             thread.stop()
 
-    def submit(self, request: Request, model: str) -> Call:
+    def submit(self, work: Work, model: str) -> Call:
         """See ``contract.Engine.submit``."""
         with self._lock:
             thread = self._thread
         if thread is None or model != self._card.model:
             raise ModelNotFound(f"the model {model!r} is not loaded")
-        return thread.submit(request)
+        return thread.submit(work)
 
     def save(self, request: Request, path: Path) -> Future[Saved]:
         """See ``contract.Keeper.save``."""
@@ -280,7 +288,10 @@ def _card(spec: LlamaCpp) -> ModelCard:
             "parameters": header.parameter_count,
             "size_bytes": header.file_size,
         }
-        able |= {Capability.INFILL} if header.fills_in else set()
+        if pooling.is_embedder(header, spec.pooling):
+            able = {pooling.capability_of(header, spec.pooling)}
+        elif header.fills_in:
+            able.add(Capability.INFILL)
     return ModelCard(
         vendor=spec.name,
         model=_PART.sub("", spec.model_path.stem),
