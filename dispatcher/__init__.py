@@ -76,6 +76,7 @@ from llmdispatcher.models.reply import (
     Delta,
     FinishReason,
     Reply,
+    Saved,
     TokenLogprob,
     Usage,
 )
@@ -167,6 +168,7 @@ __all__ = [
     "Reranked",
     "ResponseFormat",
     "Sampling",
+    "Saved",
     "Scripted",
     "StateUnusable",
     "Stats",

@@ -77,7 +77,7 @@ def _next(flow: Flow, answer: Any, error: Exception | None) -> Step | Reply:  # 
         return stop.value  # type: ignore[no-any-return]
 
 
-def _wait(future: Future[None], timeout_s: float | None) -> None:
+def _wait(future: Future[Any], timeout_s: float | None) -> None:
     """Wait for another thread's future."""
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
@@ -86,7 +86,7 @@ def _wait(future: Future[None], timeout_s: float | None) -> None:
     future.result()
 
 
-async def _result(future: Future[None], timeout_s: float | None) -> None:
+async def _result(future: Future[Any], timeout_s: float | None) -> None:
     """Wait for a thread's future without ever cancelling it, unlike ``asyncio.wrap_future``."""
     import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
 

@@ -1,192 +1,33 @@
 """``Dispatcher`` and ``AsyncDispatcher``: the same verbs for threads and for asyncio.
 
-Everything that decides is in ``flow``; everything shared is in ``Desk``; how a caller of either
+Everything that decides is in ``flow``; everything shared is in ``desk``; how a caller of either
 world holds a reply on its way is in ``stream``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, TypeVar, Unpack
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, Self, Unpack
 
-import attrs
-
+from llmdispatcher.desk import Desk, OnEvent, Vendor
 from llmdispatcher.drive import arun, run
-from llmdispatcher.flow import Flow, Job, dispatch
-from llmdispatcher.models.card import ModelCard
-from llmdispatcher.models.catalog import Catalog
+from llmdispatcher.flow import Flow
 from llmdispatcher.models.embedding import (
     Embeddings,
     EmbedRequest,
     Reranked,
     RerankRequest,
     RouteOptions,
-    Work,
 )
-from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
-from llmdispatcher.models.event import Event
-from llmdispatcher.models.reply import Reply
-from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
-from llmdispatcher.release import Stopper
-from llmdispatcher.route import Target, rank
+from llmdispatcher.models.reply import Reply, Saved
+from llmdispatcher.models.request import Deadlines, Options, Prompt
 from llmdispatcher.stream import AsyncStream, Stream
-from llmdispatcher.usage import Books, Stats
-from llmdispatcher.vendors.contract import Engine, Status, VendorSpec
+from llmdispatcher.usage import Stats
+from llmdispatcher.vendors.contract import VendorSpec
 
 __all__ = ["AsyncDispatcher", "AsyncStream", "Dispatcher", "OnEvent", "Stream", "Vendor"]
-
-OnEvent = Callable[[Event], None]
-
-W = TypeVar("W", bound=Work)
-
-
-@attrs.frozen
-class Vendor:
-    """A registered vendor as it is now."""
-
-    name: str
-    cards: tuple[ModelCard, ...]
-    status: Status
-
-
-class Listener:
-    """The caller's ``on_event``. Engines hold this and never the dispatcher itself."""
-
-    def __init__(self, on_event: OnEvent | None) -> None:
-        self._on_event = on_event
-
-    def report(self, event: Event) -> None:
-        """Tell the listener; its errors are its own and never reach a request."""
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(event)
-        except Exception:  # foreign code: whatever it raises must not break a request
-            import logging  # noqa: PLC0415 - 5 ms at import, for a line that is rarely written
-
-            log = logging.getLogger("llmdispatcher")
-            if not log.handlers:  # or Python prints on stderr where nobody set logging up
-                log.addHandler(logging.NullHandler())
-            log.exception("on_event raised for %s", type(event).__name__)
-
-
-class Desk:
-    """What both dispatchers share: the vendors, the books, the listener."""
-
-    def __init__(
-        self,
-        vendors: tuple[VendorSpec | str, ...],
-        on_event: OnEvent | None,
-        deadlines: Deadlines | None,
-        catalog: Mapping[str, Any] | None,
-    ) -> None:
-        self._lock = threading.RLock()  # a signal handler may close what this thread is using
-        self._engines: dict[str, Engine] = {}
-        self._report = Listener(on_event).report
-        if not isinstance(deadlines, Deadlines | None):
-            raise BadRequest("deadlines", deadlines, "a Deadlines, such as Deadlines(total_s=30)")
-        self._deadlines = deadlines or Deadlines()
-        self._catalog = Catalog.parse(catalog or {})
-        self._closed = False
-        self.books = Books()
-        try:
-            for vendor in vendors or ("embedded",):
-                self.register(vendor)
-        except ConfigError:
-            self.close()
-            raise
-
-    def register(self, vendor: VendorSpec | str) -> None:
-        """Start a vendor; text is the name of an installed one. Raises ConfigError."""
-        spec = _spec(vendor)
-        self._check_open()
-        engine = spec.start(self._report)
-        with self._lock:
-            refused = self._closed or spec.name in self._engines
-            if not refused:
-                self._engines[spec.name] = engine
-        if refused:
-            engine.close()
-            self._check_open()
-            message = "registered already; give one of the two another name="
-            raise ConfigError([Problem(message, f"vendor {spec.name!r}")])
-
-    def vendors(self) -> tuple[Vendor, ...]:
-        """Return every registered vendor with its models and its state."""
-        with self._lock:
-            engines = dict(self._engines)
-        return tuple(
-            Vendor(name, self._cards(engine), engine.status()) for name, engine in engines.items()
-        )
-
-    def flow(self, prompt: Prompt, options: Options, stopper: Stopper, *, streaming: bool) -> Flow:
-        """Check a request for a reply and return its flow, not yet begun."""
-        request = Request.of(prompt, **options)
-        return dispatch(self._job(request, stopper, streaming=streaming))
-
-    def embedding(self, request: EmbedRequest) -> Flow:
-        """Return the flow of a request for vectors, not yet begun."""
-        from llmdispatcher import embed  # noqa: PLC0415 - few need it
-
-        return embed.embed(self._job(request, Stopper()))
-
-    def reranking(self, request: RerankRequest) -> Flow:
-        """Return the flow of a request for scores, not yet begun."""
-        from llmdispatcher import embed  # noqa: PLC0415 - few need it
-
-        return embed.rerank(self._job(request, Stopper()))
-
-    def _job(self, request: W, stopper: Stopper, *, streaming: bool = False) -> Job[W]:
-        """Rank who can serve a request now, and put together what its flow needs."""
-        with self._lock:
-            self._check_open()
-            engines = list(self._engines.values())
-        targets = [Target(card, engine) for engine in engines for card in self._cards(engine)]
-        return Job(
-            request=request,
-            ranking=rank(request, targets),
-            deadlines=request.deadlines or self._deadlines,
-            streaming=streaming,
-            books=self.books,
-            report=self._report,
-            stopper=stopper,
-            clock=time.monotonic,
-        )
-
-    def close(self) -> None:
-        """Close every engine. Idempotent."""
-        with self._lock:
-            self._closed = True
-            engines = list(self._engines.values())
-        with contextlib.ExitStack() as stack:  # all of them, also if one raises
-            for engine in engines:
-                stack.callback(engine.close)
-
-    def _cards(self, engine: Engine) -> tuple[ModelCard, ...]:
-        return tuple(self._catalog.apply(card) for card in engine.cards())
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Refused("the dispatcher is closed; make a new one")
-
-
-def _spec(vendor: object) -> VendorSpec:
-    """Find the vendor that a name stands for."""
-    if isinstance(vendor, str):
-        from llmdispatcher.vendors import discovery  # noqa: PLC0415 - importlib.metadata is slow
-
-        try:
-            vendor = discovery.find(vendor)()
-        except TypeError as error:
-            message = f"cannot be made without arguments: {error}"
-            raise ConfigError([Problem(message, f"vendor {vendor!r}")]) from error
-    if isinstance(vendor, VendorSpec):
-        return vendor
-    message = f"must be a vendor such as LlamaCpp(…) or a vendor's name, not {vendor!r}"
-    raise ConfigError([Problem(message, "vendors")])
 
 
 class _Front:
@@ -299,6 +140,30 @@ class Dispatcher(_Front):
         asked = RerankRequest.of(query, documents, top=top, **options)
         return _result(self._desk.reranking(asked))  # type: ignore[no-any-return]
 
+    def save_state(
+        self, path: str | PathLike[str], prompt: Prompt, **options: Unpack[Options]
+    ) -> Saved:
+        """Put what a local model remembers of a conversation into a file, reading it if it must.
+
+        Whoever restores it, in another process too, goes on without reading the conversation
+        again. The file holds the conversation and is readable by its owner alone.
+
+        Raises what ``send`` does, and StateUnusable if it cannot be written.
+        """
+        return _result(self._desk.saving(path, prompt, options))  # type: ignore[no-any-return]
+
+    def restore_state(self, path: str | PathLike[str], *, vendor: str | None = None) -> Saved:
+        """Have a local model remember a conversation that ``save_state`` put into a file.
+
+        Args:
+            path: the file.
+            vendor: whose it is; needed only if several could have saved it.
+
+        Raises StateUnusable, which says why, if the file is of another model, another llama.cpp or
+        other settings, or is damaged.
+        """
+        return _result(self._desk.restoring(path, vendor))  # type: ignore[no-any-return]
+
     def close(self) -> None:
         """Stop all work and give the memory back; requests in flight fail. Idempotent."""
         self._desk.close()
@@ -350,6 +215,18 @@ class AsyncDispatcher(_Front):
         """Return how well each document answers a query; see ``Dispatcher.rerank``."""
         asked = RerankRequest.of(query, documents, top=top, **options)
         return await _aresult(self._desk.reranking(asked))  # type: ignore[no-any-return]
+
+    async def save_state(
+        self, path: str | PathLike[str], prompt: Prompt, **options: Unpack[Options]
+    ) -> Saved:
+        """Put a conversation into a file; see ``Dispatcher.save_state``."""
+        flow = self._desk.saving(path, prompt, options)
+        return await _aresult(flow)  # type: ignore[no-any-return]
+
+    async def restore_state(self, path: str | PathLike[str], *, vendor: str | None = None) -> Saved:
+        """Remember a conversation from a file; see ``Dispatcher.restore_state``."""
+        flow = self._desk.restoring(path, vendor)
+        return await _aresult(flow)  # type: ignore[no-any-return]
 
     async def close(self) -> None:
         """Stop all work and give the memory back; requests in flight fail. Idempotent."""

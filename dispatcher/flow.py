@@ -56,7 +56,7 @@ D = TypeVar("D", bound=Draft)
 class Wait:
     """Wait for a future that another thread completes."""
 
-    future: Future[None]
+    future: Future[Any]
     timeout_s: float | None
 
 

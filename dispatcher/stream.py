@@ -17,7 +17,7 @@ from llmdispatcher.models.request import Options, Prompt
 from llmdispatcher.release import Stopper
 
 if TYPE_CHECKING:
-    from llmdispatcher.facade import Desk
+    from llmdispatcher.desk import Desk
 
 
 class _Held:

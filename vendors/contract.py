@@ -32,10 +32,13 @@ import attrs
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.event import Event
-from llmdispatcher.models.reply import Piece, Usage
+from llmdispatcher.models.reply import Piece, Saved, Usage
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from pathlib import Path
+
+    from llmdispatcher.models.request import Request
 
 Report = Callable[[Event], None]
 """Takes an event; returns at once and never raises."""
@@ -112,6 +115,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop everything and give the memory back; calls in flight fail. Idempotent."""
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """An engine that can put a conversation aside in a file, and take it up in another process."""
+
+    def save(self, request: Request, path: Path) -> Future[Saved]:
+        """Save what the model remembers of a request's prompt. Fails with StateUnusable."""
+
+    def restore(self, path: Path) -> Future[Saved]:
+        """Remember what ``save`` wrote. Fails with StateUnusable for what is not its own."""
 
 
 @runtime_checkable

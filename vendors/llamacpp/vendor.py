@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import attrs
@@ -63,7 +62,7 @@ def _files(paths: Mapping[str, str | Path]) -> Mapping[str, Path]:
         raise BadRequest("adapters", paths, "a mapping of names to files")
     if "" in paths:
         raise BadRequest("adapters", dict(paths), "names, none of them empty, and their files")
-    return MappingProxyType({name: _path(path) for name, path in paths.items()})
+    return {name: _path(path) for name, path in paths.items()}
 
 
 @attrs.frozen

@@ -1,0 +1,194 @@
+"""What both dispatchers share: the vendors, the books, the listener.
+
+From a caller's words to the flow that serves them. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+
+from llmdispatcher.flow import Flow, Job, dispatch
+from llmdispatcher.models.card import ModelCard
+from llmdispatcher.models.catalog import Catalog
+from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
+from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
+from llmdispatcher.models.event import Event
+from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
+from llmdispatcher.release import Stopper
+from llmdispatcher.route import Target, rank
+from llmdispatcher.usage import Books
+from llmdispatcher.vendors.contract import Engine, Status, VendorSpec
+
+OnEvent = Callable[[Event], None]
+
+W = TypeVar("W", bound=Work)
+
+
+@attrs.frozen
+class Vendor:
+    """A registered vendor as it is now."""
+
+    name: str
+    cards: tuple[ModelCard, ...]
+    status: Status
+
+
+class Listener:
+    """The caller's ``on_event``. Engines hold this and never the dispatcher itself."""
+
+    def __init__(self, on_event: OnEvent | None) -> None:
+        self._on_event = on_event
+
+    def report(self, event: Event) -> None:
+        """Tell the listener; its errors are its own and never reach a request."""
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception:  # foreign code: whatever it raises must not break a request
+            import logging  # noqa: PLC0415 - 5 ms at import, for a line that is rarely written
+
+            log = logging.getLogger("llmdispatcher")
+            if not log.handlers:  # or Python prints on stderr where nobody set logging up
+                log.addHandler(logging.NullHandler())
+            log.exception("on_event raised for %s", type(event).__name__)
+
+
+class Desk:
+    """What both dispatchers share: the vendors, the books, the listener."""
+
+    def __init__(
+        self,
+        vendors: tuple[VendorSpec | str, ...],
+        on_event: OnEvent | None,
+        deadlines: Deadlines | None,
+        catalog: Mapping[str, Any] | None,
+    ) -> None:
+        self._lock = threading.RLock()  # a signal handler may close what this thread is using
+        self._engines: dict[str, Engine] = {}
+        self._report = Listener(on_event).report
+        if not isinstance(deadlines, Deadlines | None):
+            raise BadRequest("deadlines", deadlines, "a Deadlines, such as Deadlines(total_s=30)")
+        self._deadlines = deadlines or Deadlines()
+        self._catalog = Catalog.parse(catalog or {})
+        self._closed = False
+        self.books = Books()
+        try:
+            for vendor in vendors or ("embedded",):
+                self.register(vendor)
+        except ConfigError:
+            self.close()
+            raise
+
+    def register(self, vendor: VendorSpec | str) -> None:
+        """Start a vendor; text is the name of an installed one. Raises ConfigError."""
+        spec = _spec(vendor)
+        self._check_open()
+        engine = spec.start(self._report)
+        with self._lock:
+            refused = self._closed or spec.name in self._engines
+            if not refused:
+                self._engines[spec.name] = engine
+        if refused:
+            engine.close()
+            self._check_open()
+            message = "registered already; give one of the two another name="
+            raise ConfigError([Problem(message, f"vendor {spec.name!r}")])
+
+    def vendors(self) -> tuple[Vendor, ...]:
+        """Return every registered vendor with its models and its state."""
+        with self._lock:
+            engines = dict(self._engines)
+        return tuple(
+            Vendor(name, self._cards(engine), engine.status()) for name, engine in engines.items()
+        )
+
+    def flow(self, prompt: Prompt, options: Options, stopper: Stopper, *, streaming: bool) -> Flow:
+        """Check a request for a reply and return its flow, not yet begun."""
+        request = Request.of(prompt, **options)
+        return dispatch(self._job(request, stopper, streaming=streaming))
+
+    def embedding(self, request: EmbedRequest) -> Flow:
+        """Return the flow of a request for vectors, not yet begun."""
+        from llmdispatcher import embed  # noqa: PLC0415 - few need it
+
+        return embed.embed(self._job(request, Stopper()))
+
+    def reranking(self, request: RerankRequest) -> Flow:
+        """Return the flow of a request for scores, not yet begun."""
+        from llmdispatcher import embed  # noqa: PLC0415 - few need it
+
+        return embed.rerank(self._job(request, Stopper()))
+
+    def saving(self, path: str | PathLike[str], prompt: Prompt, options: Options) -> Flow:
+        """Return the flow that puts a conversation into a file, not yet begun."""
+        from llmdispatcher import keep  # noqa: PLC0415 - few need it
+
+        request = keep.question(Request.of(prompt, **options))
+        return keep.save(self._job(request, Stopper()), Path(path))
+
+    def restoring(self, path: str | PathLike[str], vendor: str | None) -> Flow:
+        """Return the flow that takes a conversation up from a file, not yet begun."""
+        from llmdispatcher import keep  # noqa: PLC0415 - few need it
+
+        targets = [t for t in self._targets() if vendor in {None, t.card.vendor}]
+        return keep.restore(targets, Path(path), self._deadlines)
+
+    def _targets(self) -> list[Target]:
+        with self._lock:
+            self._check_open()
+            engines = list(self._engines.values())
+        return [Target(card, engine) for engine in engines for card in self._cards(engine)]
+
+    def _job(self, request: W, stopper: Stopper, *, streaming: bool = False) -> Job[W]:
+        """Rank who can serve a request now, and put together what its flow needs."""
+        return Job(
+            request=request,
+            ranking=rank(request, self._targets()),
+            deadlines=request.deadlines or self._deadlines,
+            streaming=streaming,
+            books=self.books,
+            report=self._report,
+            stopper=stopper,
+            clock=time.monotonic,
+        )
+
+    def close(self) -> None:
+        """Close every engine. Idempotent."""
+        with self._lock:
+            self._closed = True
+            engines = list(self._engines.values())
+        with contextlib.ExitStack() as stack:  # all of them, also if one raises
+            for engine in engines:
+                stack.callback(engine.close)
+
+    def _cards(self, engine: Engine) -> tuple[ModelCard, ...]:
+        return tuple(self._catalog.apply(card) for card in engine.cards())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Refused("the dispatcher is closed; make a new one")
+
+
+def _spec(vendor: object) -> VendorSpec:
+    """Find the vendor that a name stands for."""
+    if isinstance(vendor, str):
+        from llmdispatcher.vendors import discovery  # noqa: PLC0415 - importlib.metadata is slow
+
+        try:
+            vendor = discovery.find(vendor)()
+        except TypeError as error:
+            message = f"cannot be made without arguments: {error}"
+            raise ConfigError([Problem(message, f"vendor {vendor!r}")]) from error
+    if isinstance(vendor, VendorSpec):
+        return vendor
+    message = f"must be a vendor such as LlamaCpp(…) or a vendor's name, not {vendor!r}"
+    raise ConfigError([Problem(message, "vendors")])

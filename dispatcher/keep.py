@@ -1,0 +1,71 @@
+"""The life of a conversation that is put aside in a file, and of one that is taken up again.
+
+What is saved must be decoded first, so saving asks the model as any request does, for one token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from llmdispatcher.draft import ReplyDraft
+from llmdispatcher.flow import Emit, Job, Step, Wait, serve
+from llmdispatcher.models.errors import BadRequest, NoCandidate, TimedOut
+from llmdispatcher.models.form import ResponseFormat
+from llmdispatcher.models.request import Deadlines, Request, Sampling
+from llmdispatcher.route import Target
+from llmdispatcher.vendors.contract import Keeper
+
+
+def question(request: Request) -> Request:
+    """Return the cheapest request that has the same conversation decoded."""
+    return attrs.evolve(
+        request,
+        max_tokens=1,
+        n=1,
+        logprobs=None,
+        stop=(),
+        sampling=Sampling(temperature=0),
+        response_format=ResponseFormat(),
+    )
+
+
+def save(job: Job[Request], path: Path) -> Generator[Step, Any, None]:
+    """Emit what was saved. Raises as ``flow.serve``, and StateUnusable."""
+    keepers = [t for t in job.ranking.targets if isinstance(t.engine, Keeper)]
+    if not keepers:
+        considered = [*job.ranking.candidates, *job.ranking.excluded]
+        why = "keeps no conversations, or cannot serve this one"
+        raise NoCandidate({f"{c.vendor}/{c.model}": why for c in considered})
+    job = attrs.evolve(job, ranking=attrs.evolve(job.ranking, targets=tuple(keepers)))
+    served = yield from serve(job, lambda: ReplyDraft(1, job.request.response_format))
+    last = served.attempts[-1]
+    engine = next(t.engine for t in keepers if t.card.vendor == last.vendor)
+    assert isinstance(engine, Keeper)  # noqa: S101 - for the type checker
+    saving = engine.save(job.request, path)
+    yield Wait(saving, None)
+    yield Emit(saving.result())
+
+
+def restore(
+    targets: Sequence[Target], path: Path, deadlines: Deadlines
+) -> Generator[Step, Any, None]:
+    """Emit what was taken up. Raises StateUnusable, and what loading the model raises."""
+    keepers = [target for target in targets if isinstance(target.engine, Keeper)]
+    names = sorted({target.card.vendor for target in keepers})
+    if not keepers:
+        raise NoCandidate({t.card.name: "keeps no conversations" for t in targets})
+    if len(names) > 1:
+        raise BadRequest("vendor", None, f"the one that saved it: {', '.join(names)}")
+    target = keepers[0]
+    assert isinstance(target.engine, Keeper)  # noqa: S101 - for the type checker
+    try:
+        yield Wait(target.engine.load(target.card.model), deadlines.load_s)
+    except TimeoutError:
+        raise TimedOut("load", deadlines.load_s or 0.0) from None
+    restoring = target.engine.restore(path)
+    yield Wait(restoring, None)
+    yield Emit(restoring.result())
