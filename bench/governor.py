@@ -75,7 +75,8 @@ def _fixed(path: str, threads: int) -> Callable[[Request], Call]:
         batch_tokens=512,
     )
     thread = EngineThread(
-        lambda _: Loaded(backend=NativeBackend(setup, lambda _: True), template=ChatTemplate(None)), "fixed"
+        lambda _: Loaded(backend=NativeBackend(setup, lambda _: True), template=ChatTemplate(None)),
+        "fixed",
     )
     thread.loaded.result()
     return thread.submit

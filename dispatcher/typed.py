@@ -44,12 +44,12 @@ def parsed(text: str, form: ResponseFormat) -> Any:  # noqa: ANN401 - whatever w
     A class is made as ``models.schema.schema_of`` describes it; of a union, the first member that
     fits is made, and 5.0 is a whole number, as JSON schema has it. A plain schema is compared as
     far as ``models.conform`` does: what that leaves out, the engine guarantees for a local model,
-    and most vendors for theirs.
+    and most vendors for theirs. Without a class, a number that no float can hold is a Decimal.
 
     Raises BadReply that says where, what was expected and how the reply begins.
     """
     try:
-        value = _read(_unfenced(text))
+        value = _read(_unfenced(text), real=_real if form.into is None else _float)
         _compare(value, form)
         return value if form.into is None else _maker(form.into).made(value)
     except _Mismatch as error:
@@ -109,14 +109,14 @@ def _unfenced(text: str) -> str:
     return "\n".join(lines[first + 1 : last])
 
 
-def _read(text: str) -> Any:  # noqa: ANN401 - JSON
+def _read(text: str, *, real: Callable[[str], float | Decimal]) -> Any:  # noqa: ANN401 - JSON
     """Read JSON as RFC 8259 has it, with every key once and numbers that Python can hold."""
     try:
         value = json.loads(
             text,
             object_pairs_hook=_object,
             parse_int=_integer,
-            parse_float=_real,
+            parse_float=real,
             parse_constant=_constant,
         )
         if "\\u" in text:  # only an escape can be half of a character
@@ -144,7 +144,12 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _real(text: str) -> float:
+def _real(text: str) -> float | Decimal:
+    value = float(text)
+    return Decimal(text) if math.isinf(value) else value
+
+
+def _float(text: str) -> float:
     value = float(text)
     if math.isinf(value):
         raise _Mismatch("a number in it", f"{shown(text)} is too large for a float")

@@ -209,7 +209,8 @@ class Request:
     place. None tells none."""
     prefill: str = attrs.field(default="", converter=_prefill, validator=words)
     """How the reply begins: the model continues exactly there, and the reply's text does not repeat
-    it. Goes with ``messages``; a raw ``prompt`` ends with it instead."""
+    it. Goes with ``messages``; a raw ``prompt`` ends with it instead. A form (``schema``, a
+    grammar) holds for what comes behind it."""
     suffix: str = attrs.field(default="", converter=_prefill, validator=words)
     """What follows the reply: the model fills in what is between the ``prompt`` and this. Only a
     model that was trained for it can."""

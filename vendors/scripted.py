@@ -5,8 +5,8 @@
     Scripted(lambda request: request.messages[-1].text) an echo
 
 A *reply* is text, an error, or a sequence of steps: text (a piece), a number (seconds to wait), an
-error (the call fails here), a ``Progress``, a ``Finish``. Steps without a Finish end with a normal
-one; ``CUT`` as the last step ends as a broken connection does, with nothing after it.
+error (the call fails here), a ``Progress``, a ``Delta``, a ``Finish``. Steps without a Finish end
+with a normal one; ``CUT`` as the last step ends as a broken connection does, with nothing after it.
 
 Of a request for several choices, the steps are played once for each, one choice after the other; an
 error or a Finish ends them all. Log-probabilities are those of a vendor that is sure: 0.0 for each
@@ -54,7 +54,7 @@ from llmdispatcher.vendors.mailbox import Mailbox, fire
 CUT: Final = StreamInterrupted("the script cut the reply here")
 """The last step of a reply that ends without a finish reason."""
 
-Step = str | float | DispatcherError | Progress | Finish
+Step = str | float | DispatcherError | Progress | Delta | Finish
 Steps = str | DispatcherError | Iterable[Step]
 
 ABLE = (

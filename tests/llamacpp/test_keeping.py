@@ -16,6 +16,7 @@ from tiny_gguf import tiny_model
 
 from llmdispatcher import LlamaCpp, Request, Sampling, StateUnusable, Unsupported, user
 from llmdispatcher.models.message import assistant
+from llmdispatcher.models.reply import Piece
 from llmdispatcher.vendors.llamacpp.vendor import LlamaCppEngine
 
 GREEDY = Sampling(temperature=0)
@@ -64,7 +65,7 @@ def engine(exact: Path) -> Iterator[LlamaCppEngine]:
 def said(engine: LlamaCppEngine, request: Request) -> tuple[str, int]:
     """Ask; returns the text, and how many tokens of the prompt were remembered."""
     call = engine.submit(request, engine.cards()[0].model)
-    pieces = []
+    pieces: list[Piece] = []
     while not pieces or not hasattr(pieces[-1], "reason"):
         pieces += call.receive(60)
     return text_of(pieces), call.usage().cached_tokens

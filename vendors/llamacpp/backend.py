@@ -169,8 +169,11 @@ class Backend(Protocol):
     def trim(self, slot: int, count: int) -> None:
         """Take back all of a slot but its first ``count`` tokens. Only with ``Sharing.PREFIX``."""
 
+    def check_adapters(self, adapters: Adapting) -> None:
+        """Raise Unsupported for an adapter that is not there."""
+
     def adapt(self, adapters: Adapting) -> None:
-        """Decode with these adapters from now on. Raises Unsupported for one that is not there."""
+        """Decode with these adapters from now on; they must be there."""
 
     def save(self, slot: int) -> bytes:
         """Return what a slot holds, as only the same model in the same build reads it."""

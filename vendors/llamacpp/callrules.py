@@ -49,15 +49,23 @@ def call_rule(  # noqa: PLR0913 - what decides the grammar, each by name
         return None
     wanted = [tool for tool in tools if choice in {"auto", "required", tool.name}]
     writer = _Writer(speech, wanted, token_of, parallel=parallel)
-    return writer.free() if choice == "auto" else writer.forced(reasons=reasons)
+    return writer.free(reasons=reasons) if choice == "auto" else writer.forced(reasons=reasons)
 
 
-def answer_rule(speech: Speech, rule: str, token_of: TokenOf, *, reasons: bool) -> str:
+def answer_rule(  # noqa: PLR0913 - what decides the grammar, each by name
+    speech: Speech,
+    rule: str,
+    tools: Sequence[ToolSpec] = (),
+    *,
+    parallel: bool = True,
+    token_of: TokenOf,
+    reasons: bool = False,
+) -> str:
     """Return the Lark text of an answer in JSON, in front of which the model may think.
 
-    ``rule`` is the text of a ``rules.Rule`` of a schema; ``reasons`` as for ``call_rule``.
+    ``rule`` is the text of a ``rules.Rule`` of a schema. With tools, calls may come in its place.
     """
-    return _Writer(speech, (), token_of, parallel=False).answer(rule, reasons=reasons)
+    return _Writer(speech, tools, token_of, parallel=parallel).answer(rule, reasons=reasons)
 
 
 class _Writer:
@@ -76,14 +84,18 @@ class _Writer:
         return self._text(f"start: {self._reasoning(reasons=reasons)}w calls")
 
     def answer(self, rule: str, *, reasons: bool) -> str:
-        """Require JSON, after reasoning if there is any."""
-        begin = self._reasoning(reasons=reasons)
+        """Require JSON, or calls if there are tools, after reasoning if there is any."""
+        begin, head = self._reasoning(reasons=reasons, behind=" w"), ""
         if self._speech.harmony:
-            begin += self._literal("<|channel|>final<|message|>") + " "
-        start = f"start: {begin}w answer"
-        return "\n".join([start, f"answer: %json {rule}", *self._rules]) + _COMMON
+            head = self._literal("<|channel|>final<|message|>") + " "
+        elif self._speech.recipients:
+            head = _quoted("all\n") + " "
+        answer = f"answer: {head}%json {rule}"
+        if self._any:
+            return self._text(f"start: {begin}(answer | calls)\n{answer}")
+        return "\n".join([f"start: {begin}answer", answer, *self._rules]) + _COMMON
 
-    def free(self) -> str | None:
+    def free(self, *, reasons: bool) -> str | None:
         """Let anything be written; once the marker of a call begins, a call must follow."""
         speech = self._speech
         if speech.bare or speech.harmony:
@@ -95,7 +107,11 @@ class _Writer:
         opener = speech.section[0] or speech.call[0]
         if (token := self._tokens.get(opener)) is not None:
             return self._text(f"start: <[^{token}]>* calls?")
-        thought = self._reasoning(reasons=False) if self._special(speech.think[1]) else ""
+        thought = ""
+        if self._special(speech.think[1]):
+            thought = self._reasoning(reasons=False)
+            if reasons:  # text has no control tokens, so what closes the block is named
+                thought = f"(TEXT {self._literal(speech.think[1])})? "
         behind = self._calls().removeprefix(_quoted(opener))
         return self._text(
             f"start: {thought}(TEXT | head {behind})\nhead[lazy]: TEXT {_quoted(opener)}"
@@ -112,7 +128,7 @@ class _Writer:
     def _special(self, mark: str) -> bool:
         return self._tokens.get(mark) is not None
 
-    def _reasoning(self, *, reasons: bool) -> str:
+    def _reasoning(self, *, reasons: bool, behind: str = "") -> str:
         """Write a block of reasoning: the rest of one that was opened, else perhaps one."""
         if self._speech.harmony:
             opener, closer = "<|channel|>analysis<|message|>", "<|end|><|start|>assistant"
@@ -125,7 +141,7 @@ class _Writer:
         if not any(self._special(mark) and mark in closer for mark in self._tokens):
             self._rules.append(f"thought[lazy]: TEXT {_quoted(closer)}")
             text = "thought"
-        return f"{begin}{text} " if reasons else f"(w {begin}{text})? "
+        return f"{begin}{text}{behind} " if reasons else f"(w {begin}{text}{behind})? "
 
     def _literal(self, text: str) -> str:
         """Write a text with its control tokens; the rest is quoted."""

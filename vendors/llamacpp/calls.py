@@ -114,8 +114,10 @@ class CallReader:
         """Read the arguments of a call whose name is known."""
         self._begin(_Draft(name, identity))
         yield from self._tape.space()
-        if (yield from self._tape.peek()) != "{":
-            self._caller.argue("{}")
+        first = yield from self._tape.peek()
+        if first != "{":
+            if first or not self._tape.ended:  # or the reply was cut before they came
+                self._caller.argue("{}")
         elif self._speech.quoted:
             yield from read_quoted(self._tape, self._caller.argue)
         else:

@@ -10,7 +10,7 @@ Pure: ``Memory`` is told what to do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, Protocol
 
 import attrs
@@ -70,10 +70,11 @@ class Slot:
         "used",
     )
 
-    def __init__(self, number: int, tokens: list[int], key: int, used: int) -> None:
+    def __init__(self, number: int, tokens: list[int], key: Hashable, used: int) -> None:
         self.number = number
         self.key = key
-        """What else was decoded with: only slots of one key can share."""
+        """What else was decoded with: only slots of one key can share. Keys are compared, since
+        their hashes may be equal: Python's are for -1.0 and -2.0."""
         self.tokens = tokens
         """A sequence's own list, of which the first ``count`` are decoded."""
         self.count = 0
@@ -127,7 +128,7 @@ class Cells:
         """Return the slots that hold anything, for tests and figures."""
         return self._slots.values()
 
-    def match(self, tokens: list[int], key: int = 0) -> Match:
+    def match(self, tokens: list[int], key: Hashable = ()) -> Match:
         """Find the longest prefix of these tokens that is decoded somewhere, under the same key.
 
         It leaves out the last token, which must be decoded for something to be drawn after it.
@@ -147,13 +148,13 @@ class Cells:
                     best = Match(slot.number, count)
         return best
 
-    def _match_blocks(self, tokens: list[int], key: int, most: int) -> Match:
+    def _match_blocks(self, tokens: list[int], key: Hashable, most: int) -> Match:
         found: list[Slot] = []
-        end, hashed = 0, key
+        end, hashed = 0, hash(key)
         while end + BLOCK_TOKENS <= most:
             hashed = hash((hashed, *tokens[end : end + BLOCK_TOKENS]))
-            slots = self._index.get(hashed)
-            if slots is None:
+            slots = [slot for slot in self._index.get(hashed, ()) if slot.key == key]
+            if not slots:
                 break
             found, end = slots, end + BLOCK_TOKENS
         if not found:
@@ -168,7 +169,7 @@ class Cells:
         count = common(best.tokens, tokens, min(most, best.count))
         return Match(best.number, count) if count >= BLOCK_TOKENS else NO_MATCH
 
-    def match_pristine(self, tokens: list[int], size: int, key: int = 0) -> Match:
+    def match_pristine(self, tokens: list[int], size: int, key: Hashable = ()) -> Match:
         """Find a prefix that is as an empty engine would have made it, in whole batches.
 
         All other kept prefixes are dropped, since even where cells lie decides how sums are
@@ -192,7 +193,9 @@ class Cells:
             slot = slot.base
         return count if slot is not None else 0
 
-    def open(self, tokens: list[int], match: Match, *, key: int = 0, exact: bool = False) -> Match:
+    def open(
+        self, tokens: list[int], match: Match, *, key: Hashable = (), exact: bool = False
+    ) -> Match:
         """Take a slot for a sequence, with what it can share; returns the slot and that count.
 
         ``exact`` follows ``match_pristine``: of the slot that it shares with, the rest is dropped.
@@ -242,7 +245,7 @@ class Cells:
         number = self._claim()
         if not self.make_room(len(tokens)) or not fill(number):
             return False
-        slot = self._slots[number] = Slot(number, tokens, 0, self._tick())
+        slot = self._slots[number] = Slot(number, tokens, (), self._tick())
         slot.count, slot.runs = len(tokens), False
         self._hash(slot)
         self._count()
@@ -342,7 +345,7 @@ class Cells:
         if self._pool.sharing is not Sharing.PREFIX:
             return
         blocks, tokens = slot.blocks, slot.tokens
-        hashed = blocks[-1] if blocks else slot.key
+        hashed = blocks[-1] if blocks else hash(slot.key)
         for end in range((len(blocks) + 1) * BLOCK_TOKENS, slot.count + 1, BLOCK_TOKENS):
             hashed = hash((hashed, *tokens[end - BLOCK_TOKENS : end]))
             blocks.append(hashed)

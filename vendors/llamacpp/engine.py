@@ -291,7 +291,7 @@ class EngineLoop:
         """Do what can be done if llama.cpp finds no cells though by our count there are."""
         if self._scheduler.give_up_kept():
             return
-        if len(step) > 1:
+        if len(self._scheduler.running) > 1:
             self._scheduler.is_full = True
             self._scheduler.preempt()
             return

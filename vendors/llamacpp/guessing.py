@@ -63,6 +63,8 @@ class Guesser:
     def _guesses(self, sequence: Sequence, rows: int, room: int) -> list[int]:
         memory = sequence.memory = sequence.memory or Memory()
         found = memory.lookup.propose(sequence.tokens, room)
+        words = next((at for at, token in enumerate(found) if token < 0), len(found))
+        found = found[:words]  # what stands for a picture cannot be drawn
         if not found:
             return []
         return found[: self._gate.most(memory.record, self._drawing, rows, len(found))]

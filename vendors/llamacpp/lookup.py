@@ -94,6 +94,9 @@ class Lookup:
     def _catch_up(self, tokens: Sequence[int]) -> None:
         """Learn what is new, the oldest first, and forget what is too far back."""
         start = max(self._next, len(tokens) - self._window)
+        if start > self._next:  # all that is known is too far back
+            for latest in self._latest.values():
+                latest.clear()
         end = min(len(tokens), start + CATCH_UP_TOKENS)
         for place in range(start, end):
             for length, latest in self._latest.items():
@@ -277,7 +280,8 @@ class Gate:
         narrow, wide = self._widths[low : low + 2]
         first_s, second_s = self._means[narrow].took_s, self._means[wide].took_s
         rise_s = max(0.0, second_s - first_s) / (wide - narrow)
-        return max(first_s + rise_s * (rows - narrow), 0.0)
+        least_s = first_s * min(1.0, rows / narrow)  # the line may fall below 0 before no rows
+        return max(first_s + rise_s * (rows - narrow), least_s)
 
     def _worst(self, rows: int) -> float:
         """Return what a step takes at worst: as one at least as wide, or in proportion."""

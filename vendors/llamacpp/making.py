@@ -52,7 +52,7 @@ class Making:
         with ExitStack() as undo:
             undo.callback(backend.close)
             if spec.projector_path is not None:
-                backend.see(spec.projector_path)
+                backend.see(spec.projector_path, threads=plan.threads)
             if spec.adapters:
                 backend.take_adapters(header, spec.adapters)
             govern = self._governed(backend, plan)

@@ -266,12 +266,17 @@ class NativeBackend:
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
         self._places.copy(slot, slot, 0)
 
+    def check_adapters(self, adapters: Adapting) -> None:
+        """See ``Backend.check_adapters``."""
+        if self._adapters is not None:
+            self._adapters.check(adapters)
+        elif adapters:
+            raise Unsupported("adapters", "this model was loaded without any")
+
     def adapt(self, adapters: Adapting) -> None:
         """See ``Backend.adapt``."""
         if self._adapters is not None:
             self._adapters.use(self._context, adapters)
-        elif adapters:
-            raise Unsupported("adapters", "this model was loaded without any")
 
     def save(self, slot: int) -> bytes:
         """See ``Backend.save``."""
@@ -293,11 +298,14 @@ class NativeBackend:
         self._places.lengths[slot] = count
         return True
 
-    def see(self, path: Path) -> None:
-        """Load the projector that lets the model see. Raises a VendorError."""
+    def see(self, path: Path, *, threads: int = 1) -> None:
+        """Load the projector that lets the model see, with threads of its own for good.
+
+        Raises a VendorError.
+        """
         from llmdispatcher.vendors.llamacpp.vision import Projector  # noqa: PLC0415 - loads mtmd
 
-        threads, gpu = max(1, self._setup.threads), self._setup.gpu_layers != 0
+        gpu = self._setup.gpu_layers != 0
         self.projector = Projector(path, self._model, threads=threads, gpu=gpu)
 
     def take_adapters(self, base: Header, files: Mapping[str, Path]) -> None:

@@ -70,13 +70,15 @@ class Prompts:
 
     def read(self, request: Request) -> Prompt:
         """Read a request. Raises a RequestError."""
+        self._backend.check_adapters(request.adapters)
         if request.prompt is not None:
             return self._raw(request, request.prompt)
         tools = request.tools if request.tool_choice != "none" else ()
         text = self._rendered(request, tools)
         tokens, pictures = self._tokens(text, request)
-        is_thinking = opens_reasoning(self._speech, text) or _continues_thought(request)
-        rule = self._rule(request, tools, is_thinking=is_thinking)
+        is_thinking = self._is_thinking(request, text)
+        may_think = self._may_think(request, text)
+        rule = self._rule(request, tools, is_thinking=is_thinking, may_think=may_think)
         is_own = rule is not None and rule.kind is Kind.GBNF  # the caller's, from the first token
         reads = not is_own and (bool(tools) or self._thinks)
         return Prompt(
@@ -153,20 +155,35 @@ class Prompts:
         return self._fitting(tokens), places
 
     def _rule(
-        self, request: Request, tools: Sequence[ToolSpec], *, is_thinking: bool
+        self, request: Request, tools: Sequence[ToolSpec], *, is_thinking: bool, may_think: bool
     ) -> Rule | None:
         """Return what the replies must match, if anything. Raises InvalidGrammar."""
         rule = rule_of(request.response_format)
-        token_of = self._backend.mark
+        token_of, speech = self._backend.mark, self._speech
+        if not (is_thinking or may_think):
+            speech = attrs.evolve(speech, think=("", ""))  # or it would be offered once more
         if rule is not None:
             if tools and request.tool_choice != "auto":
                 raise Unsupported("response_format", "a call is demanded, which has its own form")
-            if rule.kind is Kind.SCHEMA and any(self._speech.think):
-                answer = answer_rule(self._speech, rule.source, token_of, reasons=is_thinking)
-                return Rule(Kind.LARK, answer)
-            return rule
+            if rule.kind is Kind.GBNF and tools:
+                raise Unsupported(
+                    "response_format",
+                    "a grammar leaves no room for calls of tools; leave out one of the two, or"
+                    " forbid calls with tool_choice='none'",
+                )
+            if rule.kind is Kind.GBNF or not (tools or self._thinks or self._speech.recipients):
+                return rule
+            answer = answer_rule(
+                speech,
+                rule.source,
+                tools,
+                parallel=request.parallel_tools,
+                token_of=token_of,
+                reasons=is_thinking,
+            )
+            return Rule(Kind.LARK, answer)
         source = call_rule(
-            self._speech,
+            speech,
             tools,
             request.tool_choice,
             parallel=request.parallel_tools,
@@ -174,6 +191,20 @@ class Prompts:
             reasons=is_thinking,
         )
         return None if source is None else Rule(Kind.LARK, source)
+
+    def _is_thinking(self, request: Request, text: str) -> bool:
+        """Whether the reply begins inside a block of reasoning."""
+        if _continues_thought(request):
+            return self._speech.think[1] not in request.prefill or not request.prefill
+        before = text.removesuffix(request.prefill)
+        return opens_reasoning(self._speech, before, request.prefill)
+
+    def _may_think(self, request: Request, text: str) -> bool:
+        """Whether a reply may begin with reasoning: not in the middle, and not if that is over."""
+        if request.prefill or (request.reasoning is False and self._template.takes_reasoning):
+            return False
+        closer = self._speech.think[1]
+        return not closer or not text.rstrip().endswith(closer)
 
     def _fitting(self, tokens: list[int]) -> list[int]:
         """Check that a prompt leaves room for a reply. Raises ContextOverflow."""

@@ -41,6 +41,8 @@ class Reader:
         self._tools = {tool.name: tool.parameters for tool in tools}
         self._call = CallReader(speech, self._tape, self._mouth, self._tools)
         self._reading: Reading[None] | None = self._read(reasons=reasons)
+        self.is_thinking = reasons
+        """Whether what comes now is reasoning."""
 
     @property
     def calls(self) -> int:
@@ -80,15 +82,18 @@ class Reader:
     def _open(self, *, reasons: bool) -> Reading[None]:
         """Read the reasoning that a reply begins with, if it does."""
         opener, closer = self._speech.think
-        if not opener:
+        self.is_thinking = reasons and bool(opener)
+        if not opener and (reasons or self._speech.recipients or not self._tools):
             return
         if not reasons:
             space = yield from self._tape.space()
-            if not (yield from self._tape.next_is(opener)):
-                self._mouth.say(space)
+            if not opener or not (yield from self._tape.next_is(opener)):
+                self._mouth.hold(space)  # in front of a call it means nothing
                 return
+        self.is_thinking = True
         openers = self._openers() if self._speech.calls_end_thought else ()
         mark = yield from self._tape.until(Marks((closer, *openers)), self._mouth.think)
+        self.is_thinking = False
         self._mouth.end_thought()
         if mark != closer:
             self._tape.back(mark)
@@ -185,9 +190,11 @@ class Reader:
             put = self._mouth.think
         else:
             put = self._mouth.say
+        self.is_thinking = put == self._mouth.think
         yield from self._tape.until(_END, put)
-        if put == self._mouth.think:
+        if self.is_thinking:
             self._mouth.end_thought()
+        self.is_thinking = False
 
 
 def _drop(_: str) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 
 from llmdispatcher.models.errors import LimitReached
 from llmdispatcher.vendors.llamacpp.backend import Chunk
@@ -103,7 +104,7 @@ class Scheduler:
                 continue  # not even if all of its prompt were shared
             match = NO_MATCH
             if self._shares(sequence):
-                match = self._cells.match(sequence.tokens, sequence.key)
+                match = self._cells.match(sequence.tokens, sequence.adapters)
             if self._fits(sequence, match):
                 self._start(sequence, match)
                 return sequence
@@ -140,9 +141,11 @@ class Scheduler:
         sequence.tokens = [*sequence.tokens]  # those that wait for one request share a list
         alone = not self._shares(sequence)
         if alone:
-            match = self._cells.match_pristine(sequence.tokens, self._batch_tokens, sequence.key)
+            match = self._cells.match_pristine(
+                sequence.tokens, self._batch_tokens, sequence.adapters
+            )
         sequence.slot, sequence.position = self._cells.open(
-            sequence.tokens, match, key=sequence.key, exact=alone
+            sequence.tokens, match, key=sequence.adapters, exact=alone
         )
         self.running.append(sequence)
 
@@ -272,9 +275,14 @@ def _to_come(sequence: Sequence) -> int:
 
 
 def _drawing(sequence: Sequence) -> Chunk:
-    """Take the last token, with guesses at what may follow."""
-    tokens = [*sequence.tokens[sequence.position :], *sequence.draft]
+    """Take the last token, with guesses at what may follow: text, for no picture is drawn."""
+    guesses = takewhile(_is_text, sequence.draft) if sequence.pictures else sequence.draft
+    tokens = [*sequence.tokens[sequence.position :], *guesses]
     return Chunk(sequence.slot, sequence.position, tokens, len(tokens))
+
+
+def _is_text(token: int) -> bool:
+    return token >= 0
 
 
 def _chunk(sequence: Sequence, most: int) -> Chunk:

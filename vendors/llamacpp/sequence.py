@@ -76,11 +76,6 @@ class Sequence:
         """Whether it must not depend, to the last bit, on what was asked before it."""
 
     @property
-    def key(self) -> int:
-        """What else its cells depend on, beside the tokens."""
-        return hash(self.adapters) if self.adapters else 0
-
-    @property
     def is_reading(self) -> bool:
         """Whether more than one token is to be decoded before the next can be drawn."""
         return self.position < len(self.tokens) - 1

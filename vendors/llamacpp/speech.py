@@ -37,10 +37,20 @@ def speech_of(template: str | None, *, has_tokens: Callable[[str], bool]) -> Spe
     return attrs.evolve(speech, preserved=preserved, ends=ends)
 
 
-def opens_reasoning(speech: Speech, prompt: str) -> bool:
-    """Say whether a prompt ends inside a block of reasoning, so that the reply begins there."""
-    opener = "<|channel|>analysis<|message|>" if speech.harmony else speech.think[0]
-    return bool(opener) and prompt.rstrip().endswith(opener)
+def opens_reasoning(speech: Speech, prompt: str, prefill: str = "") -> bool:
+    """Say whether a prompt ends inside a block of reasoning, so that the reply begins there.
+
+    ``prefill`` stands behind the prompt: it may close the block, open one, or be in the middle.
+    """
+    opener, closer = speech.think
+    if speech.harmony:
+        opener, closer = "<|channel|>analysis<|message|>", "<|end|>"
+    if not opener:
+        return False
+    opened, closed = prefill.rfind(opener), prefill.rfind(closer)
+    if opened == closed:  # neither is there
+        return prompt.rstrip().endswith(opener)
+    return opened > closed
 
 
 def needs_note(speech: Speech) -> bool:

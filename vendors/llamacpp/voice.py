@@ -34,6 +34,7 @@ class Voice:
         self._reader = reader
         self.shown = shown
         self.reasoning_tokens = 0
+        """Tokens of reasoning until now, with what opens and closes it."""
 
     @property
     def has_stopped(self) -> bool:
@@ -50,8 +51,9 @@ class Voice:
         text = self._text.feed(data)
         if self._reader is None:
             return Delta(text, self._index, logprobs) if text or logprobs else None
+        was_thinking = self._reader.is_thinking
         heard = self._reader.feed(text)
-        self.reasoning_tokens += bool(heard.reasoning) and not heard.text
+        self.reasoning_tokens += was_thinking or self._reader.is_thinking
         delta = Delta(heard.text, self._index, logprobs, heard.reasoning, heard.calls)
         return delta or None
 
