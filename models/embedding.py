@@ -30,12 +30,14 @@ MAX_TEXT_BYTES = 64 * 2**20
 T = TypeVar("T")
 
 
-def _texts(value: object) -> object:
-    """Take one text as a tuple of one; what is no sequence is refused by the validator."""
+def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Take one text as a tuple of one; what is no sequence is left to the validator's refusal."""
     if isinstance(value, str):
         return (value,)
-    is_sequence = isinstance(value, Sequence) and not isinstance(value, bytes | bytearray)
-    return tuple(value) if is_sequence and isinstance(value, Sequence) else value
+    untyped: Any = value
+    if isinstance(untyped, bytes | bytearray) or not isinstance(untyped, Sequence):
+        return untyped  # type: ignore[no-any-return]
+    return tuple(untyped)
 
 
 def _written(_: object, field: attrs.Attribute[Any], value: object) -> None:
