@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, cast
 
 import attrs
 
@@ -34,10 +34,9 @@ def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
     """Take one text as a tuple of one; what is no sequence is left to the validator's refusal."""
     if isinstance(value, str):
         return (value,)
-    untyped: Any = value
-    if isinstance(untyped, bytes | bytearray) or not isinstance(untyped, Sequence):
-        return untyped  # type: ignore[no-any-return]
-    return tuple(untyped)
+    if isinstance(value, bytes | bytearray) or not isinstance(value, Sequence):
+        return cast("tuple[str, ...]", value)
+    return tuple(value)
 
 
 def _written(_: object, field: attrs.Attribute[Any], value: object) -> None:

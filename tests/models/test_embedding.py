@@ -50,7 +50,7 @@ def test_one_text_is_a_sequence_of_one() -> None:
         ("texts", ["x" * (MAX_TEXT_BYTES // 2), "é" * (MAX_TEXT_BYTES // 2)]),
     ],
 )
-def test_wrong_texts_are_refused_by_name(field: str, value: object) -> None:
+def test_wrong_texts_are_refused_by_name(field: str, value: Any) -> None:
     """What is wrong is named, down to the text."""
     with pytest.raises(BadRequest) as raised:
         EmbedRequest(texts=value)
