@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 import attrs
 
@@ -32,11 +32,11 @@ T = TypeVar("T")
 
 def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
     """Take one text as a tuple of one; what is no sequence is left to the validator's refusal."""
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, bytes | bytearray) or not isinstance(value, Sequence):
-        return cast("tuple[str, ...]", value)
-    return tuple(value)
+    given: Any = value
+    if isinstance(given, str):
+        return (given,)
+    is_sequence = isinstance(given, Sequence) and not isinstance(given, bytes | bytearray)
+    return tuple(given) if is_sequence else given
 
 
 def _written(_: object, field: attrs.Attribute[Any], value: object) -> None:

@@ -19,7 +19,6 @@ from llmdispatcher.vendors.llamacpp.callrules import answer_rule, call_rule
 from llmdispatcher.vendors.llamacpp.reader import Reader
 from llmdispatcher.vendors.llamacpp.rules import Kind, Rule, rule_of
 from llmdispatcher.vendors.llamacpp.speech import Speech, opens_reasoning, speech_of, tools_note
-from llmdispatcher.vendors.llamacpp.turns import MEDIA_MARKER
 from llmdispatcher.vendors.llamacpp.voice import Voice
 
 if TYPE_CHECKING:
@@ -139,12 +138,12 @@ class Prompts:
         self, text: str, images: Sequence[Image], projector: Projector
     ) -> tuple[list[int], Mapping[int, Picture]]:
         """Put what stands for images among the tokens of a conversation."""
-        from llmdispatcher.vendors.llamacpp import pictures, pixels  # noqa: PLC0415 - few see
+        from llmdispatcher.vendors.llamacpp import pictures, pixels, turns  # noqa: PLC0415 - few see
 
         tokens: list[int] = []
         places: dict[int, Picture] = {}
         files = [pixels.data_of(image) for image in images]
-        text = text.replace(MEDIA_MARKER, pictures.MARKER)
+        text = text.replace(turns.MEDIA_MARKER, pictures.MARKER)
         for piece in projector.read(text, files, context_tokens=self._backend.context_tokens):
             if isinstance(piece, pictures.Picture):
                 projector.check(piece, self._backend.batch_tokens)
