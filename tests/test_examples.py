@@ -6,8 +6,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from embedding_gguf import encoder, qwen3_reranker
+from lora_gguf import lora
+from vision_gguf import picture, seeing_model, tiny_projector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = {
@@ -54,11 +61,28 @@ def test_the_readme_has_programs() -> None:
     assert len(programs()) >= 3
 
 
+def prepare(folder: Path, program: str, small_model: Path) -> None:
+    """Put the files that a program names into its folder: models of the kind that it needs."""
+    seeing = "mmproj.gguf" in program
+    makers: dict[str, Callable[[Path], object]] = {
+        "mmproj.gguf": tiny_projector,
+        "legal-lora.gguf": lambda path: lora(path, folder / "model.gguf"),
+        "photo.jpg": lambda path: path.write_bytes(picture(form="JPEG")),
+        "embedder.gguf": encoder,
+        "reranker.gguf": qwen3_reranker,
+    }
+    if seeing:
+        marks = dict(enumerate(("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"), 590))
+        makers["model.gguf"] = lambda path: seeing_model(path, "mlp", control=marks)
+    for name in re.findall(r'"([\w-]+\.(?:gguf|jpg))"', program):
+        make = makers.get(name, lambda path: path.symlink_to(small_model))
+        make(folder / name)
+
+
 @pytest.mark.parametrize("program", programs(), ids=lambda text: text.split("\n")[0])
 def test_a_program_of_the_readme_runs(program: str, tmp_path: Path, small_model: Path) -> None:
     """The README's programs run as they stand, where their model files exist."""
-    for name in re.findall(r'"(\w+\.gguf)"', program):
-        (tmp_path / name).symlink_to(small_model)
+    prepare(tmp_path, program, small_model)
 
     done = run(["-W", "error", "-c", program], tmp_path)
 
