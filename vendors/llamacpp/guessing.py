@@ -42,23 +42,32 @@ class Guesser:
         """How many drew in the step that was planned last; 0 where it says nothing of guesses."""
         self._left_s = MOST_SAVED_S
         """Of the time for looking."""
+        self._drafted: list[Sequence] = []
+        """Who has guesses in the step that was planned last."""
 
     def guess(self, running: Iterable[Sequence], free: int) -> None:
         """Give each sequence its guesses for the next step; ``free`` is how many cells are."""
-        drawing = [*running]
-        for sequence in drawing:
+        for sequence in self._drafted:
             sequence.draft = []
-        self._drawing = 0 if any(sequence.is_reading for sequence in drawing) else len(drawing)
-        if not self._drawing or self._left_s <= 0:
+        self._drafted, self._drawing = [], 0
+        if self._left_s <= 0:
             return
         began_s = time.perf_counter()
+        drawing = [*running]
+        if not any(sequence.is_reading for sequence in drawing):
+            self._drawing = len(drawing)
+            self._draft(drawing, free)
+        self._left_s -= time.perf_counter() - began_s
+
+    def _draft(self, drawing: list[Sequence], free: int) -> None:
         rows, spare = len(drawing), min(MORE_ROWS, free - len(drawing))
         for sequence in drawing:
             room = min(spare, sequence.left - 1)
             if room > 0 and not sequence.exact:
                 sequence.draft = self._guesses(sequence, rows, room)
-            rows, spare = rows + len(sequence.draft), spare - len(sequence.draft)
-        self._left_s -= time.perf_counter() - began_s
+            if sequence.draft:
+                self._drafted.append(sequence)
+                rows, spare = rows + len(sequence.draft), spare - len(sequence.draft)
 
     def _guesses(self, sequence: Sequence, rows: int, room: int) -> list[int]:
         memory = sequence.memory = sequence.memory or Memory()
@@ -74,9 +83,11 @@ class Guesser:
         self._left_s = min(MOST_SAVED_S, self._left_s + ASK_PART * took_s)
         if self._drawing != len(step):
             return
+        began_s = time.perf_counter()
         drafts = [
             Draft(sequence.memory.record, chunk.rows - 1, sequence.accepted)
             for sequence, chunk in step
             if sequence.memory is not None and chunk.rows > 1
         ]
         self._gate.note(len(step), took_s, drafts)
+        self._left_s -= time.perf_counter() - began_s
