@@ -13,7 +13,7 @@ from itertools import chain, repeat
 from typing import Protocol, TypeVar
 
 from llmdispatcher.models.embedding import Score, Vector
-from llmdispatcher.models.errors import BadReply
+from llmdispatcher.models.errors import BadReply, BadRequest
 from llmdispatcher.models.form import ResponseFormat
 from llmdispatcher.models.message import ToolCall
 from llmdispatcher.models.reply import (
@@ -114,7 +114,10 @@ class ReplyDraft:
         if not 0 <= piece.index < len(self._drafts):
             told = f"a piece of choice {piece.index} of a request for {len(self._drafts)}"
             raise BadReply(told)
-        self._drafts[piece.index].add(piece)
+        try:
+            self._drafts[piece.index].add(piece)
+        except BadRequest as error:  # of a value that the vendor made: not the caller's fault
+            raise BadReply(f"a tool call that cannot be: {error}") from error
 
     def finish(self, finish: Finish) -> None:
         """See ``Draft.finish``."""

@@ -13,11 +13,19 @@ import attrs
 
 from llmdispatcher.draft import ReplyDraft
 from llmdispatcher.flow import Emit, Job, Step, Wait, serve
-from llmdispatcher.models.errors import BadRequest, NoCandidate, TimedOut
+from llmdispatcher.models.card import Capability
+from llmdispatcher.models.errors import BadRequest, NoCandidate, StateUnusable, TimedOut
 from llmdispatcher.models.form import ResponseFormat
 from llmdispatcher.models.request import Deadlines, Request, Sampling
 from llmdispatcher.route import Target
 from llmdispatcher.vendors.contract import Keeper
+
+_WRITERS = frozenset({Capability.CHAT, Capability.COMPLETION})
+"""A model for vectors may have the same engine, but no conversations."""
+
+
+TRIES = 3
+"""Between the reply and the saving, others may need the room where a conversation is remembered."""
 
 
 def question(request: Request) -> Request:
@@ -41,20 +49,29 @@ def save(job: Job[Request], path: Path) -> Generator[Step, Any, None]:
         why = "keeps no conversations, or cannot serve this one"
         raise NoCandidate({f"{c.vendor}/{c.model}": why for c in considered})
     job = attrs.evolve(job, ranking=attrs.evolve(job.ranking, targets=tuple(keepers)))
-    served = yield from serve(job, lambda: ReplyDraft(1, job.request.response_format))
-    last = served.attempts[-1]
-    engine = next(t.engine for t in keepers if t.card.vendor == last.vendor)
-    assert isinstance(engine, Keeper)  # noqa: S101 - for the type checker
-    saving = engine.save(job.request, path)
-    yield Wait(saving, None)
-    yield Emit(saving.result())
+    for tries_left in reversed(range(TRIES)):
+        served = yield from serve(job, lambda: ReplyDraft(1, job.request.response_format))
+        last = served.attempts[-1]
+        engine = next(t.engine for t in keepers if t.card.vendor == last.vendor)
+        assert isinstance(engine, Keeper)  # noqa: S101 - for the type checker
+        saving = engine.save(job.request, path)
+        try:
+            yield Wait(saving, None)
+        except StateUnusable as error:
+            if error.part != "size" or not tries_left:
+                raise
+        else:
+            yield Emit(saving.result())
+            return
 
 
 def restore(
     targets: Sequence[Target], path: Path, deadlines: Deadlines
 ) -> Generator[Step, Any, None]:
     """Emit what was taken up. Raises StateUnusable, and what loading the model raises."""
-    keepers = [target for target in targets if isinstance(target.engine, Keeper)]
+    keepers = [
+        t for t in targets if isinstance(t.engine, Keeper) and t.card.capabilities & _WRITERS
+    ]
     names = sorted({target.card.vendor for target in keepers})
     if not keepers:
         raise NoCandidate({t.card.name: "keeps no conversations" for t in targets})

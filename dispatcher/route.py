@@ -35,10 +35,15 @@ _SHAPES = {
 
 _WRITERS = frozenset({Capability.CHAT, Capability.COMPLETION})
 _POOLED = frozenset({Capability.EMBED, Capability.RERANK})
-_WAY_OUT = (
-    " (it was registered to write text; LlamaCpp(…, name=…, pooling=…) registers a file for it)"
-)
-"""What to do where a file that writes is asked for vectors or scores: it can do both, as two."""
+_AS_TWO = "it was registered to write text; LlamaCpp(…, name=…, pooling=…) registers a file for it"
+_WAYS_OUT = {
+    Capability.EMBED: _AS_TWO,
+    Capability.RERANK: _AS_TWO,
+    Capability.CHAT: "it was made for vectors or scores; register a model that writes",
+    Capability.VISION: "LlamaCpp(…, projector_path=…) takes the file that lets it see",
+    Capability.ADAPTERS: "LlamaCpp(…, adapters={…}) takes the files",
+}
+"""What to do where a local model cannot do what a request asks for."""
 
 
 @attrs.frozen
@@ -121,8 +126,9 @@ def unfit(request: Work, needed: frozenset[Capability], card: ModelCard) -> str:
     if not (request.allow_cloud or card.local):
         return "not on this machine, and the request has allow_cloud=False"
     if lacking := needed - card.capabilities:
-        writes = card.local and lacking <= _POOLED and card.capabilities & _WRITERS
-        return f"cannot do {', '.join(sorted(lacking))}{_WAY_OUT if writes else ''}"
+        ways = {_WAYS_OUT[each]: None for each in sorted(lacking) if each in _WAYS_OUT}
+        way_out = f" ({'; '.join(ways)})" if card.local and ways else ""
+        return f"cannot do {', '.join(sorted(lacking))}{way_out}"
     return ""
 
 

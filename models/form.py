@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from llmdispatcher.models.check import mapping, words
+from llmdispatcher.models.check import mapping, title, words
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.schema import schema_of
 
@@ -17,9 +17,14 @@ from llmdispatcher.models.schema import schema_of
 class ToolSpec:
     """A tool that the model may call; ``parameters`` is a JSON schema of an object."""
 
-    name: str = attrs.field(validator=words)
+    name: str = attrs.field(validator=title)
     description: str = attrs.field(default="", validator=words)
     parameters: Mapping[str, Any] = attrs.field(factory=dict, validator=mapping)
+
+    def __attrs_post_init__(self) -> None:
+        """Arguments have names."""
+        if (kind := self.parameters.get("type", "object")) != "object":
+            raise BadRequest("parameters", {"type": kind}, "a JSON schema of type 'object'")
 
     @classmethod
     def of(cls, value: ToolSpec | Mapping[str, Any]) -> ToolSpec:
@@ -44,6 +49,13 @@ class Shape(StrEnum):
     GRAMMAR = "grammar"
 
 
+def _shape(value: Shape | str) -> Shape:
+    try:
+        return Shape(value)
+    except ValueError:
+        raise BadRequest("shape", value, f"one of {', '.join(Shape)}") from None
+
+
 @attrs.frozen
 class ResponseFormat:
     """What the reply must look like; ``schema`` and ``grammar`` go with the shape of their name.
@@ -51,7 +63,7 @@ class ResponseFormat:
     ``into`` is a class that the JSON of the reply is made into, which ``Reply.parsed`` then is.
     """
 
-    shape: Shape = attrs.field(converter=Shape, default=Shape.TEXT)
+    shape: Shape = attrs.field(converter=_shape, default=Shape.TEXT)
     schema: Mapping[str, Any] = attrs.field(factory=dict, validator=mapping)
     grammar: str = attrs.field(default="", validator=words)
     into: type | None = None
@@ -66,9 +78,17 @@ class ResponseFormat:
     @classmethod
     def of(cls, schema: type | Mapping[str, Any]) -> ResponseFormat:
         """Take a JSON schema, or a class whose fields have types; see ``models.schema``."""
-        if isinstance(schema, Mapping):
+        if isinstance(schema, Mapping) and schema:
             return cls(Shape.SCHEMA, schema)
-        return cls(Shape.SCHEMA, schema_of(schema), into=schema)
+        given: Any = schema
+        if isinstance(given, Mapping | str | bytes | int | float):
+            allowed = (
+                "a JSON schema (a mapping that is not empty: text goes through json.loads, and for"
+                " any JSON take response_format=ResponseFormat('json')), or a class: attrs, a"
+                " dataclass, a pydantic model, a TypedDict or a NamedTuple"
+            )
+            raise BadRequest("schema", schema, allowed)
+        return cls(Shape.SCHEMA, schema_of(given), into=given)
 
     @property
     def is_json(self) -> bool:

@@ -47,7 +47,11 @@ class Image:
     media_type: str = "image/png"
 
     def __attrs_post_init__(self) -> None:
-        """Exactly one source."""
+        """Exactly one source, of the right kind."""
+        if not isinstance(self.data, bytes):
+            raise BadRequest("data", self.data, "the bytes of a file, as Path(…).read_bytes()")
+        if not isinstance(self.url, str):
+            raise BadRequest("url", self.url, "text (str)")
         if bool(self.data) == bool(self.url):
             raise BadRequest("Image", self.url or len(self.data), "either data or a url")
 

@@ -241,6 +241,9 @@ class Request:
             )
         if self.suffix and self.prompt is None:
             raise BadRequest("suffix", self.suffix, "given with a prompt: messages have no suffix")
+        if self.reasoning is not None and self.prompt is not None:
+            allowed = "given with messages: a raw prompt has no template to switch"
+            raise BadRequest("reasoning", self.reasoning, allowed)
         self._check_tools()
         seed, last = self.sampling.seed, MAX_SEED - self.n + 1
         if seed is not None and seed > last:

@@ -23,6 +23,8 @@ EXAMPLES = {
     "stop_button.py": ([], "cancelled in the books: 1"),
     "many_at_once.py": ([], "Tokyo"),
     "own_model.py": (["{model}", "hello"], ""),
+    "structured.py": ([], "Sum(a=2, b=3)"),
+    "search.py": (["{embedder}", "What is a paperclip?", "{reranker}"], "."),
 }
 
 
@@ -37,7 +39,12 @@ def run(code: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def test_an_example_runs(name: str, tmp_path: Path, small_model: Path) -> None:
     """Each example ends well and prints what it is about."""
     arguments, expected = EXAMPLES[name]
-    filled = [argument.format(model=small_model) for argument in arguments]
+    files = {
+        "model": small_model,
+        "embedder": encoder(tmp_path / "embedder.gguf"),
+        "reranker": qwen3_reranker(tmp_path / "reranker.gguf"),
+    }
+    filled = [argument.format(**files) for argument in arguments]
 
     done = run([str(ROOT / "examples" / name), *filled], tmp_path)
 
@@ -75,8 +82,10 @@ def prepare(folder: Path, program: str, small_model: Path) -> None:
         marks = dict(enumerate(("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"), 590))
         makers["model.gguf"] = lambda path: seeing_model(path, "mlp", control=marks)
     for name in re.findall(r'"([\w-]+\.(?:gguf|jpg))"', program):
-        make = makers.get(name, lambda path: path.symlink_to(small_model))
-        make(folder / name)
+        if name in makers:
+            makers[name](folder / name)
+        else:
+            (folder / name).symlink_to(small_model)
 
 
 @pytest.mark.parametrize("program", programs(), ids=lambda text: text.split("\n")[0])

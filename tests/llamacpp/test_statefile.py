@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -216,14 +217,27 @@ def test_a_folder_that_cannot_take_it_is_told(tmp_path: Path, folder: str) -> No
     assert (caught.value.part, caught.value.path) == ("file", str(path))
 
 
-def test_a_name_that_is_taken_by_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:
-    """The file beside is removed when it cannot be moved to its place."""
-    (tmp_path / "state").mkdir()
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_replaced(make: Callable[[Path], None], tmp_path: Path) -> None:
+    """A folder, a pipe or a device stays what it is, and nothing is left beside it."""
+    make(tmp_path / "state")
+    kind = (tmp_path / "state").stat().st_mode
 
-    with pytest.raises(StateUnusable, match="Is a directory"):
+    with pytest.raises(StateUnusable, match="no ordinary file"):
         write(tmp_path / "state", STATE)
 
     assert os.listdir(tmp_path) == ["state"]  # noqa: PTH208 - hidden files as well
+    assert (tmp_path / "state").stat().st_mode == kind
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    """What it points to is written."""
+    (tmp_path / "link").symlink_to(tmp_path / "state")
+
+    write(tmp_path / "link", STATE)
+
+    assert (tmp_path / "link").is_symlink()
+    assert read(tmp_path / "state", HERE, most_bytes=MOST) == STATE
 
 
 FULL = """

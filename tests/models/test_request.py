@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -273,3 +274,49 @@ def test_requests_are_frozen_and_travel() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         request.max_tokens = 5  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(request)) == request  # noqa: S301 - our own bytes
+
+
+def test_a_tool_has_a_name_and_named_arguments() -> None:
+    """What no template could show is refused where it is made."""
+    with pytest.raises(BadRequest, match="name that is not empty"):
+        ToolSpec("")
+    with pytest.raises(BadRequest, match="type 'object'"):
+        ToolSpec("add", "", {"type": "string"})
+    assert ToolSpec.of({"type": "function", "function": {"name": "add"}}) == ToolSpec("add")
+
+
+@pytest.mark.parametrize("schema", [{}, True, 5, '{"type": "object"}'])
+def test_what_is_no_schema_is_refused_with_what_is(schema: Any) -> None:
+    """The field, the value and the ways out are named."""
+    with pytest.raises(BadRequest, match=r"schema must be a JSON schema .*json\.loads.*pydantic"):
+        Request.of("x", schema=schema)
+
+
+def test_the_shape_is_one_of_four() -> None:
+    """A shape that does not exist is a wrong request like any other."""
+    with pytest.raises(BadRequest, match="text, json, schema, grammar"):
+        ResponseFormat("xml")
+
+
+def test_reasoning_is_switched_in_templates() -> None:
+    """A raw prompt has none."""
+    with pytest.raises(BadRequest, match="reasoning"):
+        Request(prompt="x", reasoning=False)
+
+
+@pytest.mark.parametrize("data", ["photo.jpg", Path("photo.jpg")])
+def test_an_image_is_bytes(data: Any) -> None:
+    """A path is not read in silence."""
+    with pytest.raises(BadRequest, match="read_bytes"):
+        Image(data=data)
+
+
+def test_adapters_are_names_and_scales() -> None:
+    """In one order, so that equal sets are equal; none at all is 0."""
+    made = Request.of("x", adapters={"b": 1, "a": 0.5, "c": 0})
+
+    assert made.adapters == (("a", 0.5), ("b", 1.0))
+    assert Request.of("x", adapters=["b", "a"]).adapters == (("a", 1.0), ("b", 1.0))
+    for wrong in ({"a": True}, {"a": float("nan")}, {"a": 1e9}, {5: 1.0}, {"a": "1"}):
+        with pytest.raises(BadRequest, match="adapters"):
+            Request.of("x", adapters=wrong)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MAX_DEPTH = 8
@@ -62,15 +62,20 @@ def types_of(
     if isinstance(target := schema.get("$ref"), str):
         return types_of(_referred(target, root), root, depth - 1)
     told = schema.get("type")
-    types = {told} if isinstance(told, str) else set(told or ())
+    types = {each for each in (told, *listed(told)) if isinstance(each, str)}
     for key in ("anyOf", "oneOf"):
-        for option in schema.get(key) or ():
+        for option in listed(schema.get(key)):
             if isinstance(option, Mapping):
                 types |= types_of(option, root, depth - 1)
     if not types:
-        options = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
+        options = listed(schema.get("enum")) or ([schema["const"]] if "const" in schema else [])
         types = {_type(value) for value in options}
     return types
+
+
+def listed(value: object) -> Sequence[Any]:
+    """Return what a schema lists; nothing where it is no list: nobody has checked that schema."""
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _referred(target: str, root: Mapping[str, Any]) -> Mapping[str, Any]:

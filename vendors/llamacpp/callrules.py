@@ -13,7 +13,7 @@ from typing import Any
 
 from llmdispatcher.models.errors import InvalidGrammar
 from llmdispatcher.models.form import ToolSpec
-from llmdispatcher.vendors.llamacpp.arguments import types_of
+from llmdispatcher.vendors.llamacpp.arguments import listed, types_of
 from llmdispatcher.vendors.llamacpp.dialect import Head, Speech, Tags
 from llmdispatcher.vendors.llamacpp.quoted import QUOTE
 from llmdispatcher.vendors.llamacpp.rules import embedded
@@ -237,11 +237,11 @@ class _Writer:
     def _tagged(self, number: int, tool: ToolSpec, head: Head, tags: Tags) -> str:
         """Write a call whose parameters have tags: the required in order, then others."""
         schema = schema_for(tool)
-        required = set(schema.get("required") or ())
+        properties, required = _parameters(schema)
         rules: list[str] = []
         needed: list[str] = []
         others: list[str] = []
-        for place, (key, told) in enumerate((schema.get("properties") or {}).items()):
+        for place, (key, told) in enumerate(properties.items()):
             name = f"call{number}_{place}"
             rules += self._parameter(name, (key, told), schema, tags)
             (needed if key in required else others).append(name)
@@ -264,7 +264,7 @@ class _Writer:
         if not free:
             shared = {k: schema[k] for k in ("$defs", "definitions") if k in schema}
             return [f"{begin}{_arguments({**shared, **told})} {self._spaced(behind)}"]
-        options = told.get("enum") or ([told["const"]] if "const" in told else [])
+        options = listed(told.get("enum")) or ([told["const"]] if "const" in told else [])
         if options and all(isinstance(option, str) for option in options):
             choice = " | ".join(_quoted(option) or '""' for option in options)
             return [f"{begin}({choice}) {self._spaced(behind)}"]
@@ -281,12 +281,11 @@ class _Writer:
 
     def _python(self, schema: Mapping[str, Any]) -> str:
         """Write arguments as in Python, with values as in JSON, which readers of these take too."""
-        required = set(schema.get("required") or ())
+        properties, required = _parameters(schema)
         shared = {k: schema[k] for k in ("$defs", "definitions") if k in schema}
-        properties = (schema.get("properties") or {}).items()
         needed: list[str] = []
         others: list[str] = []
-        for key, told in properties:
+        for key, told in properties.items():
             value = {**shared, **told} if isinstance(told, Mapping) else {}
             form = _arguments(value)
             if value.get("type") == "string" and not value.keys() - _TOLD:
@@ -315,6 +314,15 @@ value: string | dict | list | /-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?/ | /true|fa
 """.strip()
 """Arguments as Gemma 4 writes them, whatever the schema: llama.cpp enforces no more either."""
 
+
+def _parameters(schema: Mapping[str, Any]) -> tuple[dict[str, object], set[str]]:
+    """Return the parameters that a schema names, and those that are required."""
+    named = schema.get("properties")
+    named = named if isinstance(named, Mapping) else {}
+    required = {key for key in listed(schema.get("required")) if isinstance(key, str)}
+    return {key: told for key, told in named.items() if isinstance(key, str)}, required
+
+
 _FENCE = ' "\\n```"'
 
 
@@ -327,6 +335,17 @@ def _arguments(schema: Mapping[str, Any]) -> str:
         return embedded(schema)
     except InvalidGrammar:
         return embedded({"type": "object"} if schema.get("type") == "object" else {})
+
+
+def unenforced(tools: Sequence[ToolSpec]) -> list[str]:
+    """Say of which tools the arguments are not held to their schema, and why."""
+    told = []
+    for tool in tools:
+        try:
+            embedded(schema_for(tool))
+        except InvalidGrammar as error:
+            told.append(f"the arguments of {tool.name!r} may be any JSON object: {error}")
+    return told
 
 
 def schema_for(tool: ToolSpec) -> dict[str, Any]:

@@ -24,12 +24,7 @@ from llmdispatcher.models.errors import (
     EngineCrashed,
     Unsupported,
 )
-from llmdispatcher.models.reply import (
-    Finish,
-    FinishReason,
-    Progress,
-    TokenLogprob,
-)
+from llmdispatcher.models.reply import Delta, Finish, FinishReason, Progress, TokenLogprob
 from llmdispatcher.vendors.llamacpp.backend import Backend, Chunk, Interrupted, NoRoom, Sharing
 from llmdispatcher.vendors.llamacpp.cells import Cells, Pool
 from llmdispatcher.vendors.llamacpp.drawing import draw, logprob_of, sampler_of
@@ -118,7 +113,8 @@ class EngineLoop:
             self._drop_cancelled()
             self._admit()
             if self._guesser is not None:
-                self._guesser.guess(self._scheduler.running, self._scheduler.free)
+                room = min(self._scheduler.free, self._backend.batch_tokens)
+                self._guesser.guess(self._scheduler.running, room)
             step = self._scheduler.plan(self._most_read())
             if any(chunk.tokens[1:] for _, chunk in step):
                 self._relay.fire()  # a step that reads may be long
@@ -128,8 +124,7 @@ class EngineLoop:
         except Exception as bug:  # no caller may wait for ever
             if isinstance(bug, DispatcherError):
                 raise
-            _log.exception("a bug in the engine")
-            raise EngineCrashed(f"a bug in the engine: {type(bug).__name__}: {bug}") from bug
+            raise _crashed(bug) from bug
         return bool(step or self._unread)
 
     def close(self, error: DispatcherError) -> None:
@@ -184,8 +179,7 @@ class EngineLoop:
         except DispatcherError as error:
             self._fail(call, error)
         except Exception as bug:  # noqa: BLE001 - a stranger's template, or a bug: this caller's
-            _log.exception("a bug in the engine")
-            self._fail(call, EngineCrashed(f"a bug in the engine: {type(bug).__name__}: {bug}"))
+            self._fail(call, _crashed(bug))
         else:
             call.prompt_tokens = len(prompt.tokens)
             made = [self._sequence(call, index, prompt) for index in range(call.request.n)]
@@ -329,19 +323,30 @@ class EngineLoop:
         told: tuple[TokenLogprob, ...] = ()
         if call.request.logprobs is not None:
             told = (logprob_of(backend, row, token, call.request.logprobs),)
-        delta = voice.say(backend.piece(token, special=token in voice.shown), told)
-        if delta is not None:
-            self._relay.put(call, delta)
+        data = backend.piece(token, special=token in voice.shown)
+        if not self._hear(call, lambda: voice.say(data, told)):
+            return
         if voice.has_stopped:
             self._finish(sequence, FinishReason.STOP)
         elif sequence.left == 0:
             self._finish(sequence, FinishReason.LENGTH)
 
+    def _hear(self, call: EngineCall, read: Callable[[], Delta | None]) -> bool:
+        """Hand over what is read of a reply. A bug in that fails the call alone: then False."""
+        try:
+            delta = read()
+        except Exception as bug:  # noqa: BLE001 - what one model's reply says ends no other
+            self._fail(call, _crashed(bug))
+            return False
+        if delta is not None:
+            self._relay.put(call, delta)
+        return True
+
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         """End one reply, and with the last one the call."""
         call = sequence.call
-        if (delta := sequence.voice.end()) is not None:
-            self._relay.put(call, delta)
+        if not self._hear(call, sequence.voice.end):
+            return
         call.reasons[sequence.index] = sequence.voice.reason(reason)
         call.reasoning_tokens += sequence.voice.reasoning_tokens
         self._end(sequence)
@@ -378,6 +383,12 @@ class EngineLoop:
         """Go through the calls that wait, the next first."""
         queued = dict.fromkeys(sequence.call for sequence in self._scheduler.waiting)
         return chain(queued, self._unread)
+
+
+def _crashed(bug: Exception) -> EngineCrashed:
+    """Write a bug down, where it is being handled, and return the error for who it hits."""
+    _log.exception("a bug in the engine")
+    return EngineCrashed(f"a bug in the engine: {type(bug).__name__}: {bug}")
 
 
 def _close(sequence: Sequence) -> None:

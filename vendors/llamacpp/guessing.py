@@ -46,7 +46,7 @@ class Guesser:
         """Who has guesses in the step that was planned last."""
 
     def guess(self, running: Iterable[Sequence], free: int) -> None:
-        """Give each sequence its guesses for the next step; ``free`` is how many cells are."""
+        """Give each sequence its guesses for the next step, which has room for ``free`` tokens."""
         for sequence in self._drafted:
             sequence.draft = []
         self._drafted, self._drawing = [], 0

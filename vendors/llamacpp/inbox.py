@@ -12,7 +12,13 @@ from concurrent.futures import Future
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from llmdispatcher.models.errors import Cancelled, DispatcherError, LimitReached, Refused
+from llmdispatcher.models.errors import (
+    Cancelled,
+    DispatcherError,
+    EngineCrashed,
+    LimitReached,
+    Refused,
+)
 from llmdispatcher.models.reply import FinishReason, Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.mailbox import Mailbox, fire
@@ -76,11 +82,14 @@ class Job:
         self.done: Future[Any] = Future()
 
     def do(self, loop: EngineLoop) -> None:
-        """Do it. What it raises is the asker's."""
+        """Do it. What it raises is the asker's, also for a bug: the others go on."""
         try:
             self.done.set_result(self._work(loop))
         except DispatcherError as error:
             self.done.set_exception(error)
+        except Exception as bug:  # noqa: BLE001 - the asker would wait for ever
+            told = f"a bug in the engine: {type(bug).__name__}: {bug}"
+            self.done.set_exception(EngineCrashed(told))
 
     def refuse(self, error: DispatcherError) -> None:
         """Say that it will not be done."""

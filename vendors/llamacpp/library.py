@@ -6,11 +6,13 @@ should before anything else is called.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 from functools import cache
 from typing import Any
 
 import llama_cpp
+from llama_cpp import _utils
 from llama_cpp import llama_cpp as lib
 
 from llmdispatcher.vendors.llamacpp import log
@@ -58,6 +60,10 @@ def _catch_last_words() -> None:
     set_callback.argtypes, set_callback.restype = [ctypes.c_void_p], ctypes.c_void_p
     set_callback(ctypes.cast(_ABORT_CALLBACK, ctypes.c_void_p))
 
+
+# the binding opens two files when it is imported and leaves them to the end, which warns of them
+for _file in (_utils.outnull_file, _utils.errnull_file):
+    atexit.register(_file.close)
 
 lib.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
 _catch_last_words()

@@ -101,7 +101,8 @@ class Mouth:
         self._thinking, self._leading = False, True
 
     def begin(self, name: str, identity: str) -> None:
-        """A call begins; "" is no id."""
+        """A call begins; "" is no id. Half a surrogate pair in its name becomes U+FFFD."""
+        name = name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         self._between.clear()
         self.closing, self._leading = True, False
         self._calls.append((self.calls, identity or self._new_id(), name, []))

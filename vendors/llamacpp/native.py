@@ -16,6 +16,7 @@ import numpy as np
 
 from llmdispatcher.models.errors import (
     EngineCrashed,
+    ExecutableNotFound,
     Unsupported,
 )
 from llmdispatcher.vendors.llamacpp.backend import (
@@ -121,8 +122,15 @@ class NativeBackend:
     def constraint(self, rule: Rule) -> Constraint:
         """See ``Backend.constraint``."""
         if self._grammars is None:
-            from llmdispatcher.vendors.llamacpp.constraint import Grammars  # noqa: PLC0415 - rare
-
+            try:
+                from llmdispatcher.vendors.llamacpp.constraint import (  # noqa: PLC0415 - rare
+                    Grammars,
+                )
+            except ModuleNotFoundError as error:
+                raise ExecutableNotFound(
+                    f"replies of a given form need {error.name}: pip install {error.name}, or"
+                    " 'llmdispatcher[llamacpp]'"
+                ) from None
             self._grammars = Grammars(self.vocabulary)
         return self._grammars.constraint(rule)
 

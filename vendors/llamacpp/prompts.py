@@ -15,7 +15,7 @@ from llmdispatcher.models.errors import ContextOverflow, Unsupported
 from llmdispatcher.models.form import ToolSpec
 from llmdispatcher.models.message import Image, Role
 from llmdispatcher.vendors.llamacpp.backend import Backend, Constraint, Picture
-from llmdispatcher.vendors.llamacpp.callrules import answer_rule, call_rule
+from llmdispatcher.vendors.llamacpp.callrules import answer_rule, call_rule, unenforced
 from llmdispatcher.vendors.llamacpp.reader import Reader
 from llmdispatcher.vendors.llamacpp.rules import Kind, Rule, rule_of
 from llmdispatcher.vendors.llamacpp.speech import Speech, opens_reasoning, speech_of, tools_note
@@ -93,8 +93,16 @@ class Prompts:
 
     def warnings(self, request: Request) -> tuple[str, ...]:
         """Return what to tell the caller beside the reply; what holds for all is told once."""
-        told = self._template.take_warning() if request.prompt is None else ""
-        return (told,) if told else ()
+        if request.prompt is not None:
+            return ()
+        told = [self._template.take_warning()]
+        if request.reasoning is not None and not self._template.takes_reasoning:
+            told.append(
+                "the model's chat template has no switch for reasoning: it was left as it is"
+            )
+        if request.tool_choice != "none":
+            told += unenforced(request.tools)
+        return tuple(text for text in told if text)
 
     def _raw(self, request: Request, text: str) -> Prompt:
         """Read a prompt that goes to the model as it is."""

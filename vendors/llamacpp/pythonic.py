@@ -102,4 +102,4 @@ def _unescaped(text: str) -> str:
     plain = _ESCAPE.sub(meant, text)
     if not any("\ud800" <= char <= "\udfff" for char in plain):
         return plain
-    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

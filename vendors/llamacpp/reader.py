@@ -177,7 +177,7 @@ class Reader:
 
     def _stray(self, text: str) -> None:
         """Say what stands where a header is expected and is none."""
-        if text and not text.startswith(("assistant", "<|channel|>", " to=")):
+        if not _HEAD.fullmatch(text):
             self._mouth.say(text)
 
     def _message(self, header: str) -> Reading[None]:
@@ -201,5 +201,7 @@ def _drop(_: str) -> None:
     """Behind the arguments of a call there is nothing."""
 
 
+_HEAD = re.compile(r"(assistant)?( to=[^\s<]*)?(<\|channel\|>.*)?", re.DOTALL)
+"""What stands in front of a message, whole or cut short, and is no text."""
 _HEADER = Marks(("<|message|>", "<|start|>", "<|end|>", "<|return|>", "<|call|>"))
 _END = Marks(("<|end|>", "<|return|>", "<|call|>", "<|start|>"))

@@ -18,11 +18,11 @@ from llmdispatcher.vendors.mailbox import Waker, fire
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.inbox import EngineCall
 
-RELAY_S = 0.016
+RELAY_S = 0.033
 """Consumers are woken at most this often while text flows, and at once for a first piece and an
-end: one frame of a screen. Each wake-up takes a processor from llama.cpp, whose threads all wait
-for the one that lost it: with several streams of a small model that is much of its throughput
-(``bench/engine.py`` shows what is left)."""
+end: at thirty times a second, text still flows. Each wake-up takes a processor from llama.cpp,
+whose threads all wait for the one that lost it: with several streams of a small model that is much
+of its throughput (``bench/engine.py`` shows what is left)."""
 
 HEARTBEAT_S = 1.0
 """How often a waiting request is told that the engine is alive."""

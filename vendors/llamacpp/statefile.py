@@ -123,6 +123,13 @@ def write(path: Path, state: State) -> int:
     it. Raises StateUnusable if that fails, and BadRequest for a state that has no place in the
     layout.
     """
+    path = Path(os.path.realpath(path))  # a link stays, and what it points to is written
+    if not os.path.isfile(path) and os.path.lexists(path):  # noqa: PTH113 - never raise
+        raise StateUnusable(
+            f"{path} is no ordinary file, and would be replaced: choose another name",
+            path=str(path),
+            part="file",
+        )
     data = memoryview(state.data).cast("B")
     label = json.dumps({"model": state.model, **attrs.asdict(state.origin)}).encode()
     if len(label) > MAX_LABEL_BYTES:

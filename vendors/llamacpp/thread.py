@@ -141,5 +141,7 @@ class EngineThread:
             if loop is not None:
                 loop.close(error)
             fire([call.box.fail(copy(error)) for call in self.inbox.drain()])
+            for job in self.inbox.jobs():  # asked for while a load went on that failed
+                job.refuse(error)
             if not self.loaded.done():
                 self.loaded.set_exception(error)
