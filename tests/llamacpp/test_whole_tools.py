@@ -369,3 +369,23 @@ def test_a_grammar_of_the_callers_is_the_whole_reply(opened: Door) -> None:
     for each in opened.ask(response_format=form):
         assert re.fullmatch("yes|no", each.text)
         assert not each.reasoning
+
+
+def test_a_schema_that_cannot_be_enforced_is_told_of() -> None:
+    """The call is made all the same, with any JSON object, and the reply says so."""
+    odd = ToolSpec("odd", "", {"type": "object", "properties": {}, "not": {}})
+    plain = ToolSpec("plain")
+    with Dispatcher() as d:
+        reply = d.send("Hi.", tools=[odd, plain], max_tokens=1)
+        silent = d.send("Hi.", tools=[odd], tool_choice="none", max_tokens=1)
+
+    (told,) = (text for text in reply.warnings if "odd" in text)
+    assert "any JSON object" in told
+    assert "not" in told
+    assert not any("odd" in text for text in silent.warnings)
+
+
+def test_a_switch_that_is_not_there_is_told_of() -> None:
+    """A model whose template cannot be told to think, or not to, is left as it is, with a word."""
+    with Dispatcher() as d:
+        assert any("no switch" in text for text in d.send("Hi.", reasoning=True).warnings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from llmdispatcher.models.errors import InvalidGrammar
@@ -20,6 +21,9 @@ from llmdispatcher.vendors.llamacpp.rules import embedded
 
 TokenOf = Callable[[str], int | None]
 """The id of a control token by its text; None where the vocabulary has none."""
+
+MAX_KNOWN = 1024
+"""Schemas whose rules are remembered: each request brings those of all its tools again."""
 
 MAX_ID = 24
 """Letters and digits of an id that a model makes up; as many as ours have."""
@@ -331,21 +335,28 @@ def _arguments(schema: Mapping[str, Any]) -> str:
 
     A tool is often somebody else's, so its schema is no reason to refuse a request.
     """
+    return _enforced(_json(schema))[0]
+
+
+@lru_cache(maxsize=MAX_KNOWN)
+def _enforced(text: str) -> tuple[str, str]:
+    """Return the rule of a schema, and why it is not the whole schema's if that is so."""
+    schema = json.loads(text)
     try:
-        return embedded(schema)
-    except InvalidGrammar:
-        return embedded({"type": "object"} if schema.get("type") == "object" else {})
+        return embedded(schema), ""
+    except InvalidGrammar as error:
+        any_value = {"type": "object"} if schema.get("type") == "object" else {}
+        return embedded(any_value), str(error)
 
 
 def unenforced(tools: Sequence[ToolSpec]) -> list[str]:
     """Say of which tools the arguments are not held to their schema, and why."""
-    told = []
-    for tool in tools:
-        try:
-            embedded(schema_for(tool))
-        except InvalidGrammar as error:
-            told.append(f"the arguments of {tool.name!r} may be any JSON object: {error}")
-    return told
+    whys = {tool.name: _enforced(_json(schema_for(tool)))[1] for tool in tools}
+    return [
+        f"the arguments of {name!r} may be any JSON object: {why}"
+        for name, why in whys.items()
+        if why
+    ]
 
 
 def schema_for(tool: ToolSpec) -> dict[str, Any]:
