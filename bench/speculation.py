@@ -5,7 +5,7 @@
 Tokens per second of greedy replies with ``LlamaCpp(speculate=None)``, which guesses where that was
 measured to help, as a ratio to ``speculate=False``, on the same file, in turns:
 
-    prose    a question, whose answer repeats little
+    prose    a question, whose answer repeats little (the embedded model is too small to guess for)
     again    a text that the model is asked to go on with and has seen four times: what edits of
              code and quotations are like
     eight    eight of the first at once, where rows are not free

@@ -118,9 +118,10 @@ def test_files_beside_the_model_take_memory(tmp_path: Path) -> None:
     plain = planning.make_plan(Wishes(), header).need
 
     both = planning.make_plan(Wishes(projector_path=other, adapters={"a": other}), header).need
-    guessing = planning.make_plan(Wishes(speculate=None), header).need
+    guessing = planning.make_plan(Wishes(speculate=True), header).need
 
     assert both == attrs.evolve(plain, beside=2 * size)
+    assert planning.make_plan(Wishes(speculate=None), header).need == plain, "it is too small"
     assert guessing.output - plain.output == MAX_DRAFT * header.vocab_size * 4
     with pytest.raises(ModelFileMissing, match="nowhere"):
         planning.make_plan(Wishes(adapters={"a": tmp_path / "nowhere.gguf"}), header)

@@ -560,7 +560,8 @@ def test_who_is_preempted_sees_again(
 
 def test_guesses_are_words(kinds: Mapping[str, Files]) -> None:
     """What is guessed after words that once stood before an image stops where it began."""
-    with Dispatcher(kinds["mlp"].spec()) as d, Dispatcher(kinds["mlp"].spec(speculate=False)) as no:
+    guessing, plain = (kinds["mlp"].spec(speculate=speculate) for speculate in (True, False))
+    with Dispatcher(guessing) as d, Dispatcher(plain) as no:
         for seed in range(12):
             images = [Image(data=picture(seed + more)) for more in (0, 1)]
             content = ("ga", images[0], "ga", images[1], "ga")

@@ -69,6 +69,11 @@ takes longer than such a model's arithmetic: a second thread gains nothing on a 
 beside a busy neighbour it costs nearly all speed."""
 
 
+def guesses(header: Header, asked: bool | None) -> bool:  # noqa: FBT001 - a wish
+    """Whether to guess tokens where that helps: a small model's are there before a guess is."""
+    return header.weight_bytes >= ONE_THREAD_BYTES if asked is None else asked
+
+
 @attrs.frozen(kw_only=True)
 class Asked:
     """What the user asked for; None leaves it to the plan."""

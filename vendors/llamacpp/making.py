@@ -18,7 +18,7 @@ from llmdispatcher.vendors.llamacpp import planning, probe
 from llmdispatcher.vendors.llamacpp.backend import Backend, Sharing
 from llmdispatcher.vendors.llamacpp.embedder import LoadedPooled
 from llmdispatcher.vendors.llamacpp.engine import Loaded
-from llmdispatcher.vendors.llamacpp.fit import Plan
+from llmdispatcher.vendors.llamacpp.fit import Plan, guesses
 from llmdispatcher.vendors.llamacpp.governor import Governor, Times
 from llmdispatcher.vendors.llamacpp.guessing import MORE_ROWS
 from llmdispatcher.vendors.llamacpp.header import Header
@@ -48,7 +48,8 @@ class Making:
         spec, own = self._spec, self._spec.chat_template
         chat = ChatTemplate(own or header.chat_template, None if own else header.tool_template)
         plan = planning.make_plan(spec, header)
-        backend = NativeBackend(_setup(spec, plan), self._progress)
+        guessing = guesses(header, spec.speculate)
+        backend = NativeBackend(_setup(spec, plan, guessing=guessing), self._progress)
         with ExitStack() as undo:
             undo.callback(backend.close)
             if spec.projector_path is not None:
@@ -62,7 +63,7 @@ class Making:
             template=chat,
             parallel=plan.parallel,
             projector=backend.projector,
-            guesses=spec.speculate is not False and backend.sharing is Sharing.PREFIX,
+            guesses=guessing and backend.sharing is Sharing.PREFIX,
             keep_cells=_keep_cells(header),
             scan_s=_scan_s(header),
             guard=planning.require_room,
@@ -103,7 +104,7 @@ class Making:
         )
 
 
-def _setup(spec: LlamaCpp, plan: Plan) -> Setup:
+def _setup(spec: LlamaCpp, plan: Plan, *, guessing: bool) -> Setup:
     """Say how llama.cpp is to load a model, as planned; the governor sets the threads later."""
     return Setup(
         path=str(spec.model_path),
@@ -115,7 +116,7 @@ def _setup(spec: LlamaCpp, plan: Plan) -> Setup:
         gpu_layers=plan.gpu_layers,
         cache_type=plan.cache_type,
         mapped=plan.mapped,
-        more_rows=MORE_ROWS if spec.speculate is not False else 0,
+        more_rows=MORE_ROWS if guessing else 0,
         full_window=plan.full_window,
     )
 

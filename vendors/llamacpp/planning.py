@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from llmdispatcher.models.errors import ExecutableNotFound, OutOfMemory
 from llmdispatcher.vendors.llamacpp.estimate import MIB
-from llmdispatcher.vendors.llamacpp.fit import Asked, Machine, Plan, choose
+from llmdispatcher.vendors.llamacpp.fit import Asked, Machine, Plan, choose, guesses
 from llmdispatcher.vendors.llamacpp.gguf import read_header
 from llmdispatcher.vendors.llamacpp.lookup import MAX_DRAFT
 from llmdispatcher.vendors.llamacpp.pooling import choose as choose_pooled
@@ -106,7 +106,7 @@ def make_plan(wishes: Wishes, header: Header, pooling: Pooling | None = None) ->
         cache_type=wishes.cache_type,
         max_gpu_layers=wishes.max_gpu_layers,
         max_threads=wishes.max_threads,
-        more_rows=0 if wishes.speculate is False else MAX_DRAFT,
+        more_rows=MAX_DRAFT if guesses(header, wishes.speculate) else 0,
         beside_bytes=sum(read_header(path).weight_bytes for path in _beside(wishes)),
     )
     there = machine(gpus=wishes.max_gpu_layers != 0)

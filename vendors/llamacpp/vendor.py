@@ -90,7 +90,8 @@ class LlamaCpp:
         projector_path: the file (mmproj) that lets this model see images.
         adapters: LoRA files by the names under which requests ask for them.
         speculate: guess the next tokens from what was said before, and check several at once:
-            None does so where it measurably helps, False never. What is said stays the same.
+            None and True do so where it measurably helps, None not with a model of a few megabytes
+            (whose tokens are there before a guess is), False never. What is said stays the same.
         price: what to count for its tokens; free unless given.
         quality: tier from 1 (toy) to 5 (frontier); None is not known.
         last_resort: a candidate only when no other model can serve, or when it is named.
