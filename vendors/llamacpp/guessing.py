@@ -17,7 +17,7 @@ from llmdispatcher.vendors.llamacpp.sequence import Sequence
 MORE_ROWS = MAX_DRAFT
 """Rows of scores that guesses may take in one step, of all sequences together."""
 
-ASK_PART = 0.005
+ASK_PART = 0.0025
 """Looking for guesses takes some microseconds for each sequence. It may take such a part of all
 time, and so happens in every step of a large model, now and then with one of a few megabytes."""
 

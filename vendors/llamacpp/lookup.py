@@ -30,7 +30,7 @@ MAX_ROWS = 64
 """In steps with more rows nothing is proposed: they are bound by arithmetic, where rows cost most.
 It also bounds what is remembered about steps."""
 
-LOSS_PART = 0.01
+LOSS_PART = 0.005
 """Of all time, at most so much may have been lost by proposing, whatever the text is like."""
 START_STEPS = 4
 """Plain steps' worth of time that may be lost in addition, once, so that the first reply gains."""
