@@ -116,7 +116,7 @@ class EngineLoop:
                 room = min(self._scheduler.free, self._backend.batch_tokens)
                 self._guesser.guess(self._scheduler.running, room)
             step = self._scheduler.plan(self._most_read())
-            if any(chunk.tokens[1:] for _, chunk in step):
+            if any(chunk.rows < len(chunk.tokens) for _, chunk in step):
                 self._relay.fire()  # a step that reads may be long
             if step:
                 self._decode(step)
