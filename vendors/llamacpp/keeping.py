@@ -18,6 +18,7 @@ from llmdispatcher.models.errors import DispatcherError, EngineCrashed, StateUnu
 from llmdispatcher.models.reply import Saved
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.llamacpp import statefile
+from llmdispatcher.vendors.llamacpp.cells import BLOCK_TOKENS
 from llmdispatcher.vendors.llamacpp.inbox import Job
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def save(home: Home, request: Request, path: Path) -> Future[Saved]:
         if not tokens:
             raise StateUnusable(
                 f"nothing can be saved to {path}: the model does not remember the conversation,"
-                " which is too short, or was dropped for others",
+                f" which is too short (of fewer than {BLOCK_TOKENS} tokens nothing is kept), or was"
+                " dropped for others",
                 path=str(path),
                 part="size",
             )
