@@ -32,14 +32,14 @@ from harness import interleave, machine, median_difference, median_ratio, save, 
 
 from llmdispatcher.models.form import ResponseFormat, Shape
 from llmdispatcher.models.request import Sampling
-from llmdispatcher.vendors.llamacpp.backend import Chunk
-from llmdispatcher.vendors.llamacpp.constraint import Grammars
-from llmdispatcher.vendors.llamacpp.library import lib
-from llmdispatcher.vendors.llamacpp.native import NativeBackend
-from llmdispatcher.vendors.llamacpp.opening import Setup
-from llmdispatcher.vendors.llamacpp.rules import Rule, rule_of
-from llmdispatcher.vendors.llamacpp.samplers import Samplers
-from llmdispatcher.vendors.llamacpp.sampling import chain
+from llmdispatcher.vendors.llamacpp.binding.library import lib
+from llmdispatcher.vendors.llamacpp.binding.native import NativeBackend
+from llmdispatcher.vendors.llamacpp.binding.opening import Setup
+from llmdispatcher.vendors.llamacpp.binding.samplers import Samplers
+from llmdispatcher.vendors.llamacpp.engine.backend import Chunk
+from llmdispatcher.vendors.llamacpp.engine.sampling import chain
+from llmdispatcher.vendors.llamacpp.rules.constraint import Grammars
+from llmdispatcher.vendors.llamacpp.rules.rules import Rule, rule_of
 
 GOAL = 1.10
 """Of the time of a token without a rule."""

@@ -24,12 +24,12 @@ from shapes import SHAPE_15M, write
 
 from llmdispatcher.models.request import Request, Sampling
 from llmdispatcher.vendors.contract import Call
-from llmdispatcher.vendors.llamacpp import probe
-from llmdispatcher.vendors.llamacpp.engine import Loaded
-from llmdispatcher.vendors.llamacpp.native import NativeBackend
-from llmdispatcher.vendors.llamacpp.opening import Setup
-from llmdispatcher.vendors.llamacpp.template import ChatTemplate
-from llmdispatcher.vendors.llamacpp.thread import EngineThread
+from llmdispatcher.vendors.llamacpp.binding.native import NativeBackend
+from llmdispatcher.vendors.llamacpp.binding.opening import Setup
+from llmdispatcher.vendors.llamacpp.engine.engine import Loaded
+from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread
+from llmdispatcher.vendors.llamacpp.limits import probe
+from llmdispatcher.vendors.llamacpp.templates.template import ChatTemplate
 from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
 
 GOVERNED = "governed"

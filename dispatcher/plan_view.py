@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from llmdispatcher.terminal import one_line
-from llmdispatcher.vendors.llamacpp import gguf, planning
+from llmdispatcher.vendors.llamacpp.files import gguf
+from llmdispatcher.vendors.llamacpp.plan import planning
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.contract import VendorSpec

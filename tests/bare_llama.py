@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from llmdispatcher.vendors.llamacpp.library import lib
+from llmdispatcher.vendors.llamacpp.binding.library import lib
 
 BATCH = 512
 CELLS = 1024

@@ -10,11 +10,11 @@ from stepped import backend_of
 
 from llmdispatcher.models.form import ResponseFormat, Shape
 from llmdispatcher.models.request import Sampling
-from llmdispatcher.vendors.llamacpp.backend import Chunk
-from llmdispatcher.vendors.llamacpp.constraint import Constraint, Grammars
-from llmdispatcher.vendors.llamacpp.rules import Rule, rule_of
-from llmdispatcher.vendors.llamacpp.samplers import Samplers
-from llmdispatcher.vendors.llamacpp.sampling import chain
+from llmdispatcher.vendors.llamacpp.binding.samplers import Samplers
+from llmdispatcher.vendors.llamacpp.engine.backend import Chunk
+from llmdispatcher.vendors.llamacpp.engine.sampling import chain
+from llmdispatcher.vendors.llamacpp.rules.constraint import Constraint, Grammars
+from llmdispatcher.vendors.llamacpp.rules.rules import Rule, rule_of
 
 
 def rule(asked: Mapping[str, object] | str) -> Rule:

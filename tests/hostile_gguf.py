@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from llmdispatcher.vendors.llamacpp.gguf import MAX_KEYS, MAX_TENSORS
+from llmdispatcher.vendors.llamacpp.files.gguf import MAX_KEYS, MAX_TENSORS
 
 U8, U16, U32, I32, F32, BOOL, TEXT, ARRAY, U64 = 0, 2, 4, 5, 6, 7, 8, 9, 10
 HUGE = 2**63

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmdispatcher.vendors.llamacpp.header import ArrayInfo, Header, Tensor
+from llmdispatcher.vendors.llamacpp.files.header import ArrayInfo, Header, Tensor
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {},

@@ -14,13 +14,13 @@ from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Score, V
 from llmdispatcher.models.errors import Refused
 from llmdispatcher.models.reply import Piece
 from llmdispatcher.vendors.contract import Call, Report, State, Status
-from llmdispatcher.vendors.llamacpp import gguf
-from llmdispatcher.vendors.llamacpp.embedder import EmbedLoop, LoadedPooled, PooledCall
-from llmdispatcher.vendors.llamacpp.fit import Asked, Machine
-from llmdispatcher.vendors.llamacpp.inbox import Inbox
-from llmdispatcher.vendors.llamacpp.pooled import Pooled, PooledSetup
-from llmdispatcher.vendors.llamacpp.pooling import choose, pooling_of
-from llmdispatcher.vendors.llamacpp.thread import EngineThread
+from llmdispatcher.vendors.llamacpp.embedding.embedder import EmbedLoop, LoadedPooled, PooledCall
+from llmdispatcher.vendors.llamacpp.embedding.pooled import Pooled, PooledSetup
+from llmdispatcher.vendors.llamacpp.embedding.pooling import choose, pooling_of
+from llmdispatcher.vendors.llamacpp.engine.inbox import Inbox
+from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread
+from llmdispatcher.vendors.llamacpp.files import gguf
+from llmdispatcher.vendors.llamacpp.plan.fit import Asked, Machine
 
 ROOMY = Machine(available_bytes=2**34)
 

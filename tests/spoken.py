@@ -43,9 +43,9 @@ from call_forms import (
 )
 
 from llmdispatcher.models.form import ToolSpec
-from llmdispatcher.vendors.llamacpp.dialect import Speech
-from llmdispatcher.vendors.llamacpp.families import GENERIC, ROWS
-from llmdispatcher.vendors.llamacpp.reader import Heard, Reader
+from llmdispatcher.vendors.llamacpp.speech.dialect import Speech
+from llmdispatcher.vendors.llamacpp.speech.families import GENERIC, ROWS
+from llmdispatcher.vendors.llamacpp.speech.reader import Heard, Reader
 
 TOOLS = [
     ToolSpec(

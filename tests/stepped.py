@@ -7,12 +7,12 @@ from pathlib import Path
 from llmdispatcher.models.errors import DispatcherError, Refused
 from llmdispatcher.models.reply import Delta, Finish, Piece
 from llmdispatcher.models.request import Request
-from llmdispatcher.vendors.llamacpp import gguf
-from llmdispatcher.vendors.llamacpp.engine import EngineLoop, Loaded
-from llmdispatcher.vendors.llamacpp.inbox import EngineCall, Inbox
-from llmdispatcher.vendors.llamacpp.native import NativeBackend
-from llmdispatcher.vendors.llamacpp.opening import Setup
-from llmdispatcher.vendors.llamacpp.template import ChatTemplate
+from llmdispatcher.vendors.llamacpp.binding.native import NativeBackend
+from llmdispatcher.vendors.llamacpp.binding.opening import Setup
+from llmdispatcher.vendors.llamacpp.engine.engine import EngineLoop, Loaded
+from llmdispatcher.vendors.llamacpp.engine.inbox import EngineCall, Inbox
+from llmdispatcher.vendors.llamacpp.files import gguf
+from llmdispatcher.vendors.llamacpp.templates.template import ChatTemplate
 
 
 def backend_of(path: Path, **fields: object) -> NativeBackend:

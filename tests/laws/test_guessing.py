@@ -15,8 +15,8 @@ from stepped import Stepped, pieces_of, text_of
 from llmdispatcher.models.message import user
 from llmdispatcher.models.reply import Finish
 from llmdispatcher.models.request import Request, Sampling
-from llmdispatcher.vendors.llamacpp.guessing import MORE_ROWS, Guesser
-from llmdispatcher.vendors.llamacpp.sequence import Sequence
+from llmdispatcher.vendors.llamacpp.engine.guessing import MORE_ROWS, Guesser
+from llmdispatcher.vendors.llamacpp.engine.sequence import Sequence
 
 QUESTIONS = (
     "What is llmdispatcher?",

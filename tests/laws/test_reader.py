@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spoken import STYLES, TOOLS, Style, hear
 
-from llmdispatcher.vendors.llamacpp.reader import Reader
+from llmdispatcher.vendors.llamacpp.speech.reader import Reader
 
 CUTS = st.lists(st.integers(1, 400), max_size=40)
 STYLE = st.sampled_from(STYLES)

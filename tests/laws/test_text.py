@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmdispatcher.vendors.llamacpp.text import TextStream
+from llmdispatcher.vendors.llamacpp.engine.text import TextStream
 
 CUTS = st.lists(st.integers(0, 60), max_size=30)
 STOPS = st.lists(st.text("ab\né€😀", min_size=1, max_size=4), max_size=3)

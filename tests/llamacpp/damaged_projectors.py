@@ -15,8 +15,8 @@ from bare_llama import Bare
 from vision_gguf import KINDS, Eye, metadata_of, picture, seeing_model, tensors_of, tiny_projector
 
 from llmdispatcher.models.errors import DispatcherError
-from llmdispatcher.vendors.llamacpp.pictures import MARKER, Picture
-from llmdispatcher.vendors.llamacpp.vision import Projector
+from llmdispatcher.vendors.llamacpp.sight.pictures import MARKER, Picture
+from llmdispatcher.vendors.llamacpp.sight.vision import Projector
 
 NUMBERS = (0, 1, 2, 3, 5, 7, 8, 16, 31, 33, 64, 100, 1000, 65_536, 2**31 - 1, 2**32 - 1)
 VALUES: tuple[Any, ...] = (None, True, 1.5, -1.0, float("nan"), "x", [1.0], [-3, 64], [1, 2, 3])

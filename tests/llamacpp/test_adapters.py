@@ -24,8 +24,8 @@ from llmdispatcher.models.errors import (
     UnsupportedArchitecture,
     VendorError,
 )
-from llmdispatcher.vendors.llamacpp.adapters import Adapters, Wanted, size_bytes
-from llmdispatcher.vendors.llamacpp.gguf import read_header
+from llmdispatcher.vendors.llamacpp.binding.adapters import Adapters, Wanted, size_bytes
+from llmdispatcher.vendors.llamacpp.files.gguf import read_header
 
 PROMPT = [1, 300, 301, 302, 303, 310, 320]
 MADE = {

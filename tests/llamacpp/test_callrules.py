@@ -14,9 +14,9 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from spoken import NOW, ROME, STYLES, TOOLS, Scene, Style
 
 from llmdispatcher.models.form import ToolSpec
-from llmdispatcher.vendors.llamacpp.callrules import call_rule, schema_for
-from llmdispatcher.vendors.llamacpp.families import GENERIC
-from llmdispatcher.vendors.llamacpp.speech import Speech, speech_of
+from llmdispatcher.vendors.llamacpp.speech.callrules import call_rule, schema_for
+from llmdispatcher.vendors.llamacpp.speech.families import GENERIC
+from llmdispatcher.vendors.llamacpp.speech.speech import Speech, speech_of
 
 EOS = 256
 

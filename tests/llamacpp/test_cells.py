@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from llmdispatcher.vendors.llamacpp.backend import Sharing
-from llmdispatcher.vendors.llamacpp.cells import BLOCK_TOKENS, NO_MATCH, Cells, Match, Pool
-from llmdispatcher.vendors.llamacpp.sequence import common
+from llmdispatcher.vendors.llamacpp.engine.backend import Sharing
+from llmdispatcher.vendors.llamacpp.engine.cells import BLOCK_TOKENS, NO_MATCH, Cells, Match, Pool
+from llmdispatcher.vendors.llamacpp.engine.sequence import common
 
 
 class Written:

@@ -19,8 +19,8 @@ from tiny_gguf import tiny_model
 
 from llmdispatcher.models.errors import BadReply, InvalidGrammar
 from llmdispatcher.models.request import Sampling
-from llmdispatcher.vendors.llamacpp.constraint import MAX_COMPILED
-from llmdispatcher.vendors.llamacpp.rules import ANY_JSON, Kind, Rule, embedded
+from llmdispatcher.vendors.llamacpp.rules.constraint import MAX_COMPILED
+from llmdispatcher.vendors.llamacpp.rules.rules import ANY_JSON, Kind, Rule, embedded
 
 GREEDY = Sampling(temperature=0)
 FREE = Sampling(temperature=1, top_k=0, top_p=1, min_p=0, seed=1)

@@ -19,7 +19,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from stepped import backend_of
 from llmdispatcher import Dispatcher, DispatcherError, LlamaCpp, Request, Sampling, ResponseFormat
-from llmdispatcher.vendors.llamacpp.backend import Chunk, Drawn
+from llmdispatcher.vendors.llamacpp.engine.backend import Chunk, Drawn
 model = Path({model!r})
 
 def shown(what):
@@ -175,7 +175,7 @@ def test_the_last_words_of_llama_cpp_are_heard(tmp_path: Path) -> None:
     code = f"""
 import logging
 logging.basicConfig(filename={str(heard)!r})
-from llmdispatcher.vendors.llamacpp.library import lib
+from llmdispatcher.vendors.llamacpp.binding.library import lib
 lib._lib.ggml_abort(b"ggml.c", 12, b"GGML_ASSERT(%s) failed", b"it holds")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

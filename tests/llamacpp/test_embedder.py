@@ -32,18 +32,18 @@ from llmdispatcher import (
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Vector
 from llmdispatcher.models.errors import Cancelled
 from llmdispatcher.models.reply import Finish, Piece, Progress
-from llmdispatcher.vendors.llamacpp import gguf
-from llmdispatcher.vendors.llamacpp.backend import Interrupted
-from llmdispatcher.vendors.llamacpp.embedder import PooledCall
-from llmdispatcher.vendors.llamacpp.fit import Asked
-from llmdispatcher.vendors.llamacpp.inbox import EngineCall, Job
-from llmdispatcher.vendors.llamacpp.pooling import (
+from llmdispatcher.vendors.llamacpp.embedding.embedder import PooledCall
+from llmdispatcher.vendors.llamacpp.embedding.pooling import (
     BATCH_TOKENS,
     Span,
     choose,
     is_embedder,
     pooling_of,
 )
+from llmdispatcher.vendors.llamacpp.engine.backend import Interrupted
+from llmdispatcher.vendors.llamacpp.engine.inbox import EngineCall, Job
+from llmdispatcher.vendors.llamacpp.files import gguf
+from llmdispatcher.vendors.llamacpp.plan.fit import Asked
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
 TEXTS = [" ".join(WORDS[: count % 11]) + "!" * (count % 3) for count in range(40)]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from model_shapes import SHAPES, experts, hybrid, large_header, recurrent, sliding
 from tiny_gguf import sparse_model, tiny_model
 
-from llmdispatcher.vendors.llamacpp.estimate import CELLS_STEP, Need, Use, estimate
-from llmdispatcher.vendors.llamacpp.gguf import read_header
-from llmdispatcher.vendors.llamacpp.header import Tensor
+from llmdispatcher.vendors.llamacpp.files.gguf import read_header
+from llmdispatcher.vendors.llamacpp.files.header import Tensor
+from llmdispatcher.vendors.llamacpp.plan.estimate import CELLS_STEP, Need, Use, estimate
 
 MIB = 2**20
 SLACK_MIB = 2.0

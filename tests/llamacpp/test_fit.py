@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from model_shapes import large_header
 
 from llmdispatcher.models.errors import BadRequest, ModelTooLarge, UnsupportedArchitecture
-from llmdispatcher.vendors.llamacpp.estimate import CELLS_STEP
-from llmdispatcher.vendors.llamacpp.fit import (
+from llmdispatcher.vendors.llamacpp.files.header import Tensor
+from llmdispatcher.vendors.llamacpp.plan.estimate import CELLS_STEP
+from llmdispatcher.vendors.llamacpp.plan.fit import (
     BATCH_TOKENS,
     CACHE_TYPES,
     DEFAULT_CONTEXT_TOKENS,
@@ -26,7 +27,6 @@ from llmdispatcher.vendors.llamacpp.fit import (
     Plan,
     choose,
 )
-from llmdispatcher.vendors.llamacpp.header import Tensor
 
 MIB, GIB = 2**20, 2**30
 SMALL = 400 * MIB

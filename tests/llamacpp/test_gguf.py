@@ -20,8 +20,8 @@ from llmdispatcher.models.errors import (
     ModelFileMissing,
     UnsupportedArchitecture,
 )
-from llmdispatcher.vendors.llamacpp.gguf import read_header
-from llmdispatcher.vendors.llamacpp.header import TENSOR_TYPES, ArrayInfo, Header, Kind
+from llmdispatcher.vendors.llamacpp.files.gguf import read_header
+from llmdispatcher.vendors.llamacpp.files.header import TENSOR_TYPES, ArrayInfo, Header, Kind
 
 Ask = Callable[..., list[dict[str, Any]]]
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from tiny_gguf import tiny_model
 
 from llmdispatcher.models.errors import CorruptModel, ModelFileMissing, VendorError
-from llmdispatcher.vendors.llamacpp import lookalike
-from llmdispatcher.vendors.llamacpp.cursor import MAX_HEADER_BYTES
-from llmdispatcher.vendors.llamacpp.gguf import read_header
+from llmdispatcher.vendors.llamacpp.files import lookalike
+from llmdispatcher.vendors.llamacpp.files.cursor import MAX_HEADER_BYTES
+from llmdispatcher.vendors.llamacpp.files.gguf import read_header
 
 RealLlama = Callable[..., list[dict[str, Any]]]
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmdispatcher import Dispatcher, LlamaCpp, Request
-from llmdispatcher.vendors.llamacpp.governor import LOOK_S, SOONEST_S, Governor, Times
-from llmdispatcher.vendors.llamacpp.probe import busy_s, threads
+from llmdispatcher.vendors.llamacpp.limits.governor import LOOK_S, SOONEST_S, Governor, Times
+from llmdispatcher.vendors.llamacpp.limits.probe import busy_s, threads
 
 
 def at(now_s: float, busy: float, own: float) -> Times:

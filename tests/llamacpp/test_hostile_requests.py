@@ -33,7 +33,7 @@ from llmdispatcher import (
     user,
 )
 from llmdispatcher.models.message import Role
-from llmdispatcher.vendors.llamacpp.vocabulary import MAX_RUN
+from llmdispatcher.vendors.llamacpp.binding.vocabulary import MAX_RUN
 
 RELEASED_S = 0.25
 """Five times the 50 ms within which a caller is to be released."""

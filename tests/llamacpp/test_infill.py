@@ -8,9 +8,9 @@ import pytest
 from tiny_gguf import tiny_model
 
 from llmdispatcher import BadRequest, Capability, Dispatcher, LlamaCpp, NoCandidate, Request
-from llmdispatcher.vendors.llamacpp import gguf
-from llmdispatcher.vendors.llamacpp.library import lib
-from llmdispatcher.vendors.llamacpp.vocabulary import vocabulary_of
+from llmdispatcher.vendors.llamacpp.binding.library import lib
+from llmdispatcher.vendors.llamacpp.binding.vocabulary import vocabulary_of
+from llmdispatcher.vendors.llamacpp.files import gguf
 
 FIM = {
     f"tokenizer.ggml.fim_{name}_token_id": 290 + at for at, name in enumerate(("pre", "suf", "mid"))

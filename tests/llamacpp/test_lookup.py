@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmdispatcher.vendors.llamacpp.lookup import (
+from llmdispatcher.vendors.llamacpp.engine.lookup import (
     CATCH_UP_TOKENS,
     LOSS_PART,
     MAX_DRAFT,

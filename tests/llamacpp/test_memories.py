@@ -17,7 +17,7 @@ from tiny_gguf import tiny_model
 from llmdispatcher import Dispatcher, LlamaCpp
 from llmdispatcher.models.reply import Delta
 from llmdispatcher.models.request import Request, Sampling
-from llmdispatcher.vendors.llamacpp.backend import Sharing
+from llmdispatcher.vendors.llamacpp.engine.backend import Sharing
 
 GREEDY = Sampling(temperature=0)
 WINDOW = 48

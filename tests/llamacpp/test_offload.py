@@ -11,16 +11,16 @@ from model_shapes import SHAPES, large_header
 from tiny_gguf import sparse_model
 
 from llmdispatcher.models.errors import ModelTooLarge
-from llmdispatcher.vendors.llamacpp.estimate import Use, estimate
-from llmdispatcher.vendors.llamacpp.fit import (
+from llmdispatcher.vendors.llamacpp.files.gguf import read_header
+from llmdispatcher.vendors.llamacpp.plan.estimate import Use, estimate
+from llmdispatcher.vendors.llamacpp.plan.fit import (
     BATCH_TOKENS,
     SMALL_BATCH_TOKENS,
     Asked,
     Machine,
     choose,
 )
-from llmdispatcher.vendors.llamacpp.gguf import read_header
-from llmdispatcher.vendors.llamacpp.offload import MARGIN_BYTES, divide, most_layers
+from llmdispatcher.vendors.llamacpp.plan.offload import MARGIN_BYTES, divide, most_layers
 
 MIB, GIB = 2**20, 2**30
 CELLS = 8192

@@ -16,7 +16,7 @@ from vision_gguf import picture, png
 
 from llmdispatcher.models.errors import BadRequest, Unsupported
 from llmdispatcher.models.message import Image
-from llmdispatcher.vendors.llamacpp.pixels import (
+from llmdispatcher.vendors.llamacpp.sight.pixels import (
     MAX_IMAGE_BYTES,
     MAX_PIXELS,
     MAX_RATIO,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmdispatcher.vendors.llamacpp.places import Places
+from llmdispatcher.vendors.llamacpp.sight.places import Places
 
 PARTS = st.lists(
     st.one_of(

@@ -15,10 +15,11 @@ import tiny_gguf
 from model_shapes import SHAPES, recurrent, sliding
 
 from llmdispatcher.models.errors import ExecutableNotFound, ModelFileMissing, ModelTooLarge
-from llmdispatcher.vendors.llamacpp import planning, probe
-from llmdispatcher.vendors.llamacpp.fit import Asked, Plan, choose
-from llmdispatcher.vendors.llamacpp.gguf import read_header
-from llmdispatcher.vendors.llamacpp.lookup import MAX_DRAFT
+from llmdispatcher.vendors.llamacpp.engine.lookup import MAX_DRAFT
+from llmdispatcher.vendors.llamacpp.files.gguf import read_header
+from llmdispatcher.vendors.llamacpp.limits import probe
+from llmdispatcher.vendors.llamacpp.plan import planning
+from llmdispatcher.vendors.llamacpp.plan.fit import Asked, Plan, choose
 
 MIB = 2**20
 SLACK_BYTES = MIB
@@ -212,7 +213,7 @@ def test_without_the_binding_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) ->
 def test_without_psutil_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """What reads the machine is named."""
     monkeypatch.setitem(sys.modules, "psutil", None)
-    monkeypatch.delitem(sys.modules, "llmdispatcher.vendors.llamacpp.probe")
-    monkeypatch.delattr("llmdispatcher.vendors.llamacpp.probe")
+    monkeypatch.delitem(sys.modules, "llmdispatcher.vendors.llamacpp.limits.probe")
+    monkeypatch.delattr("llmdispatcher.vendors.llamacpp.limits.probe")
     with pytest.raises(ExecutableNotFound, match="pip install psutil"):
         planning.machine()

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llmdispatcher.vendors.llamacpp.probe import memory, threads
+from llmdispatcher.vendors.llamacpp.limits.probe import memory, threads
 
 MIB = 2**20
 

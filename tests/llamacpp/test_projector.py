@@ -21,8 +21,8 @@ from llmdispatcher.models.errors import (
     UnsupportedArchitecture,
     VendorError,
 )
-from llmdispatcher.vendors.llamacpp import projector
-from llmdispatcher.vendors.llamacpp.vision import Projector
+from llmdispatcher.vendors.llamacpp.sight import projector
+from llmdispatcher.vendors.llamacpp.sight.vision import Projector
 
 DAMAGED = 60
 MANY = 2000

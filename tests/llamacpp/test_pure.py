@@ -11,8 +11,8 @@ from llmdispatcher import (
     system,
     user,
 )
-from llmdispatcher.vendors.llamacpp.sampling import Link, chain
-from llmdispatcher.vendors.llamacpp.template import PLAIN_STOPS, ChatTemplate
+from llmdispatcher.vendors.llamacpp.engine.sampling import Link, chain
+from llmdispatcher.vendors.llamacpp.templates.template import PLAIN_STOPS, ChatTemplate
 
 CHAT = [system("S"), user("U"), assistant("A"), user("V")]
 

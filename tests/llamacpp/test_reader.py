@@ -11,11 +11,11 @@ from call_forms import marked
 from spoken import ROME, STYLES, Scene, Style, hear, joined
 
 from llmdispatcher.models.form import ToolSpec
-from llmdispatcher.vendors.llamacpp.arguments import as_json, parameter_types
-from llmdispatcher.vendors.llamacpp.families import GENERIC, ROWS
-from llmdispatcher.vendors.llamacpp.reader import Reader, fresh_id
-from llmdispatcher.vendors.llamacpp.speech import Speech, speech_of
-from llmdispatcher.vendors.llamacpp.tape import Marks
+from llmdispatcher.vendors.llamacpp.speech.arguments import as_json, parameter_types
+from llmdispatcher.vendors.llamacpp.speech.families import GENERIC, ROWS
+from llmdispatcher.vendors.llamacpp.speech.reader import Reader, fresh_id
+from llmdispatcher.vendors.llamacpp.speech.speech import Speech, speech_of
+from llmdispatcher.vendors.llamacpp.speech.tape import Marks
 
 SPOKEN = [(style, scene) for style in STYLES for scene in style.scenes()]
 

@@ -15,11 +15,11 @@ from tiny_gguf import tiny_model
 from llmdispatcher import Dispatcher, EngineCrashed, LlamaCpp, Request, Sampling, ToolSpec, user
 from llmdispatcher.draft import ChoiceDraft
 from llmdispatcher.models.reply import Delta
-from llmdispatcher.vendors.llamacpp.guessing import MORE_ROWS, Guesser, Memory
-from llmdispatcher.vendors.llamacpp.inbox import Job
-from llmdispatcher.vendors.llamacpp.reader import Reader
-from llmdispatcher.vendors.llamacpp.sequence import Sequence
-from llmdispatcher.vendors.llamacpp.voice import Voice
+from llmdispatcher.vendors.llamacpp.engine.guessing import MORE_ROWS, Guesser, Memory
+from llmdispatcher.vendors.llamacpp.engine.inbox import Job
+from llmdispatcher.vendors.llamacpp.engine.sequence import Sequence
+from llmdispatcher.vendors.llamacpp.engine.voice import Voice
+from llmdispatcher.vendors.llamacpp.speech.reader import Reader
 
 ASKED = Request(prompt="ba da ga", max_tokens=8, sampling=Sampling(temperature=0))
 UNCHECKED: list[Any] = [

@@ -14,9 +14,9 @@ from held import rule
 
 from llmdispatcher.models.errors import InvalidGrammar
 from llmdispatcher.models.form import ResponseFormat
-from llmdispatcher.vendors.llamacpp.patterns import MAX_PATTERN_DEPTH, BadPattern, rewritten
-from llmdispatcher.vendors.llamacpp.references import MAX_CHAIN, deepest
-from llmdispatcher.vendors.llamacpp.rules import ANY_JSON, Kind, embedded, rule_of
+from llmdispatcher.vendors.llamacpp.rules.patterns import MAX_PATTERN_DEPTH, BadPattern, rewritten
+from llmdispatcher.vendors.llamacpp.rules.references import MAX_CHAIN, deepest
+from llmdispatcher.vendors.llamacpp.rules.rules import ANY_JSON, Kind, embedded, rule_of
 
 REFUSAL_S = 5.0
 """Liveness: a refusal takes milliseconds."""
@@ -71,7 +71,7 @@ def test_rules_can_be_compared() -> None:
 
 def test_importing_rules_loads_no_engine() -> None:
     """A format is checked without llama.cpp and without llguidance."""
-    code = "import llmdispatcher.vendors.llamacpp.rules, sys; print(*sys.modules, sep='\\n')"
+    code = "import llmdispatcher.vendors.llamacpp.rules.rules, sys; print(*sys.modules, sep='\\n')"
 
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmdispatcher.vendors.llamacpp.cells import Cells, Pool
-from llmdispatcher.vendors.llamacpp.pace import FIRST_TOKENS, LEAST_TOKENS, TARGET_S, Pace
-from llmdispatcher.vendors.llamacpp.schedule import MAX_OVERTAKEN, Scheduler
-from llmdispatcher.vendors.llamacpp.sequence import Sequence
+from llmdispatcher.vendors.llamacpp.engine.cells import Cells, Pool
+from llmdispatcher.vendors.llamacpp.engine.pace import FIRST_TOKENS, LEAST_TOKENS, TARGET_S, Pace
+from llmdispatcher.vendors.llamacpp.engine.schedule import MAX_OVERTAKEN, Scheduler
+from llmdispatcher.vendors.llamacpp.engine.sequence import Sequence
 
 
 class Nothing:

@@ -43,8 +43,8 @@ from llmdispatcher.models.event import Event, LoadProgress
 from llmdispatcher.models.reply import Outcome
 from llmdispatcher.vendors.contract import Call
 from llmdispatcher.vendors.llamacpp import loading as loader
-from llmdispatcher.vendors.llamacpp.engine import Loaded
-from llmdispatcher.vendors.llamacpp.template import PLAIN_WARNING, ChatTemplate
+from llmdispatcher.vendors.llamacpp.engine.engine import Loaded
+from llmdispatcher.vendors.llamacpp.templates.template import PLAIN_WARNING, ChatTemplate
 from llmdispatcher.vendors.llamacpp.vendor import embedded
 
 RELEASED_S = 0.25

@@ -7,8 +7,8 @@ import json
 import pytest
 from spoken import STYLES, TOOLS, hear
 
-from llmdispatcher.vendors.llamacpp.families import GENERIC, ROWS
-from llmdispatcher.vendors.llamacpp.speech import (
+from llmdispatcher.vendors.llamacpp.speech.families import GENERIC, ROWS
+from llmdispatcher.vendors.llamacpp.speech.speech import (
     Speech,
     needs_note,
     opens_reasoning,

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from llmdispatcher import BadRequest, ModelFileMissing, VendorError
 from llmdispatcher.models.errors import StateUnusable
-from llmdispatcher.vendors.llamacpp import statefile
-from llmdispatcher.vendors.llamacpp.statefile import (
+from llmdispatcher.vendors.llamacpp.files import statefile
+from llmdispatcher.vendors.llamacpp.files.statefile import (
     HEAD_BYTES,
     MAX_LABEL_BYTES,
     SAMPLE_BYTES,
@@ -243,7 +243,7 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
 FULL = """
 import os, resource, sys
 from pathlib import Path
-from llmdispatcher.vendors.llamacpp.statefile import Origin, State, StateUnusable, write
+from llmdispatcher.vendors.llamacpp.files.statefile import Origin, State, StateUnusable, write
 
 if sys.argv[1] == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

@@ -19,8 +19,12 @@ from llmdispatcher.models.message import (
     tool,
     user,
 )
-from llmdispatcher.vendors.llamacpp.template import PLAIN_STOPS, PLAIN_WARNING, ChatTemplate
-from llmdispatcher.vendors.llamacpp.turns import MEDIA_MARKER
+from llmdispatcher.vendors.llamacpp.templates.template import (
+    PLAIN_STOPS,
+    PLAIN_WARNING,
+    ChatTemplate,
+)
+from llmdispatcher.vendors.llamacpp.templates.turns import MEDIA_MARKER
 
 CHATML = """
 {%- if tools %}{{- '<|im_start|>tools\n' }}

@@ -9,9 +9,9 @@ import pytest
 
 from llmdispatcher.models.errors import Unsupported
 from llmdispatcher.models.message import Message, Role, ToolCall, user
-from llmdispatcher.vendors.llamacpp import effort
-from llmdispatcher.vendors.llamacpp.sandbox import MAX_SOURCE
-from llmdispatcher.vendors.llamacpp.template import ChatTemplate
+from llmdispatcher.vendors.llamacpp.templates import effort
+from llmdispatcher.vendors.llamacpp.templates.sandbox import MAX_SOURCE
+from llmdispatcher.vendors.llamacpp.templates.template import ChatTemplate
 
 MOST_S = 90.0
 MOST_BYTES = 1 << 30

@@ -8,8 +8,8 @@ import pytest
 
 from llmdispatcher.models.errors import Unsupported
 from llmdispatcher.models.message import assistant, user
-from llmdispatcher.vendors.llamacpp.effort import MAX_EFFORT
-from llmdispatcher.vendors.llamacpp.template import ChatTemplate
+from llmdispatcher.vendors.llamacpp.templates.effort import MAX_EFFORT
+from llmdispatcher.vendors.llamacpp.templates.template import ChatTemplate
 
 SIMPLE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
 

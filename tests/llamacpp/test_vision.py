@@ -17,10 +17,10 @@ from bare_llama import SLOTS, Bare
 from vision_gguf import KINDS, picture, seeing_model, tiny_projector
 
 from llmdispatcher.models.errors import BadRequest, ContextOverflow, Unsupported
-from llmdispatcher.vendors.llamacpp import vision
-from llmdispatcher.vendors.llamacpp.backend import Interrupted, NoRoom
-from llmdispatcher.vendors.llamacpp.library import lib, mtmd_lib
-from llmdispatcher.vendors.llamacpp.pictures import (
+from llmdispatcher.vendors.llamacpp.binding.library import lib, mtmd_lib
+from llmdispatcher.vendors.llamacpp.engine.backend import Interrupted, NoRoom
+from llmdispatcher.vendors.llamacpp.sight import vision
+from llmdispatcher.vendors.llamacpp.sight.pictures import (
     MARKER,
     Picture,
     Piece,
@@ -28,8 +28,8 @@ from llmdispatcher.vendors.llamacpp.pictures import (
     pseudo_tokens,
     whole,
 )
-from llmdispatcher.vendors.llamacpp.pixels import pixels_of
-from llmdispatcher.vendors.llamacpp.vision import Projector
+from llmdispatcher.vendors.llamacpp.sight.pixels import pixels_of
+from llmdispatcher.vendors.llamacpp.sight.vision import Projector
 
 Scores = npt.NDArray[np.float32]
 

@@ -14,8 +14,8 @@ from llmdispatcher import (
     Unsupported,
     UnsupportedArchitecture,
 )
+from llmdispatcher.vendors.llamacpp.binding.vocabulary import MAX_RUN, vocabulary_of
 from llmdispatcher.vendors.llamacpp.vendor import embedded
-from llmdispatcher.vendors.llamacpp.vocabulary import MAX_RUN, vocabulary_of
 
 
 def test_a_vocabulary_is_opened_without_weights(tmp_path: Path) -> None:

@@ -35,10 +35,10 @@ from llmdispatcher import (
     assistant,
     user,
 )
-from llmdispatcher.vendors.llamacpp.backend import Adapting, Chunk
-from llmdispatcher.vendors.llamacpp.cells import Cells, Pool
-from llmdispatcher.vendors.llamacpp.gguf import read_header
-from llmdispatcher.vendors.llamacpp.inbox import EngineCall
+from llmdispatcher.vendors.llamacpp.engine.backend import Adapting, Chunk
+from llmdispatcher.vendors.llamacpp.engine.cells import Cells, Pool
+from llmdispatcher.vendors.llamacpp.engine.inbox import EngineCall
+from llmdispatcher.vendors.llamacpp.files.gguf import read_header
 
 MOST = 12
 GREEDY = Sampling(temperature=0)

@@ -42,8 +42,8 @@ from llmdispatcher import (
 )
 from llmdispatcher.models.event import Event, Fallback
 from llmdispatcher.models.reply import Finish
-from llmdispatcher.vendors.llamacpp.guessing import MORE_ROWS, Guesser
-from llmdispatcher.vendors.llamacpp.sequence import Sequence
+from llmdispatcher.vendors.llamacpp.engine.guessing import MORE_ROWS, Guesser
+from llmdispatcher.vendors.llamacpp.engine.sequence import Sequence
 
 ROOM_TOKENS = 400
 """More than any of these replies takes, white space at its longest included."""

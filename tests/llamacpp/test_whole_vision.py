@@ -41,18 +41,19 @@ from llmdispatcher import (
     assistant,
     user,
 )
-from llmdispatcher.vendors.llamacpp import schedule, vision
-from llmdispatcher.vendors.llamacpp.backend import Chunk
-from llmdispatcher.vendors.llamacpp.cells import Cells, Pool
-from llmdispatcher.vendors.llamacpp.engine import EngineLoop, Loaded
-from llmdispatcher.vendors.llamacpp.library import lib
-from llmdispatcher.vendors.llamacpp.pictures import MARKER, Tokens, pseudo_tokens, whole
-from llmdispatcher.vendors.llamacpp.pictures import Picture as Shown
-from llmdispatcher.vendors.llamacpp.schedule import Scheduler
-from llmdispatcher.vendors.llamacpp.sequence import Sequence as Drawn
-from llmdispatcher.vendors.llamacpp.template import ChatTemplate
-from llmdispatcher.vendors.llamacpp.turns import MEDIA_MARKER
-from llmdispatcher.vendors.llamacpp.vision import Projector
+from llmdispatcher.vendors.llamacpp.binding.library import lib
+from llmdispatcher.vendors.llamacpp.engine import schedule
+from llmdispatcher.vendors.llamacpp.engine.backend import Chunk
+from llmdispatcher.vendors.llamacpp.engine.cells import Cells, Pool
+from llmdispatcher.vendors.llamacpp.engine.engine import EngineLoop, Loaded
+from llmdispatcher.vendors.llamacpp.engine.schedule import Scheduler
+from llmdispatcher.vendors.llamacpp.engine.sequence import Sequence as Drawn
+from llmdispatcher.vendors.llamacpp.sight import vision
+from llmdispatcher.vendors.llamacpp.sight.pictures import MARKER, Tokens, pseudo_tokens, whole
+from llmdispatcher.vendors.llamacpp.sight.pictures import Picture as Shown
+from llmdispatcher.vendors.llamacpp.sight.vision import Projector
+from llmdispatcher.vendors.llamacpp.templates.template import ChatTemplate
+from llmdispatcher.vendors.llamacpp.templates.turns import MEDIA_MARKER
 
 CELLS = {"mlp": 64, "qwen2vl_merger": 9, "qwen2.5vl_merger": 9, "gemma3": 16}
 """Of a picture of 24 x 20 pixels."""

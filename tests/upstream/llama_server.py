@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import attrs
 
-from llmdispatcher.vendors.llamacpp.fit import BATCH_TOKENS
+from llmdispatcher.vendors.llamacpp.plan.fit import BATCH_TOKENS
 
 START_S = 60.0
 """How long it may take to load a small model and listen."""

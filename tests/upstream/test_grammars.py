@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from held import rule
 
-from llmdispatcher.vendors.llamacpp import gbnf
-from llmdispatcher.vendors.llamacpp.constraint import Grammars
-from llmdispatcher.vendors.llamacpp.library import lib
-from llmdispatcher.vendors.llamacpp.vocabulary import Vocabulary, vocabulary_of
+from llmdispatcher.vendors.llamacpp.binding.library import lib
+from llmdispatcher.vendors.llamacpp.binding.vocabulary import Vocabulary, vocabulary_of
+from llmdispatcher.vendors.llamacpp.rules import gbnf
+from llmdispatcher.vendors.llamacpp.rules.constraint import Grammars
 
 pytestmark = pytest.mark.upstream
 

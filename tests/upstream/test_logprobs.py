@@ -13,7 +13,7 @@ from upstream.variants import MODEL, STRETCHED_TOKENS, stretched
 
 from llmdispatcher import Request, Sampling
 from llmdispatcher.models.reply import TokenLogprob
-from llmdispatcher.vendors.llamacpp.vocabulary import Vocabulary, vocabulary_of
+from llmdispatcher.vendors.llamacpp.binding.vocabulary import Vocabulary, vocabulary_of
 
 if TYPE_CHECKING:
     from upstream.conftest import Serve

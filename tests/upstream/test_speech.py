@@ -18,7 +18,7 @@ import pytest
 from spoken import STYLES, TOOLS, Scene, Style, hear
 from upstream.conftest import SERVER, told
 
-from llmdispatcher.vendors.llamacpp.speech import opens_reasoning, speech_of
+from llmdispatcher.vendors.llamacpp.speech.speech import opens_reasoning, speech_of
 
 pytestmark = pytest.mark.upstream
 

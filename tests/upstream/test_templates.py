@@ -19,8 +19,8 @@ from upstream.llama_server import LlamaServer, Settings
 
 from llmdispatcher.models.errors import Unsupported
 from llmdispatcher.models.message import Message, Role, ToolCall, tool, user
-from llmdispatcher.vendors.llamacpp.style import Style
-from llmdispatcher.vendors.llamacpp.template import ChatTemplate
+from llmdispatcher.vendors.llamacpp.templates.style import Style
+from llmdispatcher.vendors.llamacpp.templates.template import ChatTemplate
 
 if TYPE_CHECKING:
     from upstream.conftest import Serve

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmdispatcher.vendors.llamacpp.vocabulary import vocabulary_of
+from llmdispatcher.vendors.llamacpp.binding.vocabulary import vocabulary_of
 
 pytestmark = pytest.mark.upstream
 

@@ -12,7 +12,7 @@ from upstream.llama_server import LlamaServer, Settings
 from upstream.prompts import Prompt
 
 from llmdispatcher import Dispatcher, LlamaCpp, Reply, Request, Sampling
-from llmdispatcher.vendors.llamacpp.opening import CACHE_TYPES
+from llmdispatcher.vendors.llamacpp.binding.opening import CACHE_TYPES
 
 if TYPE_CHECKING:
     from upstream.conftest import Serve

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.errors import ExecutableNotFound
 from llmdispatcher.vendors.contract import Report
-from llmdispatcher.vendors.llamacpp import gguf, pooling
+from llmdispatcher.vendors.llamacpp.embedding import pooling
+from llmdispatcher.vendors.llamacpp.files import gguf
 
 if TYPE_CHECKING:
-    from llmdispatcher.vendors.llamacpp.embedder import LoadedPooled
-    from llmdispatcher.vendors.llamacpp.engine import Loaded
+    from llmdispatcher.vendors.llamacpp.embedding.embedder import LoadedPooled
+    from llmdispatcher.vendors.llamacpp.engine.engine import Loaded
     from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
 
 TESTED_VERSIONS = ("0.3.36",)

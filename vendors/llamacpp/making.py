@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.event import LoadProgress
 from llmdispatcher.vendors.contract import Report
-from llmdispatcher.vendors.llamacpp import planning, probe
-from llmdispatcher.vendors.llamacpp.backend import Backend, Sharing
-from llmdispatcher.vendors.llamacpp.embedder import LoadedPooled
-from llmdispatcher.vendors.llamacpp.engine import Loaded
-from llmdispatcher.vendors.llamacpp.fit import Plan, guesses
-from llmdispatcher.vendors.llamacpp.governor import Governor, Times
-from llmdispatcher.vendors.llamacpp.guessing import MORE_ROWS
-from llmdispatcher.vendors.llamacpp.header import Header
-from llmdispatcher.vendors.llamacpp.native import NativeBackend
-from llmdispatcher.vendors.llamacpp.opening import Setup
-from llmdispatcher.vendors.llamacpp.pooled import Pooled, PooledSetup
-from llmdispatcher.vendors.llamacpp.pooling import Pooling
-from llmdispatcher.vendors.llamacpp.template import ChatTemplate
+from llmdispatcher.vendors.llamacpp.binding.native import NativeBackend
+from llmdispatcher.vendors.llamacpp.binding.opening import Setup
+from llmdispatcher.vendors.llamacpp.embedding.embedder import LoadedPooled
+from llmdispatcher.vendors.llamacpp.embedding.pooled import Pooled, PooledSetup
+from llmdispatcher.vendors.llamacpp.embedding.pooling import Pooling
+from llmdispatcher.vendors.llamacpp.engine.backend import Backend, Sharing
+from llmdispatcher.vendors.llamacpp.engine.engine import Loaded
+from llmdispatcher.vendors.llamacpp.engine.guessing import MORE_ROWS
+from llmdispatcher.vendors.llamacpp.files.header import Header
+from llmdispatcher.vendors.llamacpp.limits import probe
+from llmdispatcher.vendors.llamacpp.limits.governor import Governor, Times
+from llmdispatcher.vendors.llamacpp.plan import planning
+from llmdispatcher.vendors.llamacpp.plan.fit import Plan, guesses
+from llmdispatcher.vendors.llamacpp.templates.template import ChatTemplate
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp

@@ -27,12 +27,14 @@ from llmdispatcher.models.errors import (
 from llmdispatcher.models.reply import Saved
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.contract import Call, Report, State, Status
-from llmdispatcher.vendors.llamacpp import gguf, loading, pooling
+from llmdispatcher.vendors.llamacpp import loading
+from llmdispatcher.vendors.llamacpp.embedding import pooling
+from llmdispatcher.vendors.llamacpp.files import gguf
 
 if TYPE_CHECKING:
-    from llmdispatcher.vendors.llamacpp.fit import Plan
-    from llmdispatcher.vendors.llamacpp.keeping import Home
-    from llmdispatcher.vendors.llamacpp.thread import EngineThread
+    from llmdispatcher.vendors.llamacpp.engine.keeping import Home
+    from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread
+    from llmdispatcher.vendors.llamacpp.plan.fit import Plan
 
 CACHE_TYPES = ("f16", "q8_0", "q4_0", "f32")
 
@@ -130,7 +132,7 @@ class LlamaCpp:
         Raises ModelTooLarge if it does not fit, and another VendorError for a file that cannot be
         loaded. Nothing is loaded.
         """
-        from llmdispatcher.vendors.llamacpp import planning  # noqa: PLC0415 - loads psutil
+        from llmdispatcher.vendors.llamacpp.plan import planning  # noqa: PLC0415 - loads psutil
 
         header = gguf.read_header(self.model_path)
         return planning.make_plan(self, header, pooling.pooling_or_none(header, self.pooling))
@@ -180,7 +182,7 @@ class LlamaCppEngine:
 
     def load(self, model: str) -> Future[None]:
         """See ``contract.Engine.load``. A failed load is tried again."""
-        from llmdispatcher.vendors.llamacpp.thread import EngineThread  # noqa: PLC0415 - first use
+        from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread  # noqa: PLC0415 - first use
 
         if model != self._card.model:
             return _failed(ModelNotFound(f"there is only {self._card.model!r} here"))
@@ -226,18 +228,18 @@ class LlamaCppEngine:
 
     def save(self, request: Request, path: Path) -> Future[Saved]:
         """See ``contract.Keeper.save``."""
-        from llmdispatcher.vendors.llamacpp import keeping  # noqa: PLC0415 - rare
+        from llmdispatcher.vendors.llamacpp.engine import keeping  # noqa: PLC0415 - rare
 
         return keeping.save(self._home(), request, path)
 
     def restore(self, path: Path) -> Future[Saved]:
         """See ``contract.Keeper.restore``."""
-        from llmdispatcher.vendors.llamacpp import keeping  # noqa: PLC0415 - rare
+        from llmdispatcher.vendors.llamacpp.engine import keeping  # noqa: PLC0415 - rare
 
         return keeping.restore(self._home(), path)
 
     def _home(self) -> Home:
-        from llmdispatcher.vendors.llamacpp import keeping  # noqa: PLC0415 - rare
+        from llmdispatcher.vendors.llamacpp.engine import keeping  # noqa: PLC0415 - rare
 
         with self._lock:
             thread = self._thread

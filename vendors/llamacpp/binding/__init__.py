@@ -1,0 +1,1 @@
+"""What touches llama.cpp itself: its library, its objects, its memory."""

@@ -1,0 +1,1 @@
+"""Models that make vectors or scores instead of text."""

@@ -1,0 +1,1 @@
+"""What this machine has, what is used of it, and who keeps to it."""

@@ -1,0 +1,218 @@
+"""From a vendor's wishes and this machine to a plan. ``fit`` decides; this only reads the machine.
+
+llama_cpp is not imported: a look at its folder says whether its build can use a GPU, and only then
+is ggml asked what is free there. No build with a GPU was ever at hand, so that part follows ggml's
+sources and was run over the devices of CPU builds alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from llmdispatcher.models.errors import ExecutableNotFound, OutOfMemory
+from llmdispatcher.vendors.llamacpp.embedding.pooling import choose as choose_pooled
+from llmdispatcher.vendors.llamacpp.engine.lookup import MAX_DRAFT
+from llmdispatcher.vendors.llamacpp.files.gguf import read_header
+from llmdispatcher.vendors.llamacpp.plan.estimate import MIB
+from llmdispatcher.vendors.llamacpp.plan.fit import Asked, Machine, Plan, choose, guesses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import ModuleType
+
+    from llmdispatcher.vendors.llamacpp.embedding.pooling import Pooling
+    from llmdispatcher.vendors.llamacpp.files.header import Header
+
+LEAST_ROOM_BYTES = 64 * MIB
+"""What decoding may allocate beside what is allocated at the start, with a good margin."""
+
+HEADROOM_BYTES = 512 * MIB
+"""Left to the rest of the machine, or a twentieth of a small one: a model that fits to the last
+byte makes everything else swap."""
+
+_REPACKED_X86 = ("Q4_0", "Q4_K", "Q2_K", "IQ4_NL", "MXFP4")
+_REPACKED_ANYWHERE = (*_REPACKED_X86, "Q5_K", "Q6_K", "Q8_0", "Q1_0")
+_REPACKED = dict.fromkeys(("x86_64", "amd64"), _REPACKED_X86)
+"""Types of weights that some processor of a kind wants in another order, though not every one
+does: ggml_repack_get_optimal_repack_type in ggml-cpu/repack.cpp."""
+
+_LIBRARY = re.compile(r"(?:lib)?ggml(?:-([a-z]+))?\.(?:so|dylib|dll)", re.IGNORECASE)
+_WITHOUT_GPU = {None, "base", "cpu", "blas", "rpc", "zdnn", "zendnn"}
+"""Libraries of a build that are no backend, or one for processors; a plain ggml joins them."""
+
+_GPU, _INTEGRATED = 1, 2
+"""ggml_backend_dev_type in ggml-backend.h."""
+
+
+class Wishes(Protocol):
+    """What the user asked for; ``LlamaCpp`` is one."""
+
+    @property
+    def context_tokens(self) -> int | None:
+        """The longest conversation."""
+
+    @property
+    def max_parallel(self) -> int | None:
+        """The most conversations at once."""
+
+    @property
+    def max_memory_mb(self) -> int | None:
+        """MiB of main memory."""
+
+    @property
+    def max_threads(self) -> int | None:
+        """The most threads."""
+
+    @property
+    def max_gpu_layers(self) -> int | None:
+        """The most layers on GPUs."""
+
+    @property
+    def cache_type(self) -> str:
+        """How keys and values are stored."""
+
+    @property
+    def speculate(self) -> bool | None:
+        """Whether to guess tokens."""
+
+    @property
+    def projector_path(self) -> Path | None:
+        """What lets the model see."""
+
+    @property
+    def adapters(self) -> Mapping[str, Path]:
+        """LoRA files by name."""
+
+
+def make_plan(wishes: Wishes, header: Header, pooling: Pooling | None = None) -> Plan:
+    """Plan how to load a model on this machine, now: to write, or to pool texts.
+
+    Raises ModelTooLarge where it does not fit, UnsupportedArchitecture where it does not write
+    text, ModelFileMissing or CorruptModel for a file beside it, and ExecutableNotFound where
+    psutil is missing.
+    """
+    limit = wishes.max_memory_mb
+    asked = Asked(
+        context_tokens=wishes.context_tokens,
+        max_parallel=wishes.max_parallel,
+        limit_bytes=None if limit is None else limit * MIB,
+        cache_type=wishes.cache_type,
+        max_gpu_layers=wishes.max_gpu_layers,
+        max_threads=wishes.max_threads,
+        more_rows=MAX_DRAFT if guesses(header, wishes.speculate) else 0,
+        beside_bytes=sum(read_header(path).weight_bytes for path in _beside(wishes)),
+    )
+    there = machine(gpus=wishes.max_gpu_layers != 0)
+    if pooling is not None:
+        return choose_pooled(header, pooling, asked, there)
+    return choose(header, asked, there)
+
+
+def _beside(wishes: Wishes) -> list[Path]:
+    """List the files that are loaded with the model."""
+    seeing = [] if wishes.projector_path is None else [wishes.projector_path]
+    return [*seeing, *wishes.adapters.values()]
+
+
+def machine(*, gpus: bool = True) -> Machine:
+    """Read what this machine has to spare; ``gpus`` says whether to look for any."""
+    try:
+        from llmdispatcher.vendors.llamacpp.limits import probe  # noqa: PLC0415 - loads psutil
+    except ModuleNotFoundError as error:
+        raise ExecutableNotFound(
+            f"planning needs {error.name}: pip install {error.name}, or 'llmdispatcher[llamacpp]'"
+        ) from error
+    memory = probe.memory()
+    headroom = min(HEADROOM_BYTES, memory.total_bytes // 20)
+    free, shares_memory = _gpus() if gpus else ((), False)
+    return Machine(
+        available_bytes=max(0, min(memory.available_bytes - headroom, _allowed(probe))),
+        processors=probe.threads(),
+        gpus=free,
+        gpus_share_memory=shares_memory,
+        repacked=_REPACKED.get(platform.machine().lower(), _REPACKED_ANYWHERE),
+    )
+
+
+def require_room() -> None:
+    """Raise OutOfMemory where this process is about to reach a limit of what it may allocate."""
+    from llmdispatcher.vendors.llamacpp.limits import probe  # noqa: PLC0415 - loads psutil
+
+    room = probe.data_room_bytes()
+    if room is not None and room < LEAST_ROOM_BYTES:
+        raise OutOfMemory(
+            f"this process may allocate {room // MIB} MiB more (its limit is RLIMIT_DATA or"
+            f" RLIMIT_AS), and llama.cpp, which may need {LEAST_ROOM_BYTES // MIB} MiB, would end"
+            " it on reaching that: raise the limit, or free memory"
+        )
+
+
+def _allowed(probe: ModuleType) -> int:
+    """Return what may be allocated by this process's own limit."""
+    room = probe.data_room_bytes()
+    return sys.maxsize if room is None else room - LEAST_ROOM_BYTES
+
+
+def _gpus() -> tuple[tuple[int, ...], bool]:
+    """Return the free bytes of each GPU that llama.cpp would use, and whether it is main memory.
+
+    Integrated ones count where there is no other, as in llama.cpp's own choice.
+    """
+    folder = _library_folder()
+    if folder is None or not _has_gpu_backend(folder):
+        return (), False
+    devices = [*_devices(folder)]
+    discrete = [free for kind, _, free in devices if kind == _GPU]
+    if discrete:
+        # Metal calls its devices MTL0 and so on, and discrete, though they use main memory
+        return tuple(discrete), any(name.startswith("MTL") for _, name, _ in devices)
+    integrated = tuple(free for kind, _, free in devices if kind == _INTEGRATED)
+    return integrated, bool(integrated)
+
+
+def _library_folder() -> Path | None:
+    """Return where the binding's shared libraries lie, or None without a binding."""
+    if override := os.environ.get("LLAMA_CPP_LIB_PATH"):  # the binding's own variable
+        return Path(override)
+    found = find_spec("llama_cpp")
+    if found is None or found.origin is None:
+        return None
+    return Path(found.origin).parent / "lib"
+
+
+def _has_gpu_backend(folder: Path) -> bool:
+    """Say whether a library of a GPU's backend lies there."""
+    names = [_LIBRARY.fullmatch(path.name) for path in folder.glob("*ggml*")]
+    return any(name is not None and name[1] not in _WITHOUT_GPU for name in names)
+
+
+def _devices(folder: Path) -> Iterator[tuple[int, str, int]]:
+    """Yield kind, name and free bytes of each of ggml's devices."""
+    suffix = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
+    prefix = "" if sys.platform == "win32" else "lib"
+    base = ctypes.CDLL(str(folder / f"{prefix}ggml-base.{suffix}"))
+    ggml = ctypes.CDLL(str(folder / f"{prefix}ggml.{suffix}"))
+    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
+    ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    base.ggml_backend_dev_name.restype = ctypes.c_char_p
+    base.ggml_backend_dev_name.argtypes = [ctypes.c_void_p]
+    base.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
+    base.ggml_backend_dev_memory.restype = None
+    sizes = ctypes.POINTER(ctypes.c_size_t)
+    base.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p, sizes, sizes]
+    if not ggml.ggml_backend_dev_count():  # a build whose backends are loaded on demand
+        ggml.ggml_backend_load_all()
+    for index in range(ggml.ggml_backend_dev_count()):
+        device = ggml.ggml_backend_dev_get(index)
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        base.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+        name = base.ggml_backend_dev_name(device).decode(errors="replace")
+        yield base.ggml_backend_dev_type(device), name, free.value

@@ -1,0 +1,1 @@
+"""What a reply may look like: schemas and grammars, token by token."""

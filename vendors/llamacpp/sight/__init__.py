@@ -1,0 +1,1 @@
+"""Images: decoded, checked, and turned into what a model sees."""

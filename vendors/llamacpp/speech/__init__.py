@@ -1,0 +1,1 @@
+"""How models write calls and thoughts, and how those are read back."""

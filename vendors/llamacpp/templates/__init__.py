@@ -1,0 +1,1 @@
+"""From messages to the text that a model was trained to see."""
