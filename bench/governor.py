@@ -27,6 +27,7 @@ from llmdispatcher.vendors.contract import Call
 from llmdispatcher.vendors.llamacpp.binding.native import NativeBackend
 from llmdispatcher.vendors.llamacpp.binding.opening import Setup
 from llmdispatcher.vendors.llamacpp.engine.engine import Loaded
+from llmdispatcher.vendors.llamacpp.engine.keeping import Subject
 from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread
 from llmdispatcher.vendors.llamacpp.limits import probe
 from llmdispatcher.vendors.llamacpp.templates.template import ChatTemplate
@@ -76,7 +77,7 @@ def _fixed(path: str, threads: int) -> Callable[[Request], Call]:
     )
     thread = EngineThread(
         lambda _: Loaded(backend=NativeBackend(setup, lambda _: True), template=ChatTemplate(None)),
-        "fixed",
+        Subject(vendor="llamacpp", model="fixed", path=Path(path), cache_type="f16"),
     )
     thread.loaded.result()
     return thread.submit

@@ -18,6 +18,7 @@ from llmdispatcher.vendors.llamacpp.embedding.embedder import EmbedLoop, LoadedP
 from llmdispatcher.vendors.llamacpp.embedding.pooled import Pooled, PooledSetup
 from llmdispatcher.vendors.llamacpp.embedding.pooling import choose, pooling_of
 from llmdispatcher.vendors.llamacpp.engine.inbox import Inbox
+from llmdispatcher.vendors.llamacpp.engine.keeping import Subject
 from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread
 from llmdispatcher.vendors.llamacpp.files import gguf
 from llmdispatcher.vendors.llamacpp.plan.fit import Asked, Machine
@@ -127,7 +128,8 @@ class PooledEngine:
         if self._thread is None:
             spec = self._spec
             self._thread = EngineThread(
-                lambda _: LoadedPooled(pooled(spec.path, spec.asked), govern=spec.govern), model
+                lambda _: LoadedPooled(pooled(spec.path, spec.asked), govern=spec.govern),
+                Subject(vendor=spec.name, model=model, path=spec.path, cache_type="f16"),
             )
         return self._thread.loaded
 

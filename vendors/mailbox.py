@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from llmdispatcher.models.errors import DispatcherError
+
+
+class Waker(Protocol):
+    """Wakes whoever waits for pieces, once. ``fire`` knows how to wake event loops in groups."""
+
+    def wake(self) -> None:
+        """Wake; from any thread."""
 
 
 LOOK_S = 0.2
@@ -39,6 +46,10 @@ class _ThreadWaker:
         self.lock = threading.Lock()
         self.lock.acquire()
 
+    def wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # somebody else woke it just now
+            self.lock.release()
+
 
 @attrs.frozen(eq=False)
 class _LoopWaker:
@@ -47,8 +58,8 @@ class _LoopWaker:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[None]
 
-
-Waker = _ThreadWaker | _LoopWaker
+    def wake(self) -> None:
+        fire([self])
 
 
 class Mailbox:
@@ -125,14 +136,13 @@ class Mailbox:
 
 
 def fire(wakers: Iterable[Waker | None]) -> None:
-    """Wake consumers: each thread by its lock, each event loop once for all its consumers."""
+    """Wake consumers: each event loop once for all its consumers."""
     loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for waker in wakers:
         if isinstance(waker, _LoopWaker):
             loops.setdefault(waker.loop, []).append(waker.future)
         elif waker is not None:
-            with contextlib.suppress(RuntimeError):  # somebody else woke it just now
-                waker.lock.release()
+            waker.wake()
     for loop, futures in loops.items():
         try:
             loop.call_soon_threadsafe(_resolve, futures)

@@ -122,7 +122,7 @@ def test_a_spec_is_a_value(started: Started) -> None:
     assert pickle.loads(pickle.dumps(started.spec)) == started.spec  # noqa: S301 - our own bytes
     assert repr(started.spec)
     assert [card.vendor for card in started.engine.cards()] == [started.spec.name]
-    assert started.engine.status().state is State.COLD
+    assert started.engine.status().state is State.ABSENT
 
 
 def test_loading_happens_once_and_is_reported(started: Started) -> None:

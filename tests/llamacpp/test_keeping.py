@@ -17,7 +17,7 @@ from tiny_gguf import tiny_model
 from llmdispatcher import LlamaCpp, Request, Sampling, StateUnusable, Unsupported, user
 from llmdispatcher.models.message import assistant
 from llmdispatcher.models.reply import Piece
-from llmdispatcher.vendors.llamacpp.vendor import LlamaCppEngine
+from llmdispatcher.vendors.llamacpp.serving import LlamaCppEngine
 
 GREEDY = Sampling(temperature=0)
 TALK = [

@@ -481,7 +481,7 @@ def test_a_bug_in_the_engine_fails_its_calls(slow: Dispatcher) -> None:
     """If the engine's thread dies, whoever waits is told, and the next request loads anew."""
     engine = next(iter(slow._desk._engines.values()))
     calls = [engine.submit(Request(prompt="Once", max_tokens=4000), "slow") for _ in range(8)]
-    engine._thread.inbox.cancelled = None  # type: ignore[attr-defined]
+    engine._host._life.inbox.cancelled = None  # type: ignore[attr-defined]
 
     for call in calls[-2:]:
         with pytest.raises(EngineCrashed, match="a bug in the engine"):

@@ -40,7 +40,7 @@ from llmdispatcher import (
 )
 from llmdispatcher.models.embedding import Embeddings, EmbedRequest, Reranked, RerankRequest
 from llmdispatcher.vendors.contract import Engine, Report, VendorSpec
-from llmdispatcher.vendors.llamacpp.vendor import LlamaCppEngine
+from llmdispatcher.vendors.llamacpp.serving import LlamaCppEngine
 from llmdispatcher.vendors.scripted import ScriptedEngine
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import attrs
+
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.errors import ExecutableNotFound
 from llmdispatcher.vendors.contract import Report
@@ -19,14 +21,30 @@ from llmdispatcher.vendors.llamacpp.files import gguf
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.embedding.embedder import LoadedPooled
     from llmdispatcher.vendors.llamacpp.engine.engine import Loaded
+    from llmdispatcher.vendors.llamacpp.files.header import Header
+    from llmdispatcher.vendors.llamacpp.plan.fit import Plan
     from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
 
 TESTED_VERSIONS = ("0.3.36",)
 """Releases of llama-cpp-python whose structs ``native`` fills in; layouts change between them."""
 
 
+@attrs.frozen(kw_only=True)
+class Terms:
+    """On what terms to load."""
+
+    rung: int = 0
+    """How much less than usual to take; see ``plan.squeeze``."""
+    planned: Callable[[Plan, Header], None] = attrs.field(default=lambda _plan, _header: None)
+    """Told of the plan before anything of it is done."""
+
+
 def load(
-    spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], bool]
+    spec: LlamaCpp,
+    card: ModelCard,
+    report: Report,
+    go_on: Callable[[], bool],
+    terms: Terms | None = None,
 ) -> Loaded | LoadedPooled:
     """Load. Raises a DispatcherError, also when ``go_on`` says no."""
     header = gguf.read_header(spec.model_path)
@@ -36,7 +54,7 @@ def load(
     _require_llama_cpp()
     from llmdispatcher.vendors.llamacpp.making import Making  # noqa: PLC0415 - heavy
 
-    making = Making(spec, card, report, go_on)
+    making = Making(spec, card, report, go_on, terms or Terms())
     return making.writer(header) if kind is None else making.pooled(header, kind)
 
 

@@ -30,6 +30,7 @@ from llmdispatcher.vendors.llamacpp.plan.fit import Plan, guesses
 from llmdispatcher.vendors.llamacpp.templates.template import ChatTemplate
 
 if TYPE_CHECKING:
+    from llmdispatcher.vendors.llamacpp.loading import Terms
     from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
 
 
@@ -37,9 +38,15 @@ class Making:
     """One load."""
 
     def __init__(
-        self, spec: LlamaCpp, card: ModelCard, report: Report, go_on: Callable[[], bool]
+        self,
+        spec: LlamaCpp,
+        card: ModelCard,
+        report: Report,
+        go_on: Callable[[], bool],
+        terms: Terms,
     ) -> None:
         self._spec, self._card, self._report, self._go_on = spec, card, report, go_on
+        self._terms = terms
         self._started = time.monotonic()
         self._before = _times(probe.busy_s())
         self._tell(0.0)
@@ -48,7 +55,8 @@ class Making:
         """Load a model that writes. Raises a DispatcherError."""
         spec, own = self._spec, self._spec.chat_template
         chat = ChatTemplate(own or header.chat_template, None if own else header.tool_template)
-        plan = planning.make_plan(spec, header)
+        plan = planning.make_plan(spec, header, rung=self._terms.rung)
+        self._terms.planned(plan, header)
         guessing = guesses(header, spec.speculate)
         backend = NativeBackend(_setup(spec, plan, guessing=guessing), self._progress)
         with ExitStack() as undo:
@@ -73,7 +81,8 @@ class Making:
 
     def pooled(self, header: Header, kind: Pooling) -> LoadedPooled:
         """Load a model for vectors or scores. Raises a DispatcherError."""
-        plan = planning.make_plan(self._spec, header, kind)
+        plan = planning.make_plan(self._spec, header, kind, self._terms.rung)
+        self._terms.planned(plan, header)
         setup = PooledSetup.of(self._spec.model_path, kind, plan)
         backend = Pooled(setup, self._progress)
         with ExitStack() as undo:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-import threading
-import weakref
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,27 +12,21 @@ import attrs
 
 import llmdispatcher.models
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
-from llmdispatcher.models.check import flag, instance, integer, one_of, title, words
-from llmdispatcher.models.embedding import Work
+from llmdispatcher.models.check import flag, instance, integer, number, one_of, title, words
 from llmdispatcher.models.errors import (
     BadRequest,
-    DispatcherError,
-    ModelNotFound,
-    OutOfMemory,
-    Refused,
     VendorError,
 )
-from llmdispatcher.models.reply import Saved
-from llmdispatcher.models.request import Request
-from llmdispatcher.vendors.contract import Call, Report, State, Status
-from llmdispatcher.vendors.llamacpp import loading
+from llmdispatcher.vendors.contract import Report
 from llmdispatcher.vendors.llamacpp.embedding import pooling
 from llmdispatcher.vendors.llamacpp.files import gguf
 
 if TYPE_CHECKING:
-    from llmdispatcher.vendors.llamacpp.engine.keeping import Home
-    from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread
     from llmdispatcher.vendors.llamacpp.plan.fit import Plan
+    from llmdispatcher.vendors.llamacpp.serving import LlamaCppEngine
+
+ISOLATIONS = ("process", "thread")
+ENGINES = ("auto", "worker", "server")
 
 CACHE_TYPES = ("f16", "q8_0", "q4_0", "f32")
 
@@ -59,6 +51,12 @@ def _path(path: str | Path) -> Path:
     return Path(path).expanduser()
 
 
+def _command(words: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(words, str) or not words or not all(isinstance(word, str) for word in words):
+        raise BadRequest("worker_command", words, "a program and its arguments, each a text")
+    return tuple(words)
+
+
 def _files(paths: Mapping[str, str | Path]) -> Mapping[str, Path]:
     if not isinstance(paths, Mapping):
         raise BadRequest("adapters", paths, "a mapping of names to files")
@@ -69,7 +67,7 @@ def _files(paths: Mapping[str, str | Path]) -> Mapping[str, Path]:
 
 @attrs.frozen
 class LlamaCpp:
-    """A GGUF file, run by llama.cpp in this process.
+    """A GGUF file, run by llama.cpp: in a child process, in this one, or by a llama-server.
 
     Args:
         model_path: the file; of a model in several files, the first.
@@ -97,6 +95,17 @@ class LlamaCpp:
         price: what to count for its tokens; free unless given.
         quality: tier from 1 (toy) to 5 (frontier); None is not known.
         last_resort: a candidate only when no other model can serve, or when it is named.
+        isolation: "process" runs the model in a child process, which cannot take this one down and
+            which the system holds to ``max_memory_mb``; "thread" runs it in this process, which
+            begins sooner, and ends with it if llama.cpp aborts.
+        engine: "worker" is llama.cpp through llama-cpp-python, "server" a llama-server program that
+            is started and watched; "auto" takes what is installed, in this order.
+        executable: a llama-server of your own, or the folder that holds it.
+        worker_command: the command that runs a worker, for applications without a Python to start:
+            it must call ``llmdispatcher.vendors.llamacpp.worker.main.main()``, which reads the two
+            arguments that are appended.
+        pinned: never unloaded to make room for another model.
+        keep_alive_s: unloaded when nobody has asked for it so many seconds; None keeps it.
 
     Nothing is read until it is registered, and nothing loaded until the first request.
     """
@@ -125,6 +134,14 @@ class LlamaCpp:
     )
     quality: int | None = integer("quality", 1, 5)
     last_resort: bool = flag(default=False)
+    isolation: str = attrs.field(default="process", validator=one_of(*ISOLATIONS))
+    engine: str = attrs.field(default="auto", validator=one_of(*ENGINES))
+    executable: Path | None = attrs.field(default=None, converter=attrs.converters.optional(_path))
+    worker_command: tuple[str, ...] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(_command)
+    )
+    pinned: bool = flag(default=False)
+    keep_alive_s: float | None = number("keep_alive_s", 0, math.inf)
 
     def plan(self) -> Plan:
         """Say how it would be loaded on this machine now: ``print(spec.plan().table())``.
@@ -139,6 +156,8 @@ class LlamaCpp:
 
     def start(self, report: Report) -> LlamaCppEngine:
         """Make the engine; the file's header is read, the model is not."""
+        from llmdispatcher.vendors.llamacpp.serving import LlamaCppEngine  # noqa: PLC0415 - a cycle
+
         return LlamaCppEngine(self, report)
 
 
@@ -148,134 +167,7 @@ def embedded() -> LlamaCpp:
     return LlamaCpp(folder / "demo.gguf", name="embedded", quality=1, last_resort=True)
 
 
-class LlamaCppEngine:
-    """Loads the model on demand and serves it in a thread. See ``contract.Engine``."""
-
-    def __init__(self, spec: LlamaCpp, report: Report) -> None:
-        self._spec = spec
-        self._report = report
-        self._lock = threading.RLock()  # a signal handler may close while this thread loads
-        self._closed = False
-        self._thread: EngineThread | None = None
-        self._forget: weakref.finalize[..., LlamaCppEngine] | None = None
-        self._card = _card(spec)
-
-    def cards(self) -> Sequence[ModelCard]:
-        """Return the one card, made from the file's header."""
-        return (self._card,)
-
-    def status(self) -> Status:
-        """Return the state now."""
-        with self._lock:
-            thread = self._thread
-            if self._closed:
-                return Status(State.CLOSED)
-        if thread is None:
-            return Status(State.COLD)
-        if not thread.loaded.done():
-            return Status(State.LOADING)
-        error = thread.loaded.exception() or (thread.inbox.error if thread.has_ended() else None)
-        if error:
-            return Status(State.FAILED, str(error))
-        waiting, running = thread.inbox.counts()
-        return Status(State.READY, "", waiting, running)
-
-    def load(self, model: str) -> Future[None]:
-        """See ``contract.Engine.load``. A failed load is tried again."""
-        from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread  # noqa: PLC0415 - first use
-
-        if model != self._card.model:
-            return _failed(ModelNotFound(f"there is only {self._card.model!r} here"))
-        with self._lock:
-            if self._closed:
-                return _failed(Refused("the dispatcher was closed"))
-            thread = self._thread
-            if thread is None or thread.has_ended():
-                spec, report, card = self._spec, self._report, self._card
-                try:
-                    thread = EngineThread(
-                        lambda go_on: loading.load(spec, card, report, go_on),
-                        f"llama-{card.model}",
-                        before=thread,
-                    )
-                except OutOfMemory as no_room:
-                    return _failed(no_room)
-                self._adopt(thread)
-        if error := thread.misused():
-            return _failed(error)
-        return thread.loaded
-
-    def _adopt(self, thread: EngineThread) -> None:
-        """Take a thread on, and see that it ends.
-
-        An engine that is dropped without close, or is alive when the interpreter ends, must not
-        leave a thread inside llama.cpp.
-        """
-        if self._forget is not None:
-            self._forget.detach()
-        self._thread = thread
-        self._forget = weakref.finalize(self, _end, thread)
-        if self._closed:  # by a signal handler, just now
-            thread.stop()
-
-    def submit(self, work: Work, model: str) -> Call:
-        """See ``contract.Engine.submit``."""
-        with self._lock:
-            thread = self._thread
-        if thread is None or model != self._card.model:
-            raise ModelNotFound(f"the model {model!r} is not loaded")
-        return thread.submit(work)
-
-    def save(self, request: Request, path: Path) -> Future[Saved]:
-        """See ``contract.Keeper.save``."""
-        from llmdispatcher.vendors.llamacpp.engine import keeping  # noqa: PLC0415 - rare
-
-        return keeping.save(self._home(), request, path)
-
-    def restore(self, path: Path) -> Future[Saved]:
-        """See ``contract.Keeper.restore``."""
-        from llmdispatcher.vendors.llamacpp.engine import keeping  # noqa: PLC0415 - rare
-
-        return keeping.restore(self._home(), path)
-
-    def _home(self) -> Home:
-        from llmdispatcher.vendors.llamacpp.engine import keeping  # noqa: PLC0415 - rare
-
-        with self._lock:
-            thread = self._thread
-        if thread is None:
-            raise ModelNotFound(f"the model {self._card.model!r} is not loaded")
-        spec = self._spec
-        return keeping.Home(
-            thread=thread,
-            paths=gguf.read_header(spec.model_path).paths,
-            vendor=spec.name,
-            model=self._card.model,
-            cache_type=spec.cache_type,
-        )
-
-    def close(self) -> None:
-        """See ``contract.Engine.close``."""
-        with self._lock:
-            self._closed = True
-            thread = self._thread
-        if thread is not None:
-            thread.stop()
-            thread.join()
-
-
-def _failed(error: DispatcherError) -> Future[None]:
-    failed: Future[None] = Future()
-    failed.set_exception(error)
-    return failed
-
-
-def _end(thread: EngineThread) -> None:
-    thread.stop()
-    thread.join()
-
-
-def _card(spec: LlamaCpp) -> ModelCard:
+def card_of(spec: LlamaCpp) -> ModelCard:
     """Make the card from the file's header; of a file that cannot be read, from its name."""
     known: dict[str, int | None] = {}
     able = {*ABLE, *({Capability.VISION} if spec.projector_path else ())}

@@ -26,7 +26,7 @@ from llmdispatcher.models.reply import Finish, FinishReason, Progress
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.llamacpp.embedding.pooling import BATCH_TOKENS, Span
 from llmdispatcher.vendors.llamacpp.engine.backend import Interrupted
-from llmdispatcher.vendors.llamacpp.engine.inbox import EngineCall, Inbox
+from llmdispatcher.vendors.llamacpp.engine.inbox import Box, EngineCall, Inbox
 from llmdispatcher.vendors.llamacpp.engine.relay import Relay
 
 if TYPE_CHECKING:
@@ -56,8 +56,14 @@ class LoadedPooled:
 class PooledCall(EngineCall):
     """A request for vectors or scores in the engine."""
 
-    def __init__(self, work: PooledWork, wake_engine: Callable[[EngineCall], None]) -> None:
-        super().__init__(cast("Request", work), wake_engine)  # which only the other engine reads
+    def __init__(
+        self,
+        work: PooledWork,
+        wake_engine: Callable[[EngineCall], None],
+        box: Box | None = None,
+    ) -> None:
+        # the request is what only the other engine reads
+        super().__init__(cast("Request", work), wake_engine, box)
         self.work = work
         named = _named(work)
         self.missing = len(named)
@@ -68,6 +74,11 @@ class PooledCall(EngineCall):
         """Texts that are not decoded yet."""
         self.read_tokens = 0
         """Tokens of all texts; ``prompt_tokens`` are those that were decoded."""
+
+
+    def is_complete(self) -> bool:
+        """Whether every text is answered."""
+        return not self.missing
 
 
 class Text:

@@ -8,7 +8,6 @@ belongs to whoever calls ``step``; other threads only put calls into the inbox a
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import deque
@@ -35,7 +34,7 @@ from llmdispatcher.vendors.llamacpp.engine.backend import (
 from llmdispatcher.vendors.llamacpp.engine.cells import Cells, Pool
 from llmdispatcher.vendors.llamacpp.engine.drawing import draw, logprob_of, sampler_of
 from llmdispatcher.vendors.llamacpp.engine.guessing import Guesser
-from llmdispatcher.vendors.llamacpp.engine.inbox import EngineCall, Inbox
+from llmdispatcher.vendors.llamacpp.engine.inbox import EngineCall, Inbox, crashed
 from llmdispatcher.vendors.llamacpp.engine.pace import Pace
 from llmdispatcher.vendors.llamacpp.engine.prompts import Prompt, Prompts
 from llmdispatcher.vendors.llamacpp.engine.relay import Relay
@@ -49,8 +48,6 @@ if TYPE_CHECKING:
 
 PREPARE_S = 0.005
 """How long a step may spend on reading requests that have arrived, beyond the first of them."""
-
-_log = logging.getLogger("llmdispatcher.llamacpp")
 
 
 @attrs.frozen(kw_only=True)
@@ -130,8 +127,13 @@ class EngineLoop:
         except Exception as bug:  # no caller may wait for ever
             if isinstance(bug, DispatcherError):
                 raise
-            raise _crashed(bug) from bug
+            raise crashed(bug) from bug
         return bool(step or self._unread)
+
+    def trim(self) -> None:
+        """Forget finished conversations."""
+        while self._scheduler.give_up_kept():
+            pass
 
     def close(self, error: DispatcherError) -> None:
         """Fail every call that has not ended and give the memory back."""
@@ -141,8 +143,6 @@ class EngineLoop:
         for call in self._inbox.drain():
             self._relay.fail(call, error)
         self._relay.fire()
-        for job in self._inbox.jobs():
-            job.refuse(error)
         self._backend.close()
 
     def save(self, request: Request) -> tuple[list[int], bytes]:
@@ -185,7 +185,7 @@ class EngineLoop:
         except DispatcherError as error:
             self._fail(call, error)
         except Exception as bug:  # noqa: BLE001 - a stranger's template, or a bug: this caller's
-            self._fail(call, _crashed(bug))
+            self._fail(call, crashed(bug))
         else:
             call.prompt_tokens = len(prompt.tokens)
             made = [self._sequence(call, index, prompt) for index in range(call.request.n)]
@@ -342,7 +342,7 @@ class EngineLoop:
         try:
             delta = read()
         except Exception as bug:  # noqa: BLE001 - what one model's reply says ends no other
-            self._fail(call, _crashed(bug))
+            self._fail(call, crashed(bug))
             return False
         if delta is not None:
             self._relay.put(call, delta)
@@ -389,12 +389,6 @@ class EngineLoop:
         """Go through the calls that wait, the next first."""
         queued = dict.fromkeys(sequence.call for sequence in self._scheduler.waiting)
         return chain(queued, self._unread)
-
-
-def _crashed(bug: Exception) -> EngineCrashed:
-    """Write a bug down, where it is being handled, and return the error for who it hits."""
-    _log.exception("a bug in the engine")
-    return EngineCrashed(f"a bug in the engine: {type(bug).__name__}: {bug}")
 
 
 def _close(sequence: Sequence) -> None:

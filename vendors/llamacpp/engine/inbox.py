@@ -6,11 +6,12 @@ assignments and never while llama.cpp works.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmdispatcher.models.errors import (
     Cancelled,
@@ -19,9 +20,9 @@ from llmdispatcher.models.errors import (
     LimitReached,
     Refused,
 )
-from llmdispatcher.models.reply import FinishReason, Usage
+from llmdispatcher.models.reply import FinishReason, Piece, Usage
 from llmdispatcher.models.request import Request
-from llmdispatcher.vendors.mailbox import Mailbox, fire
+from llmdispatcher.vendors.mailbox import Mailbox, Waker, fire
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.engine.engine import EngineLoop
@@ -32,12 +33,31 @@ MAX_WAITING = 1024
 CLOSED = "the dispatcher was closed"
 
 
-class EngineCall:
-    """A request in the engine, seen from its consumer. See ``contract.Call``."""
+_log = logging.getLogger("llmdispatcher.llamacpp")
 
-    def __init__(self, request: Request, wake_engine: Callable[[EngineCall], None]) -> None:
+
+class Box(Protocol):
+    """Where the pieces of one call are put; ``Mailbox`` is one."""
+
+    def put(self, piece: Piece) -> Waker | None:
+        """Add a piece; returns what wakes its consumer, if that is needed."""
+
+    def fail(self, error: DispatcherError) -> Waker | None:
+        """End with an error, the first of which counts."""
+
+
+class EngineCall:
+    """A request in the engine. With a mailbox as its box, it is a ``contract.Call``."""
+
+    def __init__(
+        self,
+        request: Request,
+        wake_engine: Callable[[EngineCall], None],
+        box: Box | None = None,
+    ) -> None:
+        mailbox = Mailbox()
         self.request = request
-        self.box = Mailbox()
+        self.box: Box = box or mailbox
         self._cancelled = False
         self.prompt_tokens = 0
         self.completion_tokens = 0
@@ -49,8 +69,8 @@ class EngineCall:
         self.reasons: dict[int, FinishReason] = {}
         """Why those of its replies ended that have."""
         self._wake_engine = wake_engine
-        self.receive = self.box.receive
-        self.areceive = self.box.areceive
+        self.receive = mailbox.receive
+        self.areceive = mailbox.areceive
 
     def usage(self) -> Usage:
         """Return the tokens until now, counted by the engine."""
@@ -60,6 +80,10 @@ class EngineCall:
             cached_tokens=self.cached_tokens,
             reasoning_tokens=self.reasoning_tokens,
         )
+
+    def is_complete(self) -> bool:
+        """Whether all that was asked for is there."""
+        return len(self.reasons) >= self.request.n
 
     def is_cancelled(self) -> bool:
         """Whether the consumer has given up, which it may do at any moment."""
@@ -72,6 +96,12 @@ class EngineCall:
             self._wake_engine(self)
         finally:  # also if a Ctrl-C comes in between
             fire([self.box.fail(Cancelled())])
+
+
+def crashed(bug: Exception, doing: str = "a bug in the engine") -> EngineCrashed:
+    """Write a bug down, where it is being handled, and return the error for who it hits."""
+    _log.exception(doing)
+    return EngineCrashed(f"{doing}: {type(bug).__name__}: {bug}")
 
 
 class Job:
@@ -88,8 +118,7 @@ class Job:
         except DispatcherError as error:
             self.done.set_exception(error)
         except Exception as bug:  # noqa: BLE001 - the asker would wait for ever
-            told = f"a bug in the engine: {type(bug).__name__}: {bug}"
-            self.done.set_exception(EngineCrashed(told))
+            self.done.set_exception(crashed(bug))
 
     def refuse(self, error: DispatcherError) -> None:
         """Say that it will not be done."""
@@ -102,6 +131,8 @@ class Inbox:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.closing = False
+        self.has_served = False
+        """Whether a call was ever served to its end."""
         self.error: DispatcherError = Refused(CLOSED)
         """What calls that come after the end get."""
         self._arrived: list[EngineCall] = []
@@ -170,6 +201,7 @@ class Inbox:
 
     def done(self, call: EngineCall) -> None:
         """Note that a call has ended."""
+        self.has_served = self.has_served or call.is_complete()
         with self.changed:
             self._calls.pop(call, None)
 

@@ -18,12 +18,11 @@ from llmdispatcher.models.errors import DispatcherError, EngineCrashed, StateUnu
 from llmdispatcher.models.reply import Saved
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.llamacpp.engine.cells import BLOCK_TOKENS
-from llmdispatcher.vendors.llamacpp.engine.inbox import Job
-from llmdispatcher.vendors.llamacpp.files import statefile
+from llmdispatcher.vendors.llamacpp.engine.inbox import Inbox, Job
+from llmdispatcher.vendors.llamacpp.files import gguf, statefile
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.engine.engine import EngineLoop
-    from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread
 
 MAX_STATE_BYTES = 64 * 2**30
 """A file of more is no conversation: the largest caches of a million tokens take as much."""
@@ -32,21 +31,20 @@ T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
-class Home:
-    """The loaded model that a state is of."""
+class Subject:
+    """The model that a host loads, as far as those need to know who only keep or serve it."""
 
-    thread: EngineThread
-    paths: tuple[str, ...]
-    """Its files."""
     vendor: str
     model: str
+    path: Path
+    """Its file; of a model in several files, the first."""
     cache_type: str
 
     def origin(self) -> statefile.Origin:
         """Return what tells states apart that it cannot read. Reads the model's file."""
         from llmdispatcher.vendors.llamacpp.binding.library import build  # noqa: PLC0415 - loads llama.cpp
 
-        first, *more = map(Path, self.paths)
+        first, *more = map(Path, gguf.read_header(self.path).paths)
         return statefile.Origin(statefile.fingerprint(first, *more), build(), self.cache_type)
 
     def saved(self, tokens: int, size_bytes: int) -> Saved:
@@ -54,11 +52,11 @@ class Home:
         return Saved(vendor=self.vendor, model=self.model, tokens=tokens, size_bytes=size_bytes)
 
 
-def save(home: Home, request: Request, path: Path) -> Future[Saved]:
+def save(inbox: Inbox, subject: Subject, request: Request, path: Path) -> Future[Saved]:
     """Save what is decoded of a conversation. The future fails with a DispatcherError."""
 
     def work() -> Saved:
-        tokens, data = _done(home.thread, lambda loop: loop.save(request))
+        tokens, data = _done(inbox, lambda loop: loop.save(request))
         if not tokens:
             raise StateUnusable(
                 f"nothing can be saved to {path}: the model does not remember the conversation,"
@@ -67,13 +65,13 @@ def save(home: Home, request: Request, path: Path) -> Future[Saved]:
                 path=str(path),
                 part="size",
             )
-        state = statefile.State(home.origin(), tuple(tokens), data, home.model)
-        return home.saved(len(tokens), statefile.write(path, state))
+        state = statefile.State(subject.origin(), tuple(tokens), data, subject.model)
+        return subject.saved(len(tokens), statefile.write(path, state))
 
     return _later(work)
 
 
-def restore(home: Home, path: Path) -> Future[Saved]:
+def restore(inbox: Inbox, subject: Subject, path: Path) -> Future[Saved]:
     """Read a saved conversation back; whoever goes on with it finds it decoded.
 
     The future fails with StateUnusable for a file that is not of this model, this llama.cpp and
@@ -81,26 +79,24 @@ def restore(home: Home, path: Path) -> Future[Saved]:
     """
 
     def work() -> Saved:
-        state = statefile.read(path, home.origin(), most_bytes=MAX_STATE_BYTES)
+        state = statefile.read(path, subject.origin(), most_bytes=MAX_STATE_BYTES)
         tokens, data = [*state.tokens], bytes(state.data)
-        if not _done(home.thread, lambda loop: loop.restore(tokens, data)):
+        if not _done(inbox, lambda loop: loop.restore(tokens, data)):
             raise StateUnusable(
                 f"{path} cannot be taken back now: the model has no room for {len(tokens)} tokens"
                 " beside what it is doing; try again later, or send the whole conversation",
                 path=str(path),
                 part="size",
             )
-        return home.saved(len(tokens), path.stat().st_size)
+        return subject.saved(len(tokens), path.stat().st_size)
 
     return _later(work)
 
 
-def _done(thread: EngineThread, work: Callable[[EngineLoop], T]) -> T:
+def _done(inbox: Inbox, work: Callable[[EngineLoop], T]) -> T:
     """Have the engine do something between two steps, and wait for it."""
-    if error := thread.misused():
-        raise error
     job = Job(work)
-    thread.inbox.ask(job)
+    inbox.ask(job)
     result: T = job.done.result()
     return result
 

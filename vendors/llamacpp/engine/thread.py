@@ -1,20 +1,29 @@
-"""A thread around the engine's loop: load, step until closed, give the memory back."""
+"""The engine in this process: load, step until closed, give the memory back.
+
+``EngineLife`` is all of it, in whichever thread calls ``run``; ``EngineThread`` is the host (see
+``host.Host``) that gives it a thread of its own. The main thread of a worker process runs one too.
+"""
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from copy import copy
+from pathlib import Path
 
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import DispatcherError, EngineCrashed, OutOfMemory, Refused
+from llmdispatcher.models.reply import Saved
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.llamacpp.embedding.embedder import EmbedLoop, LoadedPooled, PooledCall
+from llmdispatcher.vendors.llamacpp.engine import keeping
 from llmdispatcher.vendors.llamacpp.engine.engine import EngineLoop, Loaded
-from llmdispatcher.vendors.llamacpp.engine.inbox import CLOSED, EngineCall, Inbox
+from llmdispatcher.vendors.llamacpp.engine.inbox import CLOSED, Box, EngineCall, Inbox, Job, crashed
+from llmdispatcher.vendors.llamacpp.engine.keeping import Subject
+from llmdispatcher.vendors.llamacpp.host import Host, Vitals
 from llmdispatcher.vendors.mailbox import fire
 
 STACK_BYTES = 64 * 1024 * 1024
@@ -24,13 +33,10 @@ STACK_BYTES = 64 * 1024 * 1024
 CLOSE_S = 10.0
 """How long ``close`` waits for the thread; a step in progress is interrupted, so it is quick."""
 
-_log = logging.getLogger("llmdispatcher.llamacpp")
-
 Loader = Callable[[Callable[[], bool]], Loaded | LoadedPooled]
 """Loads the model in the engine's thread; its argument says whether to go on."""
 
 _LOADING = "a bug in the engine while it loaded the model"
-
 
 _starting = threading.Lock()
 """The size of a new thread's stack is a setting of the process: one at a time."""
@@ -57,26 +63,104 @@ def _loop(made: Loaded | LoadedPooled, inbox: Inbox) -> EngineLoop | EmbedLoop:
     return EngineLoop(made, inbox)
 
 
-class EngineThread:
-    """A thread around ``EngineLoop``, or ``EmbedLoop``: load, step until closed, give it back."""
+class EngineLife:
+    """One life of the engine: what callers reach it by, and ``run``, which is all that it does."""
 
-    def __init__(self, load: Loader, name: str, before: EngineThread | None = None) -> None:
-        """Begin to load; ``before`` is one that has ended, whose memory is given back first."""
+    def __init__(self, load: Loader) -> None:
         self.inbox = Inbox()
         self.loaded: Future[None] = Future()
         self._load: Loader | None = load
+        self.beats = 0
+        """Counts what was done, so that others can tell work from a hang."""
+        self.loaded.set_running_or_notify_cancel()  # from here on nobody can cancel the load
+
+    def submit(self, work: Work, box: Box | None = None) -> EngineCall:
+        """Queue a request, whose pieces go into ``box``."""
+        wake = self.inbox.cancel
+        call = (
+            EngineCall(work, wake, box)
+            if isinstance(work, Request)
+            else PooledCall(work, wake, box)
+        )
+        self.inbox.submit(call)
+        return call
+
+    def run(self) -> None:
+        """Load, serve until the inbox is closed, and give the memory back. Raises nothing."""
+        error: DispatcherError = EngineCrashed(_LOADING)
+        loop: EngineLoop | EmbedLoop | None = None
+        doing = _LOADING
+        try:
+            made = self._made()
+            loop = _loop(made, self.inbox)
+            doing = "a bug in the engine"
+            self.inbox.attach(lambda on: made.backend.interrupt(on=on))
+            self.loaded.set_result(None)
+            while self.inbox.wait():
+                while loop.step() and not self.inbox.closing:
+                    self.beats += 1
+            error = Refused(CLOSED)
+        except DispatcherError as raised:
+            error = Refused(CLOSED) if self.inbox.closing else raised
+        except MemoryError:
+            error = OutOfMemory(f"{doing}: Python could not allocate any more")
+        except Exception as bug:  # noqa: BLE001 - no caller may wait for ever; nothing is printed
+            error = crashed(bug, doing)
+        finally:
+            self._end(loop, error)
+
+    def trim(self) -> None:
+        """Drop what is remembered of finished conversations, soon."""
+        with contextlib.suppress(Refused):  # it ends, and gives all of its memory back
+            self.inbox.ask(Job(lambda loop: loop.trim()))
+
+    def _made(self) -> Loaded | LoadedPooled:
+        """Load, and forget how: what was needed for it may lead back to a dropped dispatcher."""
+        load, self._load = self._load, None
+        if load is None:
+            raise EngineCrashed("a model is loaded once in each life")
+        return load(lambda: not self.inbox.closing)
+
+    def _end(self, loop: EngineLoop | EmbedLoop | None, error: DispatcherError) -> None:
+        """Leave nobody waiting."""
+        self.inbox.error = error
+        self.inbox.close()
+        self.inbox.attach(None)
+        if loop is not None:
+            loop.close(error)
+        fire([call.box.fail(copy(error)) for call in self.inbox.drain()])
+        for job in self.inbox.jobs():  # asked for while a load went on that failed
+            job.refuse(error)
+        if not self.loaded.done():
+            self.loaded.set_exception(error)
+
+
+class EngineThread:
+    """A host in this process. See ``host.Host``."""
+
+    def __init__(self, load: Loader, subject: Subject, before: Host | None = None) -> None:
+        """Begin to load; ``before`` is one that has ended, whose memory is given back first."""
+        self._life = EngineLife(load)
+        self._subject = subject
         self._before = before
         self._pid = os.getpid()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self.loaded.set_running_or_notify_cancel()  # from here on nobody can cancel the load
+        self._thread = threading.Thread(
+            target=self._run, name=f"llama-{subject.model}", daemon=True
+        )
         _start(self._thread)
 
-    def has_ended(self) -> bool:
-        """Whether it serves no more: closed, failed to load, or ended by a bug."""
-        return self.inbox.closing and os.getpid() == self._pid
+    @property
+    def loaded(self) -> Future[None]:
+        """See ``host.Host.loaded``."""
+        return self._life.loaded
+
+    def ended(self) -> DispatcherError | None:
+        """See ``host.Host.ended``. A forked child sees the parent's as it was."""
+        inbox = self._life.inbox
+        return inbox.error if inbox.closing and os.getpid() == self._pid else None
 
     def misused(self) -> DispatcherError | None:
-        """Return why the caller must not wait for this thread, if so."""
+        """See ``host.Host.misused``."""
         if os.getpid() != self._pid:
             return EngineCrashed(
                 "this process was forked after the model began to load, and llama.cpp does not"
@@ -87,61 +171,54 @@ class EngineThread:
         return None
 
     def submit(self, work: Work) -> EngineCall:
-        """Queue a request."""
-        if error := self.misused():
-            raise error
-        wake = self.inbox.cancel
-        call = EngineCall(work, wake) if isinstance(work, Request) else PooledCall(work, wake)
-        self.inbox.submit(call)
-        return call
+        """See ``host.Host.submit``."""
+        self._check()
+        return self._life.submit(work)
+
+    def has_served(self) -> bool:
+        """See ``host.Host.has_served``."""
+        return self._life.inbox.has_served
+
+    def counts(self) -> tuple[int, int]:
+        """See ``host.Host.counts``."""
+        return self._life.inbox.counts()
+
+    def vitals(self) -> Vitals:
+        """See ``host.Host.vitals``."""
+        from llmdispatcher.vendors.llamacpp.limits import probe  # noqa: PLC0415 - loads psutil
+
+        return Vitals(pid=self._pid, memory_bytes=probe.resident_bytes())
+
+    def trim(self) -> None:
+        """See ``host.Host.trim``."""
+        self._life.trim()
+
+    def save(self, request: Request, path: Path) -> Future[Saved]:
+        """See ``host.Host.save``."""
+        self._check()
+        return keeping.save(self._life.inbox, self._subject, request, path)
+
+    def restore(self, path: Path) -> Future[Saved]:
+        """See ``host.Host.restore``."""
+        self._check()
+        return keeping.restore(self._life.inbox, self._subject, path)
 
     def stop(self) -> None:
-        """Tell the thread to end, without waiting for it."""
+        """See ``host.Host.stop``."""
         if os.getpid() == self._pid:  # a forked child has a copy of the locks, but not the thread
-            self.inbox.close()
+            self._life.inbox.close()
 
     def join(self) -> None:
-        """Wait for the thread to end, unless it is the caller."""
+        """See ``host.Host.join``; does not wait if the caller is the engine's own thread."""
         if os.getpid() == self._pid and self._thread is not threading.current_thread():
             self._thread.join(CLOSE_S)
 
-    def _loaded(self) -> Loaded | LoadedPooled:
-        """Load, and forget how: what was needed for it may lead back to a dropped dispatcher."""
-        load, self._load = self._load, None
+    def _run(self) -> None:
         before, self._before = self._before, None
         if before is not None:
             before.join()
-        if load is None:
-            raise EngineCrashed("a model is loaded once by each thread")
-        return load(lambda: not self.inbox.closing)
+        self._life.run()
 
-    def _run(self) -> None:
-        error: DispatcherError = EngineCrashed(_LOADING)
-        loop: EngineLoop | EmbedLoop | None = None
-        doing = _LOADING
-        try:
-            made = self._loaded()
-            loop = _loop(made, self.inbox)
-            doing = "a bug in the engine"
-            self.inbox.attach(lambda on: made.backend.interrupt(on=on))
-            self.loaded.set_result(None)
-            while self.inbox.wait():
-                while loop.step() and not self.inbox.closing:
-                    pass
-            error = Refused(CLOSED)
-        except DispatcherError as raised:
-            error = Refused(CLOSED) if self.inbox.closing else raised
-        except Exception as bug:  # noqa: BLE001 - no caller may wait for ever; nothing is printed
-            _log.exception(doing)
-            error = EngineCrashed(f"{doing}: {type(bug).__name__}: {bug}")
-        finally:
-            self.inbox.error = error
-            self.inbox.close()
-            self.inbox.attach(None)
-            if loop is not None:
-                loop.close(error)
-            fire([call.box.fail(copy(error)) for call in self.inbox.drain()])
-            for job in self.inbox.jobs():  # asked for while a load went on that failed
-                job.refuse(error)
-            if not self.loaded.done():
-                self.loaded.set_exception(error)
+    def _check(self) -> None:
+        if error := self.misused():
+            raise error

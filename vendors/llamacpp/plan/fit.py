@@ -92,6 +92,10 @@ class Asked:
     """Rows of scores for guesses."""
     beside_bytes: int = 0
     """Weights of other files that are loaded with it."""
+    batch_tokens: int | None = None
+    """At most so many tokens of one decode."""
+    retained: int | None = None
+    """At most so many finished conversations that are remembered."""
 
 
 @attrs.frozen(kw_only=True)
@@ -237,6 +241,8 @@ def _conversations(header: Header, asked: Asked) -> tuple[int, int]:
     usual, retained = DEFAULT_PARALLEL, RETAINED_SLOTS
     if has_states(header):
         usual, retained = DEFAULT_PARALLEL_STATES, RETAINED_STATES
+    if asked.retained is not None:
+        retained = min(retained, asked.retained)
     return min(asked.max_parallel or usual, MAX_SLOTS - retained), retained
 
 
@@ -299,11 +305,12 @@ class _Case:
 
     def _split(self, rung: _Rung) -> tuple[Use, Split]:
         """Choose the batch and the layers on GPUs, each of which depends on the other."""
-        use = self._use(rung, BATCH_TOKENS)
+        batch = min(BATCH_TOKENS, self.asked.batch_tokens or BATCH_TOKENS)
+        use = self._use(rung, batch)
         gpus, most = self.machine.gpus, self.asked.max_gpu_layers
         layers = most_layers(self.header, rung.cells, use, gpus, most)
         if not layers and self.header.weight_bytes > SLOW_BYTES:
-            use = self._use(rung, SMALL_BATCH_TOKENS)
+            use = self._use(rung, min(batch, SMALL_BATCH_TOKENS))
         return use, divide(self.header, rung.cells, use, layers)
 
     def _use(self, rung: _Rung, batch_tokens: int) -> Use:

@@ -22,6 +22,7 @@ from llmdispatcher.vendors.llamacpp.engine.lookup import MAX_DRAFT
 from llmdispatcher.vendors.llamacpp.files.gguf import read_header
 from llmdispatcher.vendors.llamacpp.plan.estimate import MIB
 from llmdispatcher.vendors.llamacpp.plan.fit import Asked, Machine, Plan, choose, guesses
+from llmdispatcher.vendors.llamacpp.plan.squeeze import squeezed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,8 +92,12 @@ class Wishes(Protocol):
         """LoRA files by name."""
 
 
-def make_plan(wishes: Wishes, header: Header, pooling: Pooling | None = None) -> Plan:
+def make_plan(
+    wishes: Wishes, header: Header, pooling: Pooling | None = None, rung: int = 0
+) -> Plan:
     """Plan how to load a model on this machine, now: to write, or to pool texts.
+
+    ``rung`` is how often it ran out of memory before; see ``squeeze``.
 
     Raises ModelTooLarge where it does not fit, UnsupportedArchitecture where it does not write
     text, ModelFileMissing or CorruptModel for a file beside it, and ExecutableNotFound where
@@ -109,6 +114,7 @@ def make_plan(wishes: Wishes, header: Header, pooling: Pooling | None = None) ->
         more_rows=MAX_DRAFT if guesses(header, wishes.speculate) else 0,
         beside_bytes=sum(read_header(path).weight_bytes for path in _beside(wishes)),
     )
+    asked = squeezed(asked, header, rung)
     there = machine(gpus=wishes.max_gpu_layers != 0)
     if pooling is not None:
         return choose_pooled(header, pooling, asked, there)

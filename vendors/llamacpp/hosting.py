@@ -1,0 +1,72 @@
+"""Makes hosts: chooses where a model runs, and reads from its plan what it will take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from llmdispatcher.models.card import ModelCard
+from llmdispatcher.vendors.contract import Footprint, Report
+from llmdispatcher.vendors.llamacpp import loading
+from llmdispatcher.vendors.llamacpp.embedding import pooling
+from llmdispatcher.vendors.llamacpp.files import gguf
+
+if TYPE_CHECKING:
+    from llmdispatcher.vendors.llamacpp.engine.keeping import Subject
+    from llmdispatcher.vendors.llamacpp.host import Host
+    from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
+
+
+@attrs.frozen(kw_only=True)
+class Life:
+    """What a host is made from."""
+
+    spec: LlamaCpp
+    card: ModelCard
+    report: Report
+    rung: int = 0
+    """How much less than usual to take; see ``plan.squeeze``."""
+    wait_s: float = 0.0
+    """How long to wait before it begins."""
+    before: Host | None = None
+    """The life before, which has ended and whose memory is given back first."""
+
+    def subject(self) -> Subject:
+        """Return what keeping a state needs to know of the model."""
+        from llmdispatcher.vendors.llamacpp.engine.keeping import (  # noqa: PLC0415 - first use
+            Subject,
+        )
+
+        return Subject(
+            vendor=self.spec.name,
+            model=self.card.model,
+            path=self.spec.model_path,
+            cache_type=self.spec.cache_type,
+        )
+
+
+def begin(life: Life) -> Host:
+    """Begin a life. Raises OutOfMemory where no thread or process can be started."""
+    from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread  # noqa: PLC0415 - first use
+
+    terms = loading.Terms(rung=life.rung)
+    return EngineThread(
+        lambda go_on: loading.load(life.spec, life.card, life.report, go_on, terms),
+        life.subject(),
+        life.before,
+    )
+
+
+def footprint(spec: LlamaCpp, rung: int) -> Footprint:
+    """Return what a model will take, by its plan. Raises the VendorError that a load would."""
+    from llmdispatcher.vendors.llamacpp.plan import planning  # noqa: PLC0415 - loads psutil
+
+    header = gguf.read_header(spec.model_path)
+    plan = planning.make_plan(spec, header, pooling.pooling_or_none(header, spec.pooling), rung)
+    return Footprint(
+        memory_bytes=plan.need.total_bytes,
+        gpu_bytes=0 if plan.gpu_need is None else plan.gpu_need.total_bytes,
+        pinned=spec.pinned,
+        keep_alive_s=spec.keep_alive_s,
+    )
