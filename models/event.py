@@ -48,4 +48,26 @@ class Fallback:
     reason: str
 
 
-Event = LoadProgress | AttemptStarted | AttemptEnded | Fallback
+@attrs.frozen(kw_only=True)
+class EngineDied:
+    """A local engine died; the next request starts it again, unless it died too often."""
+
+    vendor: str
+    model: str
+    reason: str
+    """The class of the error and its message."""
+    report: str
+    """The path of the crash report; "" if none could be written."""
+
+
+@attrs.frozen(kw_only=True)
+class ModelUnloaded:
+    """A model's memory was given back; the next request for it loads it again."""
+
+    vendor: str
+    model: str
+    reason: str
+    """Why: "to make room for vendor/model", "not used for 300 s", or "asked to"."""
+
+
+Event = LoadProgress | AttemptStarted | AttemptEnded | Fallback | EngineDied | ModelUnloaded

@@ -30,6 +30,16 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is written for later lives of a program out of the user's folders."""
+    folder = tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RUNTIME", "CRASH", "CACHE"):
+            patch.setenv(f"LLMDISPATCHER_{name}_DIR", str(folder / name.lower()))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_threads_left() -> Iterator[None]:
     """Fail a test that leaves a thread behind."""

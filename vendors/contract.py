@@ -47,12 +47,18 @@ Report = Callable[[Event], None]
 class State(StrEnum):
     """Whether a model can serve."""
 
-    COLD = "cold"
+    ABSENT = "absent"
     """Not loaded; the first request loads it."""
     LOADING = "loading"
     READY = "ready"
+    BUSY = "busy"
+    """Ready, and serving requests."""
+    RESTARTING = "restarting"
+    """Loading again, after it died."""
     FAILED = "failed"
-    """The last load failed; the next request tries again."""
+    """The last load failed, or it died; the next request tries again."""
+    BROKEN = "broken"
+    """It died so often in a row that it is left alone for a while; see ``Status.detail``."""
     CLOSED = "closed"
 
 
@@ -67,6 +73,14 @@ class Status:
     """Requests that wait for their turn."""
     running: int = 0
     """Requests being served."""
+    expected_wait_s: float | None = None
+    """How long a request that comes now would wait for its turn, guessed from the last ones; None
+    is not known."""
+    memory_bytes: int | None = None
+    """Main memory that the model holds, as last measured, mapped weights included."""
+    gpu_bytes: int | None = None
+    tokens_per_s: float | None = None
+    """Drawn for all replies together, while any was being drawn."""
 
 
 class Call(Protocol):
@@ -126,6 +140,33 @@ class Keeper(Protocol):
 
     def restore(self, path: Path) -> Future[Saved]:
         """Remember what ``save`` wrote. Fails with StateUnusable for what is not its own."""
+
+
+@attrs.frozen(kw_only=True)
+class Footprint:
+    """What a model takes of this machine, and how it wants to stay there."""
+
+    memory_bytes: int
+    """Of main memory: by its plan, or as measured where it is loaded and takes more."""
+    gpu_bytes: int = 0
+    pinned: bool = False
+    """Never unloaded to make room."""
+    keep_alive_s: float | None = None
+    """Unloaded when nobody has asked for it so long; None: only to make room."""
+
+
+@runtime_checkable
+class Resident(Protocol):
+    """An engine whose models take memory of this machine, and can give it back."""
+
+    def footprint(self, model: str) -> Footprint:
+        """Return what the model takes, or would. Raises the VendorError that a load would."""
+
+    def unload(self, model: str) -> Future[None]:
+        """Give the model's memory back; done when it is back. Calls in flight fail with Refused.
+
+        The next ``load`` loads it again.
+        """
 
 
 @runtime_checkable

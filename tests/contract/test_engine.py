@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 
 from llmdispatcher import Capability, DispatcherError, Refused, Request, Sampling, Scripted
@@ -34,16 +35,19 @@ Specs = dict[str, Callable[[Path], VendorSpec]]
 SPECS: Specs = {
     "scripted": lambda _: Scripted(["Hel", "lo", 0.05, "."], load_s=0.05),
     "llamacpp": lambda _: embedded(),
+    "thread": lambda _: attrs.evolve(embedded(), isolation="thread"),
 }
 LONG_SPECS: Specs = {
     "scripted": lambda _: Scripted(
         lambda request: ["word " if i % 2 else 0.005 for i in range(2 * (request.max_tokens or 1))]
     ),
     "llamacpp": lambda path: LlamaCpp(path, max_threads=1),
+    "thread": lambda path: LlamaCpp(path, max_threads=1, isolation="thread"),
 }
 BROKEN: Specs = {
     "scripted": lambda _: Scripted(load_error=VendorError("no")),
     "llamacpp": lambda _: LlamaCpp("/nowhere/model.gguf"),
+    "thread": lambda _: LlamaCpp("/nowhere/model.gguf", isolation="thread"),
 }
 
 

@@ -1,14 +1,19 @@
-"""Memory and processors of this machine, and of containers made of files."""
+"""Memory and processors of this machine, of containers made of files, and of processes."""
 
 from __future__ import annotations
 
+import mmap
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from llmdispatcher.vendors.llamacpp.limits.probe import memory, threads
+from llmdispatcher.vendors.llamacpp.limits.probe import created_s, memory, process, threads
 
 MIB = 2**20
 
@@ -125,3 +130,94 @@ def test_cgroup_1_limits_threads(box: Box) -> None:
     assert threads(box.cgroups, box.own) == unlimited
     box.write("cpu/cpu.cfs_quota_us", "100000\n")
     assert threads(box.cgroups, box.own) == 1
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    """Start a child that waits for a line and ends."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as started:
+        yield started
+        started.kill()
+
+
+def dead(child: subprocess.Popen[bytes]) -> None:
+    """End a child and wait until it is a zombie, which it stays until somebody waits for it."""
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_process_is_seen() -> None:
+    """What this process takes is sane, and grows with what it takes."""
+    before = process(os.getpid())
+    kept = bytearray(os.urandom(MIB) * 32)
+    now = process(os.getpid())
+
+    assert before is not None
+    assert now is not None
+    assert now.resident_bytes >= before.resident_bytes + len(kept) - 4 * MIB
+    assert now.own_bytes >= before.own_bytes + len(kept) - 4 * MIB
+    assert 0 < now.own_bytes < now.resident_bytes
+    assert now.threads >= 1
+    assert now.cpu_s >= before.cpu_s > 0
+
+
+def test_mapped_files_are_not_its_own(tmp_path: Path) -> None:
+    """Pages of a mapped file are resident and shared with everybody who maps it."""
+    path = tmp_path / "weights"
+    path.write_bytes(os.urandom(MIB) * 32)
+    before = process(os.getpid())
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        assert sum(mapped[:: mmap.PAGESIZE]) > 0
+        now = process(os.getpid())
+
+    assert before is not None
+    assert now is not None
+    assert now.resident_bytes >= before.resident_bytes + 28 * MIB
+    assert now.own_bytes <= before.own_bytes + 4 * MIB
+
+
+def test_work_is_seen(child: subprocess.Popen[bytes]) -> None:
+    """Processor time is that of the process asked for, and counts up."""
+    before = process(os.getpid())
+    assert before is not None
+    assert process(child.pid) is not None
+
+    end_s = time.process_time() + 0.1
+    while time.process_time() < end_s:
+        pass
+
+    now = process(os.getpid())
+    assert now is not None
+    assert now.cpu_s >= before.cpu_s + 0.05
+
+
+def test_a_dead_process_is_not_seen(child: subprocess.Popen[bytes]) -> None:
+    """Neither while it waits to be reaped nor after."""
+    assert created_s(child.pid) is not None
+    dead(child)
+    assert process(child.pid) is None
+    assert created_s(child.pid) is None
+
+    child.wait()
+    assert process(child.pid) is None
+    assert created_s(child.pid) is None
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**31 - 1, 2**40])
+def test_what_is_no_process_is_not_seen(pid: int) -> None:
+    """Numbers that no process can have are answered, not refused."""
+    assert process(pid) is None
+    assert created_s(pid) is None
+
+
+def test_a_start_tells_processes_apart(child: subprocess.Popen[bytes]) -> None:
+    """It stays the same for one process, and differs from that of one that was started later."""
+    first = created_s(child.pid)
+    time.sleep(0.03)  # the kernel counts starts in ticks of 10 ms
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as later:
+        second = created_s(later.pid)
+        later.kill()
+
+    assert first == created_s(child.pid)
+    assert first != second
+    assert None not in (first, second)

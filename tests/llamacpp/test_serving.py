@@ -66,8 +66,8 @@ def world(request: pytest.FixtureRequest) -> World:
 
 @pytest.fixture
 def slow(slow_model: Path) -> Iterator[Dispatcher]:
-    """A dispatcher whose replies take seconds, loaded."""
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+    """A dispatcher whose replies take seconds, loaded, in this process."""
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
         d.send("x", max_tokens=1)
         yield d
 
@@ -337,13 +337,14 @@ except DispatcherError:
     assert (done.stdout, done.stderr) == (b"", b"")
 
 
+@pytest.mark.parametrize("isolation", ["process", "thread"])
 def test_the_log_of_llama_cpp_goes_to_logging(
-    slow_model: Path, caplog: pytest.LogCaptureFixture
+    isolation: str, slow_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What llama.cpp says while loading can be read through ``logging``."""
+    """What llama.cpp says while loading can be read through ``logging``, wherever it runs."""
     caplog.set_level("DEBUG", "llmdispatcher.llamacpp")
 
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation=isolation)) as d:
         d.send("x", max_tokens=1)
 
     assert "llama_context" in caplog.text
@@ -495,7 +496,7 @@ def test_a_request_that_meets_a_failing_load_gets_its_error(
     slow_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has submitted while another thread loads is told when that load fails."""
-    engine = LlamaCpp(slow_model, max_threads=1).start(lambda _: None)
+    engine = LlamaCpp(slow_model, max_threads=1, isolation="thread").start(lambda _: None)
     (card,) = engine.cards()
     failing = threading.Event()
 

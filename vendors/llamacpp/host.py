@@ -7,19 +7,22 @@ does, the host's methods return at once and every call that was submitted ends.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
+
+from llmdispatcher.models.errors import DispatcherError, Refused
+from llmdispatcher.models.event import Event
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
     from llmdispatcher.models.embedding import Work
-    from llmdispatcher.models.errors import DispatcherError
     from llmdispatcher.models.reply import Saved
     from llmdispatcher.models.request import Request
-    from llmdispatcher.vendors.contract import Call
+    from llmdispatcher.vendors.contract import Call, Report
 
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +38,32 @@ class Vitals:
     gpu_bytes: int | None = None
     tokens_per_s: float | None = None
     """Drawn for all replies together, while any was being drawn."""
+
+
+class Reporting:
+    """Passes events on to whoever listens, and knows in which threads it is just doing so.
+
+    A listener that asks the model which reports to it would wait for its own thread.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._threads: set[int] = set()
+
+    def __call__(self, event: Event) -> None:
+        """Pass an event on."""
+        here = threading.get_ident()
+        self._threads.add(here)
+        try:
+            self._report(event)
+        finally:
+            self._threads.discard(here)
+
+    def misused(self) -> DispatcherError | None:
+        """Return why the caller must not wait for the host, if it is its listener."""
+        if threading.get_ident() not in self._threads:
+            return None
+        return Refused("on_event must not ask the model that reports to it: it would wait")
 
 
 class Host(Protocol):

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from llmdispatcher.models.card import ModelCard
-from llmdispatcher.vendors.contract import Footprint, Report
+from llmdispatcher.vendors.contract import Footprint
 from llmdispatcher.vendors.llamacpp import loading
 from llmdispatcher.vendors.llamacpp.embedding import pooling
 from llmdispatcher.vendors.llamacpp.files import gguf
+from llmdispatcher.vendors.llamacpp.host import Reporting
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.engine.keeping import Subject
@@ -24,7 +25,7 @@ class Life:
 
     spec: LlamaCpp
     card: ModelCard
-    report: Report
+    report: Reporting
     rung: int = 0
     """How much less than usual to take; see ``plan.squeeze``."""
     wait_s: float = 0.0
@@ -48,12 +49,19 @@ class Life:
 
 def begin(life: Life) -> Host:
     """Begin a life. Raises OutOfMemory where no thread or process can be started."""
+    if life.spec.isolation == "process":
+        from llmdispatcher.vendors.llamacpp.worker.host import (  # noqa: PLC0415 - first use
+            WorkerHost,
+        )
+
+        return WorkerHost(life)
     from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread  # noqa: PLC0415 - first use
 
     terms = loading.Terms(rung=life.rung)
     return EngineThread(
         lambda go_on: loading.load(life.spec, life.card, life.report, go_on, terms),
         life.subject(),
+        life.report,
         life.before,
     )
 

@@ -35,6 +35,9 @@ class Terms:
 
     rung: int = 0
     """How much less than usual to take; see ``plan.squeeze``."""
+    room: Callable[[], None] | None = None
+    """Called before a request is let in; raises if serving it could end the process. None asks the
+    system for the usual margin."""
     planned: Callable[[Plan, Header], None] = attrs.field(default=lambda _plan, _header: None)
     """Told of the plan before anything of it is done."""
 

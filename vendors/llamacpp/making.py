@@ -75,7 +75,7 @@ class Making:
             guesses=guessing and backend.sharing is Sharing.PREFIX,
             keep_cells=_keep_cells(header),
             scan_s=_scan_s(header),
-            guard=planning.require_room,
+            guard=self._terms.room or planning.require_room,
             govern=govern,
         )
 
@@ -89,7 +89,7 @@ class Making:
             undo.callback(backend.close)
             govern = self._governed(backend, plan)
             undo.pop_all()
-        return LoadedPooled(backend, guard=planning.require_room, govern=govern)
+        return LoadedPooled(backend, guard=self._terms.room or planning.require_room, govern=govern)
 
     def _progress(self, fraction: float) -> bool:
         if fraction < 1:

@@ -29,6 +29,7 @@ from llmdispatcher.models.reply import Saved
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.contract import Call, Footprint, Report, State, Status
 from llmdispatcher.vendors.llamacpp import hosting, recovery
+from llmdispatcher.vendors.llamacpp.host import Reporting
 from llmdispatcher.vendors.llamacpp.plan.squeeze import RUNGS
 from llmdispatcher.vendors.llamacpp.vendor import card_of
 
@@ -128,7 +129,7 @@ class LlamaCppEngine:
         life = hosting.Life(
             spec=self._spec,
             card=self._card,
-            report=self._report,
+            report=Reporting(self._report),
             rung=self._recovery.rung,
             wait_s=wait_s,
             before=before,

@@ -79,6 +79,8 @@ class LlamaCpp:
         max_threads: at most this many threads; None takes the physical processors. Fewer are
             used while others keep the processors busy.
         max_gpu_layers: at most this many layers on a GPU; None takes all, where there is one.
+        max_vram_mb: MiB of memory on GPUs, where there are any; layers that do not fit stay on the
+            processors. No system enforces this: it is planned, and watched.
         max_parallel: at most this many replies at once; None takes 16, and fewer where memory is
             short. All share the memory of the context, so more of them cost little.
         cache_type: how the context is stored: "f16"; "q8_0" or "q4_0", which take a half and a
@@ -104,6 +106,7 @@ class LlamaCpp:
         worker_command: the command that runs a worker, for applications without a Python to start:
             it must call ``llmdispatcher.vendors.llamacpp.worker.main.main()``, which reads the two
             arguments that are appended.
+        gives_way: a child process leaves the processors to other programs where they want them.
         pinned: never unloaded to make room for another model.
         keep_alive_s: unloaded when nobody has asked for it so many seconds; None keeps it.
 
@@ -116,6 +119,7 @@ class LlamaCpp:
     max_memory_mb: int | None = integer("max_memory_mb", 1, 2**40)
     max_threads: int | None = integer("max_threads", 1, 4096)
     max_gpu_layers: int | None = integer("max_gpu_layers", 0, 2**31 - 1)
+    max_vram_mb: int | None = integer("max_vram_mb", 1, 2**40)
     max_parallel: int | None = integer("max_parallel", 1, 128)
     cache_type: str = attrs.field(default="f16", validator=one_of(*CACHE_TYPES))
     pooling: str | None = attrs.field(
@@ -140,6 +144,7 @@ class LlamaCpp:
     worker_command: tuple[str, ...] | None = attrs.field(
         default=None, converter=attrs.converters.optional(_command)
     )
+    gives_way: bool = flag(default=True)
     pinned: bool = flag(default=False)
     keep_alive_s: float | None = number("keep_alive_s", 0, math.inf)
 

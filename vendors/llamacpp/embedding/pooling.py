@@ -215,7 +215,13 @@ def choose(header: Header, pooling: Pooling, asked: Asked, machine: Machine) -> 
     batch = _multiple(BATCH_TOKENS if pooling.splits else max(longest, BATCH_TOKENS), slots)
     cells = longest + batch if pooling.has_cache else batch
     repacked = machine.repacked
-    use = Use(batch_tokens=batch, slots=slots, cache_type=asked.cache_type, repacked=repacked)
+    use = Use(
+        batch_tokens=batch,
+        slots=slots,
+        cache_type=asked.cache_type,
+        repacked=repacked,
+        process_bytes=asked.process_bytes,
+    )
     need = _need(header, pooling, cells, use)
     limit = min(machine.available_bytes, asked.limit_bytes or machine.available_bytes)
     if need.total_bytes > limit:

@@ -18,7 +18,9 @@ from llmdispatcher.models.errors import (
     DispatcherError,
     EngineCrashed,
     LimitReached,
+    OutOfMemory,
     Refused,
+    VendorError,
 )
 from llmdispatcher.models.reply import FinishReason, Piece, Usage
 from llmdispatcher.models.request import Request
@@ -98,8 +100,10 @@ class EngineCall:
             fire([self.box.fail(Cancelled())])
 
 
-def crashed(bug: Exception, doing: str = "a bug in the engine") -> EngineCrashed:
+def crashed(bug: Exception, doing: str = "a bug in the engine") -> VendorError:
     """Write a bug down, where it is being handled, and return the error for who it hits."""
+    if isinstance(bug, MemoryError):
+        return OutOfMemory("there was no memory left for the engine's own work")
     _log.exception(doing)
     return EngineCrashed(f"{doing}: {type(bug).__name__}: {bug}")
 

@@ -23,7 +23,7 @@ from llmdispatcher.vendors.llamacpp.engine import keeping
 from llmdispatcher.vendors.llamacpp.engine.engine import EngineLoop, Loaded
 from llmdispatcher.vendors.llamacpp.engine.inbox import CLOSED, Box, EngineCall, Inbox, Job, crashed
 from llmdispatcher.vendors.llamacpp.engine.keeping import Subject
-from llmdispatcher.vendors.llamacpp.host import Host, Vitals
+from llmdispatcher.vendors.llamacpp.host import Host, Reporting, Vitals
 from llmdispatcher.vendors.mailbox import fire
 
 STACK_BYTES = 64 * 1024 * 1024
@@ -102,8 +102,6 @@ class EngineLife:
             error = Refused(CLOSED)
         except DispatcherError as raised:
             error = Refused(CLOSED) if self.inbox.closing else raised
-        except MemoryError:
-            error = OutOfMemory(f"{doing}: Python could not allocate any more")
         except Exception as bug:  # noqa: BLE001 - no caller may wait for ever; nothing is printed
             error = crashed(bug, doing)
         finally:
@@ -138,8 +136,19 @@ class EngineLife:
 class EngineThread:
     """A host in this process. See ``host.Host``."""
 
-    def __init__(self, load: Loader, subject: Subject, before: Host | None = None) -> None:
-        """Begin to load; ``before`` is one that has ended, whose memory is given back first."""
+    def __init__(
+        self,
+        load: Loader,
+        subject: Subject,
+        reporting: Reporting | None = None,
+        before: Host | None = None,
+    ) -> None:
+        """Begin to load.
+
+        ``reporting`` is what the load reports to; ``before`` a host that has ended, whose memory is
+        given back first.
+        """
+        self._reporting = reporting
         self._life = EngineLife(load)
         self._subject = subject
         self._before = before
@@ -166,9 +175,7 @@ class EngineThread:
                 "this process was forked after the model began to load, and llama.cpp does not"
                 " survive that: make a new Dispatcher in the child"
             )
-        if threading.current_thread() is self._thread:
-            return Refused("on_event must not ask the model that reports to it: it would wait")
-        return None
+        return None if self._reporting is None else self._reporting.misused()
 
     def submit(self, work: Work) -> EngineCall:
         """See ``host.Host.submit``."""

@@ -1,4 +1,4 @@
-"""What this machine has to spare: memory and processors, in plain numbers.
+"""What this machine has to spare, and what a process takes: plain numbers.
 
 The only module that imports psutil. Containers are honoured: a cgroup's limit counts where it is
 smaller than the machine. What cannot be read is taken as not limited.
@@ -19,6 +19,7 @@ if sys.platform != "win32":
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 _OWN_STATUS = Path("/proc/self/status")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _UNLIMITED_BYTES = 2**60
 """Version 1 writes a number near 2^63 where there is no limit."""
 
@@ -30,6 +31,22 @@ class Memory:
     total_bytes: int
     available_bytes: int
     """What can be had now without swapping; the cache of files counts as available."""
+
+
+@attrs.frozen(kw_only=True)
+class Sample:
+    """What a process takes, at one moment."""
+
+    resident_bytes: int
+    """In main memory, mapped files included."""
+    own_bytes: int
+    """Of that, what is not mapped from files, where the system tells them apart (Linux)."""
+    cpu_s: float
+    """Processor time so far, of all its threads."""
+    threads: int
+    read_bytes: int
+    """Read from disks so far, through mapped files too; 0 where the system does not say. A load
+    that waits for its disk takes little processor time, and is no hang."""
 
 
 def memory(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> Memory:
@@ -87,6 +104,73 @@ def data_room_bytes() -> int | None:
             used = _statistic(_OWN_STATUS, name) * 1024
             rooms.append(max(0, limit - used))
     return min(rooms, default=None)
+
+
+def resident_bytes() -> int:
+    """Return how much of main memory this process holds, mapped files included."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def process(pid: int) -> Sample | None:
+    """Return what a process takes; None when it is gone, or dead and only not yet reaped.
+
+    Takes 0.1 ms on Linux.
+    """
+    try:
+        found = psutil.Process(pid)
+        with found.oneshot():
+            if found.status() == psutil.STATUS_ZOMBIE:
+                return None
+            used, times = found.memory_info(), found.cpu_times()
+            return Sample(
+                resident_bytes=int(used.rss),
+                own_bytes=max(0, int(used.rss) - int(getattr(used, "shared", 0))),
+                cpu_s=float(times.user + times.system),
+                threads=found.num_threads(),
+                read_bytes=_read_bytes(found),
+            )
+    except (psutil.Error, OSError, ValueError):  # ValueError: below zero
+        return None
+
+
+def _read_bytes(found: psutil.Process) -> int:
+    """Return how much a process read from disks, if that may be known."""
+    if not hasattr(found, "io_counters"):  # macOS
+        return 0
+    try:
+        return int(found.io_counters().read_bytes)
+    except (psutil.AccessDenied, NotImplementedError):
+        return 0
+
+
+def created_s(pid: int) -> str | None:
+    """Return when a process started, as a text that only its equals mean anything to.
+
+    Two processes that had the same number differ in it, across restarts of the machine too. None
+    when there is no such process, or it is dead and only not yet reaped.
+    """
+    try:
+        found = psutil.Process(pid)
+        if found.status() == psutil.STATUS_ZOMBIE:
+            return None
+        ticks = _start_ticks(pid)
+        # psutil counts from when the machine started, a moment that moves when its clock is set
+        return repr(found.create_time()) if ticks is None else f"{_text(_BOOT_ID).strip()}:{ticks}"
+    except (psutil.Error, OSError, ValueError):  # ValueError: below zero
+        return None
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Return when a process started in ticks since the machine did, where the kernel says so.
+
+    Field 22 of proc_pid_stat(5). The name before it may hold spaces and brackets.
+    """
+    words = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return _parsed(words[_START_TIME]) if len(words) > _START_TIME else None
+
+
+_START_TIME = 22 - 3
+"""Counted from the third field, the first behind the name."""
 
 
 def busy_s() -> float:

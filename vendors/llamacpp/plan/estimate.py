@@ -73,6 +73,8 @@ class Use:
     """Rows of scores beyond one for each sequence, for guesses that are checked at once."""
     beside_bytes: int = 0
     """Weights of other files: what lets the model see, and adapters."""
+    process_bytes: int = 0
+    """Of a child process of its own, before any model."""
 
 
 @attrs.frozen(kw_only=True)
@@ -94,6 +96,8 @@ class Need:
     """What else llama.cpp takes: its code, graphs of tensors, lists of cells."""
     beside: int = 0
     """Weights of other files: what lets the model see, and adapters."""
+    process: int = 0
+    """What a child process takes that runs nothing else."""
 
     @property
     def parts(self) -> Mapping[str, int]:
@@ -123,6 +127,7 @@ def estimate(header: Header, cells: int, use: Use | None = None) -> Need:
         + len(header.tensors) * _TENSOR_BYTES
         + caches * padded(cells) * _CELL_BYTES,
         beside=use.beside_bytes,
+        process=use.process_bytes,
     )
 
 

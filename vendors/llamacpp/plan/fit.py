@@ -92,6 +92,8 @@ class Asked:
     """Rows of scores for guesses."""
     beside_bytes: int = 0
     """Weights of other files that are loaded with it."""
+    process_bytes: int = 0
+    """What the process takes that it runs in, if that runs nothing else."""
     batch_tokens: int | None = None
     """At most so many tokens of one decode."""
     retained: int | None = None
@@ -330,6 +332,7 @@ class _Case:
             repacked=types,
             more_rows=self.asked.more_rows,
             beside_bytes=self.asked.beside_bytes,
+            process_bytes=self.asked.process_bytes,
         )
 
     def _threads(self) -> int:

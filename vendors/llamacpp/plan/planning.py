@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import attrs
+
 from llmdispatcher.models.errors import ExecutableNotFound, OutOfMemory
 from llmdispatcher.vendors.llamacpp.embedding.pooling import choose as choose_pooled
 from llmdispatcher.vendors.llamacpp.engine.lookup import MAX_DRAFT
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
 
 LEAST_ROOM_BYTES = 64 * MIB
 """What decoding may allocate beside what is allocated at the start, with a good margin."""
+
+WORKER_BYTES = 80 * MIB
+"""What a worker takes before it loads a model (``bench/isolation.py`` prints it), and what requests
+take while they are prepared."""
+WORKER_ROOM_BYTES = 8 * MIB
+"""LEAST_ROOM_BYTES of a worker, whose end is not the end of the user's program."""
 
 HEADROOM_BYTES = 512 * MIB
 """Left to the rest of the machine, or a twentieth of a small one: a model that fits to the last
@@ -66,6 +74,14 @@ class Wishes(Protocol):
     @property
     def max_memory_mb(self) -> int | None:
         """MiB of main memory."""
+
+    @property
+    def isolation(self) -> str:
+        """Whether the model gets a process of its own: "process" or "thread"."""
+
+    @property
+    def max_vram_mb(self) -> int | None:
+        """MiB on GPUs."""
 
     @property
     def max_threads(self) -> int | None:
@@ -113,9 +129,12 @@ def make_plan(
         max_threads=wishes.max_threads,
         more_rows=MAX_DRAFT if guesses(header, wishes.speculate) else 0,
         beside_bytes=sum(read_header(path).weight_bytes for path in _beside(wishes)),
+        process_bytes=WORKER_BYTES if wishes.isolation == "process" else 0,
     )
     asked = squeezed(asked, header, rung)
     there = machine(gpus=wishes.max_gpu_layers != 0)
+    if wishes.max_vram_mb is not None:
+        there = attrs.evolve(there, gpus=_within(there.gpus, wishes.max_vram_mb * MIB))
     if pooling is not None:
         return choose_pooled(header, pooling, asked, there)
     return choose(header, asked, there)
@@ -147,15 +166,24 @@ def machine(*, gpus: bool = True) -> Machine:
     )
 
 
-def require_room() -> None:
+def _within(free: tuple[int, ...], limit_bytes: int) -> tuple[int, ...]:
+    """Return what of each GPU may be taken, the first ones first."""
+    allowed = []
+    for there in free:
+        allowed.append(min(there, limit_bytes))
+        limit_bytes -= allowed[-1]
+    return tuple(allowed)
+
+
+def require_room(least_bytes: int = LEAST_ROOM_BYTES) -> None:
     """Raise OutOfMemory where this process is about to reach a limit of what it may allocate."""
     from llmdispatcher.vendors.llamacpp.limits import probe  # noqa: PLC0415 - loads psutil
 
     room = probe.data_room_bytes()
-    if room is not None and room < LEAST_ROOM_BYTES:
+    if room is not None and room < least_bytes:
         raise OutOfMemory(
             f"this process may allocate {room // MIB} MiB more (its limit is RLIMIT_DATA or"
-            f" RLIMIT_AS), and llama.cpp, which may need {LEAST_ROOM_BYTES // MIB} MiB, would end"
+            f" RLIMIT_AS), and llama.cpp, which may need {least_bytes // MIB} MiB, would end"
             " it on reaching that: raise the limit, or free memory"
         )
 

@@ -27,6 +27,7 @@ _PARTS = {
     "tokenizer": "tables of words",
     "bookkeeping": "llama.cpp's own",
     "beside": "images, adapters",
+    "process": "process",
     "total": "",
     "limit": "",
     "free": "",

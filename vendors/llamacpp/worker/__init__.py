@@ -1,0 +1,1 @@
+"""The engine in a child process, which cannot take this one down."""

@@ -1,0 +1,64 @@
+"""How a worker is started: which program, with which arguments and environment.
+
+It must import the same package as its parent, from a notebook, ``python -c``, a child of
+``multiprocessing`` or a program that changed ``sys.path``; so the parent's path goes with it. A
+frozen application has no Python to run, and says itself what starts a worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from llmdispatcher.models.errors import ExecutableNotFound
+from llmdispatcher.vendors.llamacpp.worker.holding import STACK_MIB
+
+_BOOT = (
+    "import json, sys;"
+    "sys.path[:] = json.loads(sys.argv.pop(1));"
+    "from llmdispatcher.vendors.llamacpp.worker.main import main;"
+    "main()"
+)
+
+MARK = "LLMDISPATCHER_WORKER"
+"""Set in a worker's environment: one that asks for a worker of its own was started wrongly, as a
+frozen application is that does not look at its arguments."""
+
+
+def command(given: Sequence[str] | None, descriptor: int) -> tuple[str, ...]:
+    """Return what to run. Raises ExecutableNotFound where nothing is known that would do."""
+    if MARK in os.environ:
+        raise ExecutableNotFound(
+            "a worker started this program instead of the worker: worker_command must run"
+            " llmdispatcher.vendors.llamacpp.worker.main.main() and nothing else"
+        )
+    ends = (str(descriptor), str(os.getpid()))
+    if given is not None:
+        return (*given, *ends)
+    if getattr(sys, "frozen", False) or not sys.executable:
+        raise ExecutableNotFound(
+            "this application has no Python to run a worker with: give"
+            " worker_command=[its own executable, an argument of yours], see to it that the"
+            " argument runs llmdispatcher.vendors.llamacpp.worker.main.main(), with the two"
+            " arguments that follow; or take isolation='thread'"
+        )
+    path = json.dumps([os.path.abspath(entry) for entry in sys.path])  # noqa: PTH100 - '' too
+    return (sys.executable, "-c", _BOOT, path, *ends)
+
+
+def environment() -> dict[str, str]:
+    """Return the worker's environment: this one's, with what llama.cpp reads when it is loaded."""
+    given = {
+        MARK: "1",
+        # ggml would start a debugger to print where it aborts, which takes seconds
+        "GGML_NO_BACKTRACE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    usual = {
+        "OMP_STACKSIZE": f"{STACK_MIB}M",
+        # numpy's own threads, which nothing here uses, reserve address space for each processor
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    return {**usual, **os.environ, **given}
