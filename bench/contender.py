@@ -250,13 +250,20 @@ class HighLevel:
         self._llama.close()
 
 
+def in_process(model: str, context: int, threads: int) -> Any:  # noqa: ANN401 - as above
+    """Return the model in this process, as its rivals here run it; see ``isolation.py``."""
+    from llmdispatcher import LlamaCpp  # noqa: PLC0415 - as above
+
+    return LlamaCpp(model, context_tokens=context, max_threads=threads, isolation="thread")
+
+
 class Sync:
     """``llmdispatcher.Dispatcher``."""
 
     def __init__(self, model: str, context: int, threads: int) -> None:
-        from llmdispatcher import Dispatcher, LlamaCpp, Request  # noqa: PLC0415 - as above
+        from llmdispatcher import Dispatcher, Request  # noqa: PLC0415 - as above
 
-        self._dispatcher = Dispatcher(LlamaCpp(model, context_tokens=context, max_threads=threads))
+        self._dispatcher = Dispatcher(in_process(model, context, threads))
         self._request = Request
 
     def run(self, prompt: str, tokens: int) -> Sample:
@@ -278,10 +285,9 @@ class Async:
     """``llmdispatcher.AsyncDispatcher``, in one event loop that lives as long as it."""
 
     def __init__(self, model: str, context: int, threads: int) -> None:
-        from llmdispatcher import AsyncDispatcher, LlamaCpp, Request  # noqa: PLC0415 - as above
+        from llmdispatcher import AsyncDispatcher, Request  # noqa: PLC0415 - as above
 
-        vendor = LlamaCpp(model, context_tokens=context, max_threads=threads)
-        self._dispatcher = AsyncDispatcher(vendor)
+        self._dispatcher = AsyncDispatcher(in_process(model, context, threads))
         self._request = Request
         self._runner = asyncio.Runner()
 

@@ -294,6 +294,7 @@ def vendor(setup: Setup) -> Any:  # noqa: ANN401 - only imported where it is mea
 
     return LlamaCpp(
         setup.model,
+        isolation="thread",
         context_tokens=setup.context,
         max_threads=setup.threads,
         max_parallel=setup.sequences,

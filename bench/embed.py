@@ -130,7 +130,9 @@ def texts_of(kind: str, count: int, seed: int) -> list[str]:
 
 def measure(model: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure one model with both kinds of texts."""
-    spec = LlamaCpp(model, pooling="mean", max_threads=1, context_tokens=CONTEXT)
+    spec = LlamaCpp(
+        model, pooling="mean", max_threads=1, context_tokens=CONTEXT, isolation="thread"
+    )
     with ExitStack() as stack:
         d = stack.enter_context(Dispatcher(spec))
         pool = stack.enter_context(ThreadPoolExecutor(CALLERS))

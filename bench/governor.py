@@ -58,7 +58,8 @@ def serve(path: str, kind: str) -> None:
 
 def _governed(path: str) -> Callable[[Request], Call]:
     """Serve as everybody does."""
-    engine = LlamaCpp(path, context_tokens=SHAPE_15M.context).start(lambda _: None)
+    spec = LlamaCpp(path, context_tokens=SHAPE_15M.context, isolation="thread")
+    engine = spec.start(lambda _: None)
     model = engine.cards()[0].model
     engine.load(model).result()
     return lambda request: engine.submit(request, model)

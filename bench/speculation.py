@@ -99,7 +99,14 @@ def measure(path: Path, options: argparse.Namespace) -> list[Found]:
     with ExitStack() as stack:
         kinds = {
             name: stack.enter_context(
-                Dispatcher(LlamaCpp(path, speculate=speculate, max_threads=options.threads))
+                Dispatcher(
+                    LlamaCpp(
+                        path,
+                        speculate=speculate,
+                        max_threads=options.threads,
+                        isolation="thread",
+                    )
+                )
             )
             for name, speculate in (("plain", False), ("guessing", None))
         }

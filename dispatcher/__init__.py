@@ -54,9 +54,11 @@ from llmdispatcher.models.errors import (
 from llmdispatcher.models.event import (
     AttemptEnded,
     AttemptStarted,
+    EngineDied,
     Event,
     Fallback,
     LoadProgress,
+    ModelUnloaded,
 )
 from llmdispatcher.models.form import ResponseFormat, ToolSpec
 from llmdispatcher.models.message import (
@@ -69,6 +71,7 @@ from llmdispatcher.models.message import (
     tool,
     user,
 )
+from llmdispatcher.models.release import VERSION
 from llmdispatcher.models.reply import (
     CallDelta,
     Choice,
@@ -87,7 +90,7 @@ if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
     from llmdispatcher.vendors.scripted import Scripted
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _VENDORS = {
     "LlamaCpp": "llmdispatcher.vendors.llamacpp.vendor",
@@ -138,6 +141,7 @@ __all__ = [
     "EmbedRequest",
     "Embeddings",
     "EngineCrashed",
+    "EngineDied",
     "Event",
     "ExecutableNotFound",
     "Fallback",
@@ -153,6 +157,7 @@ __all__ = [
     "ModelFileMissing",
     "ModelNotFound",
     "ModelTooLarge",
+    "ModelUnloaded",
     "NoCandidate",
     "OfflineRefused",
     "OutOfMemory",

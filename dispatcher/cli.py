@@ -1,4 +1,4 @@
-"""The command line: ``llmdispatcher ask``, ``chat`` and ``plan``.
+"""The command line: ``llmdispatcher ask``, ``chat``, ``plan`` and ``doctor``.
 
 Owns the options, the table of commands and the exit codes. A command is a function that takes the
 options, the terminal and the vendors to ask; errors that it raises become one line on stderr.
@@ -31,7 +31,7 @@ FAILED, WRONG, REFUSED, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    every vendor that was tried failed, or stdout cannot be written to
+  1    every vendor that was tried failed, stdout cannot be written to, or doctor found a problem
   2    the command line or the request is wrong
   3    refused: a limit of ours, or no model can do what is asked
   130  interrupted with Ctrl-C
@@ -148,6 +148,17 @@ def plan(args: argparse.Namespace, terminal: Terminal, _: Sequence[VendorSpec]) 
 
     terminal.write(plan_view.text(_vendor(args)))
     return 0
+
+
+def doctor(args: argparse.Namespace, terminal: Terminal, _: Sequence[VendorSpec]) -> int:
+    """Look what is installed and whether it works."""
+    from llmdispatcher import doctor as examination  # noqa: PLC0415 - the other commands do without
+    from llmdispatcher import doctor_view  # noqa: PLC0415 - as above
+
+    diagnosis = examination.examine(run=args.run)
+    view = doctor_view.as_json if args.json else doctor_view.text
+    terminal.write(view(diagnosis))
+    return FAILED if diagnosis.problems else 0
 
 
 def _question(args: argparse.Namespace, terminal: Terminal) -> str:
@@ -311,6 +322,13 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _doctor_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--run", action="store_true", help="have the embedded model answer a question, too"
+    )
+
+
 def _model_group(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model = parser.add_argument_group("the model")
     model.add_argument("-m", "--model", metavar="FILE.gguf", help="default: the embedded one")
@@ -335,4 +353,7 @@ COMMANDS = {
     "ask": Command("answer one question", _ask_options, ask),
     "chat": Command("hold a conversation", _common_options, chat),
     "plan": Command("say how a model would be loaded, and what that takes", _plan_options, plan),
+    "doctor": Command(
+        "look what is installed, whether it works, and how to mend it", _doctor_options, doctor
+    ),
 }

@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 import attrs
 
+from llmdispatcher import health
 from llmdispatcher.flow import Flow, Job, dispatch
+from llmdispatcher.landlord import Landlord
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
@@ -24,6 +26,7 @@ from llmdispatcher.models.event import Event
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
 from llmdispatcher.release import Stopper
 from llmdispatcher.route import Target, rank
+from llmdispatcher.tenancy import Budget
 from llmdispatcher.usage import Books
 from llmdispatcher.vendors.contract import Engine, Status, VendorSpec
 
@@ -71,6 +74,7 @@ class Desk:
         on_event: OnEvent | None,
         deadlines: Deadlines | None,
         catalog: Mapping[str, Any] | None,
+        budget: Budget,
     ) -> None:
         self._lock = threading.RLock()  # a signal handler may close what this thread is using
         self._engines: dict[str, Engine] = {}
@@ -81,6 +85,7 @@ class Desk:
         self._catalog = Catalog.parse(catalog or {})
         self._closed = False
         self.books = Books()
+        self._landlord = Landlord(budget, self._report)
         try:
             for vendor in vendors or ("embedded",):
                 self.register(vendor)
@@ -107,9 +112,20 @@ class Desk:
         """Return every registered vendor with its models and its state."""
         with self._lock:
             engines = dict(self._engines)
-        return tuple(
-            Vendor(name, self._cards(engine), engine.status()) for name, engine in engines.items()
-        )
+        return tuple(self._vendor(name, engine) for name, engine in engines.items())
+
+    def _vendor(self, name: str, engine: Engine) -> Vendor:
+        cards, status = self._cards(engine), engine.status()
+        local = [card.name for card in cards if card.local]
+        if local:
+            by_model = self.books.snapshot().by_model
+            loads_s = [s for s in map(self._landlord.load_s, local) if s is not None]
+            queue = health.Queue(
+                waiting=sum(map(self._landlord.waiting, local)), load_s=max(loads_s, default=None)
+            )
+            figures = [by_model[model] for model in local if model in by_model]
+            status = health.complete(status, queue, figures)
+        return Vendor(name, cards, status)
 
     def flow(self, prompt: Prompt, options: Options, stopper: Stopper, *, streaming: bool) -> Flow:
         """Check a request for a reply and return its flow, not yet begun."""
@@ -140,7 +156,20 @@ class Desk:
         from llmdispatcher import keep  # noqa: PLC0415 - few need it
 
         targets = [t for t in self._targets() if vendor in {None, t.card.vendor}]
-        return keep.restore(targets, Path(path), self._deadlines)
+        return keep.restore(targets, Path(path), self._deadlines, self._landlord)
+
+    def loading(self, model: str, vendor: str | None) -> Flow:
+        """Return the flow that loads a model, not yet begun."""
+        from llmdispatcher import warm  # noqa: PLC0415 - few need it
+
+        target = warm.choose(self._targets(), model, vendor)
+        return warm.load(self._landlord, target, self._deadlines.load_s)
+
+    def unloading(self, model: str, vendor: str | None) -> Flow:
+        """Return the flow that unloads a model, not yet begun."""
+        from llmdispatcher import warm  # noqa: PLC0415 - few need it
+
+        return warm.unload(self._landlord, warm.choose(self._targets(), model, vendor))
 
     def _targets(self) -> list[Target]:
         with self._lock:
@@ -159,6 +188,7 @@ class Desk:
             report=self._report,
             stopper=stopper,
             clock=time.monotonic,
+            landlord=self._landlord,
         )
 
     def close(self) -> None:
@@ -166,6 +196,7 @@ class Desk:
         with self._lock:
             self._closed = True
             engines = list(self._engines.values())
+        self._landlord.close()
         with contextlib.ExitStack() as stack:  # all of them, also if one raises
             for engine in engines:
                 stack.callback(engine.close)

@@ -24,6 +24,7 @@ from llmdispatcher.models.embedding import (
 from llmdispatcher.models.reply import Reply, Saved
 from llmdispatcher.models.request import Deadlines, Options, Prompt
 from llmdispatcher.stream import AsyncStream, Stream
+from llmdispatcher.tenancy import Budget
 from llmdispatcher.usage import Stats
 from llmdispatcher.vendors.contract import VendorSpec
 
@@ -39,8 +40,11 @@ class _Front:
         on_event: OnEvent | None = None,
         deadlines: Deadlines | None = None,
         catalog: Mapping[str, Any] | None = None,
+        max_memory_mb: int | None = None,
+        max_vram_mb: int | None = None,
     ) -> None:
-        self._desk = Desk(vendors, on_event, deadlines, catalog)
+        budget = Budget(max_memory_mb=max_memory_mb, max_vram_mb=max_vram_mb)
+        self._desk = Desk(vendors, on_event, deadlines, catalog, budget)
 
     def register_vendor(self, vendor: VendorSpec | str) -> None:
         """Add a vendor. Raises ConfigError if one of its name is there already."""
@@ -65,6 +69,10 @@ class Dispatcher(_Front):
             it happens in; must return at once.
         deadlines: how long each phase may take, for requests that bring no deadlines.
         catalog: facts about models that win over what vendors report; see ``models.catalog``.
+        max_memory_mb: MiB of main memory for all local models together. Those that were not used
+            for the longest time are unloaded to make room for one that is asked for; one that
+            cannot fit is refused with ModelTooLarge. None unloads nothing to make room.
+        max_vram_mb: the same for the memory of GPUs.
 
     Thread-safe. Close it, or use it in a ``with`` block, to give memory back early.
     """
@@ -164,6 +172,29 @@ class Dispatcher(_Front):
         """
         return _result(self._desk.restoring(path, vendor))  # type: ignore[no-any-return]
 
+    def load(self, model: str, vendor: str | None = None) -> None:
+        """Load a model before the first request needs it, and wait until it is loaded.
+
+        Args:
+            model: the model's name, as on its card.
+            vendor: whose it is; needed only if several have one of this name.
+
+        Raises BadRequest for a name that is not registered, TimedOut after ``load_s`` of the
+        deadlines (the load goes on), and another VendorError if it cannot be loaded.
+        """
+        _result(self._desk.loading(model, vendor))
+
+    def unload(self, model: str, vendor: str | None = None) -> None:
+        """Give a model's memory back, once the requests that it is serving have ended.
+
+        Requests that come meanwhile wait for its next load. Do not call it from a thread that
+        holds a stream of this model open: the two would wait for each other.
+
+        Raises BadRequest as ``load`` does, and Unsupported for a model that is not in the memory of
+        this machine.
+        """
+        _result(self._desk.unloading(model, vendor))
+
     def close(self) -> None:
         """Stop all work and give the memory back; requests in flight fail. Idempotent."""
         self._desk.close()
@@ -227,6 +258,14 @@ class AsyncDispatcher(_Front):
         """Remember a conversation from a file; see ``Dispatcher.restore_state``."""
         flow = self._desk.restoring(path, vendor)
         return await _aresult(flow)  # type: ignore[no-any-return]
+
+    async def load(self, model: str, vendor: str | None = None) -> None:
+        """Load a model before it is needed; see ``Dispatcher.load``."""
+        await _aresult(self._desk.loading(model, vendor))
+
+    async def unload(self, model: str, vendor: str | None = None) -> None:
+        """Give a model's memory back; see ``Dispatcher.unload``."""
+        await _aresult(self._desk.unloading(model, vendor))
 
     async def close(self) -> None:
         """Stop all work and give the memory back; requests in flight fail. Idempotent."""

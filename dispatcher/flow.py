@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import attrs
 
 from llmdispatcher.draft import Draft, ReplyDraft
+from llmdispatcher.landlord import Landlord, Lease
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
@@ -93,6 +94,8 @@ class Job(Generic[W]):
     stopper: Stopper
     clock: Callable[[], float]
     """Seconds, monotonic."""
+    landlord: Landlord = attrs.field(factory=Landlord)
+    """Who has the models loaded."""
 
 
 @attrs.frozen
@@ -187,6 +190,7 @@ class Trial(Generic[W, D]):
         self._load_s = 0.0
         self._first_token_s: float | None = None
         self._call: Call | None = None
+        self._lease: Lease | None = None
 
     def run(self) -> Generator[Step, Any, Finish]:
         """Serve the request here. Settles exactly once, however it ends."""
@@ -213,7 +217,11 @@ class Trial(Generic[W, D]):
             failure = _told(broken)
             raise self._cut(broken.at(card.vendor, card.model)) from bug
         finally:
-            self._settle(outcome, failure, usage)
+            try:
+                self._settle(outcome, failure, usage)
+            finally:
+                if self._lease is not None:  # after the call was stopped: the model may go now
+                    self._lease.end()
         return finish
 
     def total_left_s(self) -> float | None:
@@ -229,16 +237,22 @@ class Trial(Generic[W, D]):
 
     def _load(self) -> Generator[Step, Any, None]:
         """Wait for the model; the load itself goes on if this times out."""
-        loading = self.target.engine.load(self.target.card.model)
-        if loading.done():
-            if error := loading.exception():
+        self._lease = lease = self.job.landlord.lease(self.target.card, self.target.engine)
+        for ask in (lease.claim, lease.confirm):
+            loading = ask()
+            if not loading.done():
+                yield from self._wait(loading)
+            elif error := loading.exception():
                 raise own(error)
-            return
+
+    def _wait(self, loading: Future[None]) -> Generator[Step, Any, None]:
+        """Wait for a load, within its own limit, until the request is stopped."""
         limit_s = self.job.deadlines.load_s
+        left_s = None if limit_s is None else max(0.0, limit_s - self._load_s)
         watch = Watch(loading)
         self.job.stopper.arm(lambda: watch.end(Cancelled()))
         try:
-            yield Wait(watch.future, limit_s)
+            yield Wait(watch.future, left_s)
         except TimeoutError:
             raise TimedOut("load", limit_s or 0.0) from None
         finally:

@@ -11,10 +11,12 @@ from typing import Any
 
 import attrs
 
+from llmdispatcher import warm
 from llmdispatcher.draft import ReplyDraft
 from llmdispatcher.flow import Emit, Job, Step, Wait, serve
+from llmdispatcher.landlord import Landlord
 from llmdispatcher.models.card import Capability
-from llmdispatcher.models.errors import BadRequest, NoCandidate, StateUnusable, TimedOut
+from llmdispatcher.models.errors import BadRequest, NoCandidate, StateUnusable
 from llmdispatcher.models.form import ResponseFormat
 from llmdispatcher.models.request import Deadlines, Request, Sampling
 from llmdispatcher.route import Target
@@ -52,10 +54,12 @@ def save(job: Job[Request], path: Path) -> Generator[Step, Any, None]:
     for tries_left in reversed(range(TRIES)):
         served = yield from serve(job, lambda: ReplyDraft(1, job.request.response_format))
         last = served.attempts[-1]
-        engine = next(t.engine for t in keepers if t.card.vendor == last.vendor)
-        assert isinstance(engine, Keeper)  # noqa: S101 - for the type checker
-        saving = engine.save(job.request, path)
+        target = next(t for t in keepers if t.card.vendor == last.vendor)
+        assert isinstance(target.engine, Keeper)  # noqa: S101 - for the type checker
+        lease = job.landlord.lease(target.card, target.engine)
         try:
+            yield from warm.arrive(lease, target, job.deadlines.load_s)
+            saving = target.engine.save(job.request, path)
             yield Wait(saving, None)
         except StateUnusable as error:
             if error.part != "size" or not tries_left:
@@ -63,10 +67,12 @@ def save(job: Job[Request], path: Path) -> Generator[Step, Any, None]:
         else:
             yield Emit(saving.result())
             return
+        finally:
+            lease.end()
 
 
 def restore(
-    targets: Sequence[Target], path: Path, deadlines: Deadlines
+    targets: Sequence[Target], path: Path, deadlines: Deadlines, landlord: Landlord
 ) -> Generator[Step, Any, None]:
     """Emit what was taken up. Raises StateUnusable, and what loading the model raises."""
     keepers = [
@@ -79,10 +85,11 @@ def restore(
         raise BadRequest("vendor", None, f"the one that saved it: {', '.join(names)}")
     target = keepers[0]
     assert isinstance(target.engine, Keeper)  # noqa: S101 - for the type checker
+    lease = landlord.lease(target.card, target.engine)
     try:
-        yield Wait(target.engine.load(target.card.model), deadlines.load_s)
-    except TimeoutError:
-        raise TimedOut("load", deadlines.load_s or 0.0) from None
-    restoring = target.engine.restore(path)
-    yield Wait(restoring, None)
+        yield from warm.arrive(lease, target, deadlines.load_s)
+        restoring = target.engine.restore(path)
+        yield Wait(restoring, None)
+    finally:
+        lease.end()
     yield Emit(restoring.result())

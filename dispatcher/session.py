@@ -96,7 +96,7 @@ class Session:
     def _loading(self) -> str | None:
         """Name the model that is being loaded now, if one is."""
         for vendor in self._dispatcher.vendors():
-            if vendor.status.state is State.LOADING:
+            if vendor.status.state in {State.LOADING, State.RESTARTING}:
                 return vendor.cards[0].model if vendor.cards else vendor.name
         return None
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from llmdispatcher.vendors.llamacpp.binding import library
 from llmdispatcher.vendors.llamacpp.binding.native import NativeBackend
-from llmdispatcher.vendors.llamacpp.worker import link, main
+from llmdispatcher.vendors.llamacpp.worker import main
 
 STEP_BYTES = 16 * 2**20
 
@@ -144,7 +144,7 @@ def go_wrong(way: str, descriptor: int) -> None:
             WAYS[way](descriptor)
         return decode(self, *given)
 
-    NativeBackend.decode = wrong  # type: ignore[method-assign]
+    NativeBackend.decode = wrong  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":
@@ -152,7 +152,7 @@ if __name__ == "__main__":
     if way == "mute":
         time.sleep(3600)
     elif way == "old":
-        link.PROTOCOL = main.PROTOCOL = 0  # type: ignore[assignment]
+        main.PROTOCOL = 0  # type: ignore[attr-defined]
     elif way == "unable":
         sys.exit("no such thing as a worker here")
     elif way != "well":

@@ -28,11 +28,13 @@ from typing import Final
 import attrs
 
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
+from llmdispatcher.models.check import flag, integer, number
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Score, Vector, Work
 from llmdispatcher.models.errors import (
     BadRequest,
     Cancelled,
     DispatcherError,
+    ModelNotFound,
     Refused,
     StreamInterrupted,
     VendorError,
@@ -48,7 +50,7 @@ from llmdispatcher.models.reply import (
     Usage,
 )
 from llmdispatcher.models.request import Request
-from llmdispatcher.vendors.contract import Call, Report, State, Status
+from llmdispatcher.vendors.contract import Call, Footprint, Report, State, Status
 from llmdispatcher.vendors.mailbox import Mailbox, fire
 
 CUT: Final = StreamInterrupted("the script cut the reply here")
@@ -79,6 +81,9 @@ class Scripted:
     ``replies`` are served in turn and the last one for ever; a single function of the request
     makes each reply anew. ``load_s`` is how long the model pretends to load, ``load_error`` how
     loading fails. ``price`` is free unless given, None for unknown.
+
+    With ``memory_mb`` it pretends to take so much memory while it is loaded, and can be unloaded,
+    as local models can; ``pinned`` and ``keep_alive_s`` are then those of ``contract.Footprint``.
     """
 
     name: str
@@ -86,6 +91,9 @@ class Scripted:
     replies: tuple[Steps, ...] | Callable[[Request], Steps]
     load_s: float
     load_error: VendorError | None
+    memory_mb: int | None = integer("memory_mb", 1, 2**40)
+    pinned: bool = flag(default=False)
+    keep_alive_s: float | None = number("keep_alive_s", 0, math.inf)
 
     def __init__(  # noqa: PLR0913 - keywords of a test double, each with a default
         self,
@@ -98,6 +106,9 @@ class Scripted:
         load_s: float = 0.0,
         load_error: VendorError | None = None,
         last_resort: bool = False,
+        memory_mb: int | None = None,
+        pinned: bool = False,
+        keep_alive_s: float | None = None,
     ) -> None:
         written = tuple(reply for reply in replies if not callable(reply))
         functions = [reply for reply in replies if callable(reply)]
@@ -112,11 +123,14 @@ class Scripted:
             price=price,
             last_resort=last_resort,
         )
-        self.__attrs_init__(name, card, made, load_s, load_error)
+        kept = (memory_mb, pinned, keep_alive_s)
+        self.__attrs_init__(name, card, made, load_s, load_error, *kept)
 
     def start(self, report: Report) -> ScriptedEngine:
         """Make the engine."""
-        return ScriptedEngine(self, report)
+        if self.memory_mb is None:
+            return ScriptedEngine(self, report)
+        return ResidentScriptedEngine(self, report)
 
 
 class ScriptedEngine:
@@ -148,11 +162,13 @@ class ScriptedEngine:
         if self._closing.is_set():
             return Status(State.CLOSED)
         if loaded is None:
-            return Status(State.COLD)
+            return Status(State.ABSENT)
         if not loaded.done():
             return Status(State.LOADING)
         error = loaded.exception()
-        return Status(State.FAILED, str(error)) if error else Status(State.READY, "", 0, running)
+        if error:
+            return Status(State.FAILED, str(error))
+        return Status(State.BUSY if running else State.READY, running=running)
 
     def load(self, model: str) -> Future[None]:
         """Pretend to load, once; a failed load can be tried again."""
@@ -208,6 +224,41 @@ class ScriptedEngine:
             calls = list(self._calls)
         for call in calls:
             call.stop(Refused("the dispatcher was closed"))
+
+
+class ResidentScriptedEngine(ScriptedEngine):
+    """Pretends to take memory, and to give it back. See ``contract.Resident``."""
+
+    def footprint(self, model: str) -> Footprint:
+        """Return what the spec says. Raises ModelNotFound for another model."""
+        self._check(model)
+        return Footprint(
+            memory_bytes=(self._spec.memory_mb or 0) * 2**20,
+            pinned=self._spec.pinned,
+            keep_alive_s=self._spec.keep_alive_s,
+        )
+
+    def unload(self, model: str) -> Future[None]:
+        """Forget that it was loaded; calls that play fail with Refused."""
+        self._check(model)
+        with self._lock:
+            self._loaded, calls = None, list(self._calls)
+        for call in calls:
+            call.stop(Refused("the model was unloaded"))
+        gone: Future[None] = Future()
+        gone.set_result(None)
+        return gone
+
+    def submit(self, work: Work, model: str) -> Call:
+        """Begin to play the next reply. Raises ModelNotFound where the model is not loaded."""
+        loaded = self._loaded
+        if loaded is None or not loaded.done():
+            raise ModelNotFound(f"the model {model!r} is not loaded")
+        return super().submit(work, model)
+
+    def _check(self, model: str) -> None:
+        if model != self._spec.card.model:
+            raise ModelNotFound(f"there is only {self._spec.card.model!r} here")
 
 
 class _ScriptedCall:

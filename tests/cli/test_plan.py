@@ -33,7 +33,7 @@ def test_the_plan_is_shown(run: Run) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"demo.gguf, llmdispatcher demo, llama, 1.2")
     found = rows(done.stdout)
-    parts = ("weights", "kv_cache", "compute", "output", "tokenizer", "bookkeeping")
+    parts = ("weights", "kv_cache", "compute", "output", "tokenizer", "bookkeeping", "process")
     sizes = [float(found[name].split()[0].replace(",", "")) for name in (*parts, "total")]
     assert sum(sizes[:-1]) == pytest.approx(sizes[-1], abs=0.4)
     assert {"limit", "free", "context", "cells", "parallel", "slots", "threads"} <= {*found}

@@ -34,6 +34,7 @@ Specs = dict[str, Callable[[Path], VendorSpec]]
 
 SPECS: Specs = {
     "scripted": lambda _: Scripted(["Hel", "lo", 0.05, "."], load_s=0.05),
+    "resident": lambda _: Scripted(["Hel", "lo", 0.05, "."], load_s=0.05, memory_mb=10),
     "llamacpp": lambda _: embedded(),
     "thread": lambda _: attrs.evolve(embedded(), isolation="thread"),
 }

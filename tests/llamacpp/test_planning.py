@@ -33,6 +33,8 @@ class Wishes:
     context_tokens: int | None = None
     max_parallel: int | None = None
     max_memory_mb: int | None = None
+    max_vram_mb: int | None = None
+    isolation: str = "thread"
     max_threads: int | None = None
     max_gpu_layers: int | None = None
     cache_type: str = "f16"
@@ -215,5 +217,5 @@ def test_without_psutil_the_error_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "psutil", None)
     monkeypatch.delitem(sys.modules, "llmdispatcher.vendors.llamacpp.limits.probe")
     monkeypatch.delattr("llmdispatcher.vendors.llamacpp.limits.probe")
-    with pytest.raises(ExecutableNotFound, match="pip install psutil"):
+    with pytest.raises(ExecutableNotFound, match="there is no psutil"):
         planning.machine()

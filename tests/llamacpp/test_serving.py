@@ -178,18 +178,20 @@ def test_loading_and_closing_gives_the_memory_back(slow_model: Path, cycles: int
     assert psutil.Process().memory_info().rss - before < 2 * slow_model.stat().st_size
 
 
-def test_a_dropped_dispatcher_ends_its_thread(slow_model: Path) -> None:
-    """Forgetting to close costs nothing: the thread ends with the last reference."""
+@pytest.mark.parametrize("isolation", ["process", "thread"])
+def test_a_dropped_dispatcher_ends_its_threads(isolation: str, slow_model: Path) -> None:
+    """Forgetting to close costs nothing: threads and workers end with the last reference."""
     before = threading.active_count()
-    d = Dispatcher(LlamaCpp(slow_model, max_threads=1), on_event=lambda _: None)
+    spec = LlamaCpp(slow_model, max_threads=1, isolation=isolation)
+    d = Dispatcher(spec, on_event=lambda _: None)
     d.send("x", max_tokens=1)
-    assert threading.active_count() == before + 1
+    assert threading.active_count() > before
 
     del d
     gc.collect()
 
     deadline = time.monotonic() + 5
-    while threading.active_count() > before:
+    while threading.active_count() > before or psutil.Process().children():
         assert time.monotonic() < deadline
         threading.Event().wait(0.01)
 

@@ -257,7 +257,7 @@ def left_over() -> tuple[int, int]:
     threads = Path("/proc/self/task").iterdir()
     found = sum(len((each / "children").read_text().split()) for each in threads)
     assert children.exists()
-    return len(os.listdir("/proc/self/fd")), found
+    return len([*Path("/proc/self/fd").iterdir()]), found
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.soak)])

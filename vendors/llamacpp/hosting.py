@@ -50,11 +50,7 @@ class Life:
 def begin(life: Life) -> Host:
     """Begin a life. Raises OutOfMemory where no thread or process can be started."""
     if life.spec.isolation == "process":
-        from llmdispatcher.vendors.llamacpp.worker.host import (  # noqa: PLC0415 - first use
-            WorkerHost,
-        )
-
-        return WorkerHost(life)
+        return _worker(life)
     from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread  # noqa: PLC0415 - first use
 
     terms = loading.Terms(rung=life.rung)
@@ -64,6 +60,16 @@ def begin(life: Life) -> Host:
         life.report,
         life.before,
     )
+
+
+def _worker(life: Life) -> Host:
+    try:
+        from llmdispatcher.vendors.llamacpp.worker.host import (  # noqa: PLC0415 - first use
+            WorkerHost,
+        )
+    except ModuleNotFoundError as error:
+        raise loading.missing(f"no {error.name}") from error
+    return WorkerHost(life)
 
 
 def footprint(spec: LlamaCpp, rung: int) -> Footprint:

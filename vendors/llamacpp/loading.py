@@ -54,15 +54,21 @@ def load(
     kind = pooling.pooling_or_none(header, spec.pooling)
     if kind is None:
         header.check_generates()
-    _require_llama_cpp()
+    _require_llama_cpp(go_on)
     from llmdispatcher.vendors.llamacpp.making import Making  # noqa: PLC0415 - heavy
 
     making = Making(spec, card, report, go_on, terms or Terms())
     return making.writer(header) if kind is None else making.pooled(header, kind)
 
 
-def _require_llama_cpp() -> None:
-    """Refuse a missing or broken llama-cpp-python, or one whose structs were not tested with."""
+def _require_llama_cpp(go_on: Callable[[], bool]) -> None:
+    """Refuse a missing or broken llama-cpp-python, or one whose structs were not tested with.
+
+    One that would end this process is found out in another one; see ``trial``.
+    """
+    from llmdispatcher.vendors.llamacpp import trial  # noqa: PLC0415 - a cycle
+
+    trial.require(go_on)
     try:
         for name in ("jinja2", "psutil"):
             import_module(name)
@@ -72,8 +78,13 @@ def _require_llama_cpp() -> None:
     except (ImportError, OSError, RuntimeError) as error:  # its shared library does not load
         found = f"a broken one ({error})"
     if found not in TESTED_VERSIONS:
-        raise ExecutableNotFound(
-            f"running GGUF files needs llama-cpp-python {TESTED_VERSIONS[-1]}, jinja2 and psutil,"
-            f" and there is {found}:"
-            f" pip install 'llama-cpp-python=={TESTED_VERSIONS[-1]}' jinja2 psutil"
-        )
+        raise missing(found)
+
+
+def missing(found: str) -> ExecutableNotFound:
+    """Return the error that says what is there instead, and how to install what is needed."""
+    return ExecutableNotFound(
+        f"running GGUF files needs llama-cpp-python {TESTED_VERSIONS[-1]}, jinja2 and psutil,"
+        f" and there is {found}:"
+        f" pip install 'llama-cpp-python=={TESTED_VERSIONS[-1]}' jinja2 psutil"
+    )

@@ -7,6 +7,7 @@ crash is ``recovery``'s to say. Callers that wait for a load wait for all of its
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import attrs
 
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.embedding import Work
@@ -55,6 +58,9 @@ class LlamaCppEngine:
         self._recovery = recovery.Recovery()
         self._noted: Host | None = None
         """The host whose end the recovery knows of."""
+        self._planned: tuple[int, Footprint] | None = None
+        """What the model in memory was planned to take, and on which rung: another plan would see
+        other free memory."""
         self._forget: weakref.finalize[..., LlamaCppEngine] | None = None
         self._card = card_of(spec)
 
@@ -190,7 +196,16 @@ class LlamaCppEngine:
         """See ``contract.Resident.footprint``."""
         if model != self._card.model:
             raise ModelNotFound(f"there is only {self._card.model!r} here")
-        return hosting.footprint(self._spec, self._recovery.rung)
+        with self._lock:
+            host, rung = self._host, self._recovery.rung
+            known = self._planned if host is not None else None
+        if known is None or known[0] != rung:
+            known = rung, hosting.footprint(self._spec, rung)
+            self._planned = known
+        taken = None if host is None else host.vitals()
+        if taken is None or taken.pid == os.getpid() or taken.memory_bytes is None:
+            return known[1]
+        return attrs.evolve(known[1], memory_bytes=max(known[1].memory_bytes, taken.memory_bytes))
 
     def unload(self, model: str) -> Future[None]:
         """See ``contract.Resident.unload``."""

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from llmdispatcher.models.errors import ExecutableNotFound, OutOfMemory
+from llmdispatcher.models.errors import OutOfMemory
 from llmdispatcher.vendors.llamacpp.embedding.pooling import choose as choose_pooled
 from llmdispatcher.vendors.llamacpp.engine.lookup import MAX_DRAFT
 from llmdispatcher.vendors.llamacpp.files.gguf import read_header
+from llmdispatcher.vendors.llamacpp.mark import MARK
 from llmdispatcher.vendors.llamacpp.plan.estimate import MIB
 from llmdispatcher.vendors.llamacpp.plan.fit import Asked, Machine, Plan, choose, guesses
 from llmdispatcher.vendors.llamacpp.plan.squeeze import squeezed
@@ -132,7 +133,8 @@ def make_plan(
         process_bytes=WORKER_BYTES if wishes.isolation == "process" else 0,
     )
     asked = squeezed(asked, header, rung)
-    there = machine(gpus=wishes.max_gpu_layers != 0)
+    is_ours = wishes.isolation == "thread" or MARK in os.environ
+    there = machine(gpus=wishes.max_gpu_layers != 0, natively=is_ours)
     if wishes.max_vram_mb is not None:
         there = attrs.evolve(there, gpus=_within(there.gpus, wishes.max_vram_mb * MIB))
     if pooling is not None:
@@ -146,17 +148,21 @@ def _beside(wishes: Wishes) -> list[Path]:
     return [*seeing, *wishes.adapters.values()]
 
 
-def machine(*, gpus: bool = True) -> Machine:
-    """Read what this machine has to spare; ``gpus`` says whether to look for any."""
+def machine(*, gpus: bool = True, natively: bool = True) -> Machine:
+    """Read what this machine has to spare; ``gpus`` says whether to look for any.
+
+    ``natively`` says whether to load ggml for that into this process, which it can take down; a
+    program whose models run elsewhere has it asked there.
+    """
     try:
         from llmdispatcher.vendors.llamacpp.limits import probe  # noqa: PLC0415 - loads psutil
     except ModuleNotFoundError as error:
-        raise ExecutableNotFound(
-            f"planning needs {error.name}: pip install {error.name}, or 'llmdispatcher[llamacpp]'"
-        ) from error
+        from llmdispatcher.vendors.llamacpp.loading import missing  # noqa: PLC0415 - rare
+
+        raise missing(f"no {error.name}") from error
     memory = probe.memory()
     headroom = min(HEADROOM_BYTES, memory.total_bytes // 20)
-    free, shares_memory = _gpus() if gpus else ((), False)
+    free, shares_memory = _gpus(natively=natively) if gpus else ((), False)
     return Machine(
         available_bytes=max(0, min(memory.available_bytes - headroom, _allowed(probe))),
         processors=probe.threads(),
@@ -194,7 +200,7 @@ def _allowed(probe: ModuleType) -> int:
     return sys.maxsize if room is None else room - LEAST_ROOM_BYTES
 
 
-def _gpus() -> tuple[tuple[int, ...], bool]:
+def _gpus(*, natively: bool = True) -> tuple[tuple[int, ...], bool]:
     """Return the free bytes of each GPU that llama.cpp would use, and whether it is main memory.
 
     Integrated ones count where there is no other, as in llama.cpp's own choice.
@@ -202,7 +208,7 @@ def _gpus() -> tuple[tuple[int, ...], bool]:
     folder = _library_folder()
     if folder is None or not _has_gpu_backend(folder):
         return (), False
-    devices = [*_devices(folder)]
+    devices = [*(_devices(folder) if natively else _tried())]
     discrete = [free for kind, _, free in devices if kind == _GPU]
     if discrete:
         # Metal calls its devices MTL0 and so on, and discrete, though they use main memory
@@ -211,11 +217,23 @@ def _gpus() -> tuple[tuple[int, ...], bool]:
     return integrated, bool(integrated)
 
 
+def _tried() -> Iterator[tuple[int, str, int]]:
+    """Yield the same as ``_devices``, asked in a process of its own; from memory if need be."""
+    from llmdispatcher.vendors.llamacpp import trial  # noqa: PLC0415 - few have a GPU's build
+
+    kinds = {"gpu": _GPU, "integrated gpu": _INTEGRATED}
+    for device in trial.try_library().devices:
+        yield kinds.get(device.kind, 0), device.name, device.free_bytes
+
+
 def _library_folder() -> Path | None:
     """Return where the binding's shared libraries lie, or None without a binding."""
     if override := os.environ.get("LLAMA_CPP_LIB_PATH"):  # the binding's own variable
         return Path(override)
-    found = find_spec("llama_cpp")
+    try:
+        found = find_spec("llama_cpp")
+    except (ImportError, ValueError):  # something stands in its way; whoever loads it will say so
+        return None
     if found is None or found.origin is None:
         return None
     return Path(found.origin).parent / "lib"

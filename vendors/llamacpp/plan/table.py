@@ -27,7 +27,7 @@ _PARTS = {
     "tokenizer": "tables of words",
     "bookkeeping": "llama.cpp's own",
     "beside": "images, adapters",
-    "process": "process",
+    "process": "a process of its own",
     "total": "",
     "limit": "",
     "free": "",

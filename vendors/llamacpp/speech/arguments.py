@@ -121,3 +121,9 @@ _LITERALS = {"True": "true", "False": "false", "None": "null"}
 def _fits(value: object, types: set[str]) -> bool:
     kind = _type(value)
     return not types or kind in types or (kind == "number" and "integer" in types)
+
+
+def without_beginning(text: str, mark: str) -> str:
+    """Cut off what a text ends with if that is the beginning of a mark."""
+    cut = next((n for n in range(len(mark), 0, -1) if text.endswith(mark[:n])), 0)
+    return text[: len(text) - cut]

@@ -19,6 +19,7 @@ from llmdispatcher.vendors.llamacpp.speech.arguments import (
     dumped,
     parameter_types,
     unwrapped,
+    without_beginning,
 )
 from llmdispatcher.vendors.llamacpp.speech.dialect import Head, Speech, Tags
 from llmdispatcher.vendors.llamacpp.speech.pythonic import read_arguments
@@ -390,12 +391,6 @@ class CallReader:
 
 
 _CALL = Marks(("(", "[", "]", "{", "<", "\n", "'", '"'))
-
-
-def without_beginning(text: str, mark: str) -> str:
-    """Cut off what a text ends with if that is the beginning of a mark."""
-    cut = next((n for n in range(len(mark), 0, -1) if text.endswith(mark[:n])), 0)
-    return text[: len(text) - cut]
 
 
 def raise_unless(begun: object) -> None:

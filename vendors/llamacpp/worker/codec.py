@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cattrs import Converter, override
+from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 from cattrs.strategies import configure_tagged_union
 
@@ -185,8 +186,10 @@ def _checked(make: Callable[[], T]) -> T:
     """Make a value. Whatever its parts object to is one error here."""
     try:
         return make()
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise Garbled(f"{type(error).__name__}: {error}") from None
+    except (ForbiddenExtraKeysError, OverflowError) as error:
+        raise Garbled(str(error)) from None
     except DispatcherError as error:
         raise Garbled(str(error)) from None
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from llmdispatcher.models.errors import ExecutableNotFound
+from llmdispatcher.vendors.llamacpp.mark import MARK
 from llmdispatcher.vendors.llamacpp.worker.holding import STACK_MIB
 
 _BOOT = (
@@ -21,10 +22,6 @@ _BOOT = (
     "from llmdispatcher.vendors.llamacpp.worker.main import main;"
     "main()"
 )
-
-MARK = "LLMDISPATCHER_WORKER"
-"""Set in a worker's environment: one that asks for a worker of its own was started wrongly, as a
-frozen application is that does not look at its arguments."""
 
 
 def command(given: Sequence[str] | None, descriptor: int) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmdispatcher.models.errors import DispatcherError, VendorError
 from llmdispatcher.models.event import Event, LoadProgress
+from llmdispatcher.models.release import VERSION
 from llmdispatcher.models.reply import Saved
 from llmdispatcher.vendors.llamacpp import loading
 from llmdispatcher.vendors.llamacpp.engine import keeping
@@ -92,10 +93,8 @@ class Worker:
     """One model, served to whoever holds the other end of the link."""
 
     def __init__(self, link: Link) -> None:
-        from llmdispatcher import __version__  # noqa: PLC0415 - the name of a release, no more
-
         self._link = link
-        link.send(["hello", PROTOCOL, __version__, os.getpid()])
+        link.send(["hello", PROTOCOL, VERSION, os.getpid()])
         kind, *values = link.receive()
         if kind != "load":
             raise codec.Garbled(f"the first order is {kind!r}")

@@ -1,0 +1,98 @@
+"""The memory of a worker stays within its limit, however hard it is asked."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from llamacpp.test_worker import begin, ending, misbehaving, only_engine, pid_of
+from tiny_gguf import tiny_model
+
+from llmdispatcher import Dispatcher, DispatcherError, LlamaCpp, OutOfMemory, Request
+from llmdispatcher.vendors.llamacpp.files.gguf import read_header
+
+MIB = 2**20
+TOLERANCE = 1.05
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="where Linux tells what a process takes"
+)
+
+
+def status(pid: int) -> dict[str, int]:
+    """Return what the system says of a process's memory, in bytes."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    facts = dict(line.split(":", 1) for line in lines)
+    return {name: int(facts[name].split()[0]) * 1024 for name in ("VmHWM", "VmRSS", "RssAnon")}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of some 210 MiB, with a long context."""
+    return tiny_model(
+        tmp_path_factory.mktemp("models") / "large.gguf",
+        vocab=2000,
+        width=768,
+        layers=8,
+        feed_forward=2048,
+        context=16_384,
+    )
+
+
+@pytest.mark.parametrize("limit_mb", [330, 400])
+def test_long_prompts_at_once_stay_within_the_limit(large: Path, limit_mb: int) -> None:
+    """Weights that are mapped count, and so does all that is computed with them."""
+    weights = read_header(large).weight_bytes
+    spec = LlamaCpp(large, max_threads=1, max_memory_mb=limit_mb)
+    peaks: list[dict[str, int]] = []
+    with Dispatcher(spec) as d, ThreadPoolExecutor(8) as pool:
+        d.send("x", max_tokens=1)
+        pid = pid_of(only_engine(d))
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.wait(0.05):
+                peaks.append(status(pid))
+
+        looking = pool.submit(look)
+        prompts = [Request(prompt=f"{number} and so on " * 30) for number in range(7)]
+        for reply in pool.map(lambda prompt: d.send(prompt, max_tokens=5), prompts):
+            assert reply.usage.completion_tokens == 5
+        done.set()
+        looking.result()
+        peaks.append(status(pid))
+
+    assert max(each["VmHWM"] for each in peaks) <= TOLERANCE * limit_mb * MIB
+    assert max(each["RssAnon"] for each in peaks) <= TOLERANCE * (limit_mb * MIB - weights)
+
+
+def test_memory_without_end_stays_within_the_limit(slow_model: Path) -> None:
+    """What the system stops at the limit was never far above it."""
+    engine = misbehaving(slow_model, "allocate", max_memory_mb=300).start(lambda _: None)
+    try:
+        engine.load("slow").result(30)
+        host = engine._there("slow")
+
+        assert isinstance(ending(begin(engine)), OutOfMemory)
+
+        assert (host.vitals().peak_bytes or 0) <= TOLERANCE * 300 * MIB
+    finally:
+        engine.close()
+
+
+def test_the_next_life_takes_less(slow_model: Path) -> None:
+    """After memory ran out, the model is loaded with less, and serves."""
+    spec = misbehaving(slow_model, "throw")
+    with Dispatcher(spec) as d:
+        engine = only_engine(d)
+        d.send("x", max_tokens=1)
+        before = engine.footprint("slow").memory_bytes
+        with pytest.raises(DispatcherError):
+            d.send("x", max_tokens=50)
+
+        reply = d.send("x", max_tokens=1)
+
+        assert reply.usage.completion_tokens == 1
+        assert engine.footprint("slow").memory_bytes < before
