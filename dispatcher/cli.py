@@ -219,6 +219,8 @@ def _vendor(args: argparse.Namespace) -> VendorSpec:
     if args.model is not None:
         return discovery.find("llamacpp")(args.model, **given)
     demo: Any = discovery.find("embedded")()
+    if args.command == "ask":  # one question of a model that is known to be well: it begins sooner
+        given["isolation"] = "thread"
     return cast("VendorSpec", attrs.evolve(demo, **given))
 
 

@@ -1,7 +1,7 @@
 """The engine in this process: load, step until closed, give the memory back.
 
 ``EngineLife`` is all of it, in whichever thread calls ``run``; ``EngineThread`` is the host (see
-``host.Host``) that gives it a thread of its own. The main thread of a worker process runs one too.
+``host.Host``) that gives it a thread of its own. A worker process runs one too.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _starting = threading.Lock()
 """The size of a new thread's stack is a setting of the process: one at a time."""
 
 
-def _start(thread: threading.Thread) -> None:
+def start_deep(thread: threading.Thread) -> None:
     """Start a thread with a stack of STACK_BYTES. Raises OutOfMemory if there is no room for it."""
     with _starting:
         before = threading.stack_size(STACK_BYTES)
@@ -156,7 +156,7 @@ class EngineThread:
         self._thread = threading.Thread(
             target=self._run, name=f"llama-{subject.model}", daemon=True
         )
-        _start(self._thread)
+        start_deep(self._thread)
 
     @property
     def loaded(self) -> Future[None]:

@@ -1,4 +1,4 @@
-"""What runs in the child process: the engine in the main thread, and a thread that reads orders.
+"""What runs in the child process: the engine in a thread, and another that reads orders.
 
     main(descriptor, parent's pid)
 
@@ -27,7 +27,7 @@ from llmdispatcher.vendors.llamacpp import loading
 from llmdispatcher.vendors.llamacpp.engine import keeping
 from llmdispatcher.vendors.llamacpp.engine.inbox import EngineCall
 from llmdispatcher.vendors.llamacpp.engine.keeping import Subject
-from llmdispatcher.vendors.llamacpp.engine.thread import EngineLife
+from llmdispatcher.vendors.llamacpp.engine.thread import EngineLife, start_deep
 from llmdispatcher.vendors.llamacpp.loading import Terms
 from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp, card_of
 from llmdispatcher.vendors.llamacpp.worker import codec, tether
@@ -117,7 +117,9 @@ class Worker:
         """Load, serve until told to close, and leave."""
         self._life.loaded.add_done_callback(self._loaded)
         threading.Thread(target=self._read, name="orders", daemon=True).start()
-        self._life.run()
+        engine = threading.Thread(target=self._life.run, name="engine", daemon=True)
+        start_deep(engine)
+        engine.join()
         self._post.wake()
         if isinstance(error := self._life.inbox.error, VendorError):
             self._link.send(["ended", codec.error_out(error)])
