@@ -148,6 +148,7 @@ def test_few_modules_touch_each_native_library() -> None:
     """What may end the process, or may be missing, is imported in one place."""
     owners = {
         "llama_cpp": {"library.py"},
+        "httpx2": {"client.py"},
         "llguidance": {"constraint.py"},
         "PIL": {"pixels.py"},
         "psutil": {"probe.py"},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +30,18 @@ WAIT_S = 20.0
 LONG = Request(prompt="Once", max_tokens=3000, sampling=Sampling(temperature=1.0, top_k=0))
 """A request that takes long enough to be stopped in the middle."""
 
+
+def llama_server() -> Path:
+    """Return the llama-server that was built from the binding's sources."""
+    return Path(os.environ["LLMDISPATCHER_LLAMA_SERVER"])
+
+
+def rows(specs: Mapping[str, object]) -> list[object]:
+    """Return the names of the engines; a server is not everywhere."""
+    server = pytest.mark.upstream
+    return [pytest.param(name, marks=server) if name == "server" else name for name in specs]
+
+
 Specs = dict[str, Callable[[Path], VendorSpec]]
 """What makes an engine of each kind; the path is that of a model whose replies take long."""
 
@@ -37,6 +50,7 @@ SPECS: Specs = {
     "resident": lambda _: Scripted(["Hel", "lo", 0.05, "."], load_s=0.05, memory_mb=10),
     "llamacpp": lambda _: embedded(),
     "thread": lambda _: attrs.evolve(embedded(), isolation="thread"),
+    "server": lambda _: attrs.evolve(embedded(), executable=llama_server()),
 }
 LONG_SPECS: Specs = {
     "scripted": lambda _: Scripted(
@@ -44,11 +58,13 @@ LONG_SPECS: Specs = {
     ),
     "llamacpp": lambda path: LlamaCpp(path, max_threads=1),
     "thread": lambda path: LlamaCpp(path, max_threads=1, isolation="thread"),
+    "server": lambda path: LlamaCpp(path, max_threads=1, executable=llama_server()),
 }
 BROKEN: Specs = {
     "scripted": lambda _: Scripted(load_error=VendorError("no")),
     "llamacpp": lambda _: LlamaCpp("/nowhere/model.gguf"),
     "thread": lambda _: LlamaCpp("/nowhere/model.gguf", isolation="thread"),
+    "server": lambda _: LlamaCpp("/nowhere/model.gguf", executable=llama_server()),
 }
 
 
@@ -79,21 +95,28 @@ def closing(spec: VendorSpec) -> Iterator[Started]:
     made.engine.close()
 
 
-@pytest.fixture(params=SPECS)
+@pytest.fixture(params=rows(SPECS))
 def started(request: pytest.FixtureRequest, slow_model: Path) -> Iterator[Started]:
     """An engine of each kind, not loaded."""
     with closing(SPECS[request.param](slow_model)) as made:
         yield made
 
 
-@pytest.fixture(params=LONG_SPECS)
+@pytest.fixture(params=rows(LONG_SPECS))
 def long(request: pytest.FixtureRequest, slow_model: Path) -> Iterator[Started]:
     """An engine of each kind whose replies take long, loaded."""
     with closing(LONG_SPECS[request.param](slow_model)) as made:
         yield made.ready()
 
 
-@pytest.fixture(params=BROKEN)
+@pytest.fixture(params=[name for name in LONG_SPECS if name != "server"])
+def exact(request: pytest.FixtureRequest, slow_model: Path) -> Iterator[Started]:
+    """The same, of those that repeat themselves: llama-server rounds by what it remembers."""
+    with closing(LONG_SPECS[request.param](slow_model)) as made:
+        yield made.ready()
+
+
+@pytest.fixture(params=rows(BROKEN))
 def broken(request: pytest.FixtureRequest, slow_model: Path) -> Iterator[Started]:
     """An engine of each kind that cannot load."""
     with closing(BROKEN[request.param](slow_model)) as made:
@@ -238,16 +261,16 @@ def test_cancel_releases_the_reader(long: Started) -> None:
     _wait_until(lambda: long.engine.status().running == 0)
 
 
-def test_a_cancelled_call_does_not_disturb_the_next(long: Started) -> None:
+def test_a_cancelled_call_does_not_disturb_the_next(exact: Started) -> None:
     """After a cancel in the middle, the same request gives the same text as before."""
     request = Request(prompt="Once", max_tokens=40, sampling=Sampling(seed=1))
-    before = words(drain(long.call(request)))
+    before = words(drain(exact.call(request)))
     for _ in range(5):
-        call = long.call(LONG)
+        call = exact.call(LONG)
         call.receive(WAIT_S)
         call.cancel()
 
-    assert words(drain(long.call(request))) == before
+    assert words(drain(exact.call(request))) == before
 
 
 def test_silence_is_a_timeout(long: Started) -> None:

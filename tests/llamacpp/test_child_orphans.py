@@ -29,6 +29,8 @@ TIED = ("KERNEL", "SETPRIV", "WATCHER")
 PARENT = """
 import os, signal, sys, time
 from llmdispatcher.vendors.llamacpp.child import spawn, ties
+for number in (signal.SIGINT, signal.SIGHUP):  # which nohup, and a shell's &, have ignored
+    signal.signal(number, signal.SIG_DFL)
 tie, manner, *command = sys.argv[1:]
 tie = ties.Tie[tie] if tie else None
 order = spawn.Order(command=tuple(command), environment=dict(os.environ), kind="server")

@@ -31,7 +31,7 @@ def shown(what):
         print("nothing", flush=True)
 
 def alive():
-    with Dispatcher(LlamaCpp(model, max_threads=1)) as d:
+    with Dispatcher(LlamaCpp(model, max_threads=1, isolation="thread")) as d:
         print(d.send("x", max_tokens=2).usage.completion_tokens)
 """
 
@@ -112,7 +112,7 @@ def test_misuse_of_the_context_is_refused(small_model: Path) -> None:
 def test_two_threads_on_one_model_are_two_callers(small_model: Path) -> None:
     """What aborts the binding's class is the normal case here."""
     code = """
-with Dispatcher(LlamaCpp(model, max_threads=1)) as d:
+with Dispatcher(LlamaCpp(model, max_threads=1, isolation="thread")) as d:
     ask = lambda: d.send("x", max_tokens=50)
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads: thread.start()
@@ -126,7 +126,7 @@ alive()
 def test_a_bad_grammar_never_reaches_a_sampler(small_model: Path) -> None:
     """A grammar that refers to nothing, or is none, is refused before anything is asked."""
     code = """
-with Dispatcher(LlamaCpp(model, max_threads=1)) as d:
+with Dispatcher(LlamaCpp(model, max_threads=1, isolation="thread")) as d:
     for text in ("root := xx", "root ::= nothing", "(", "root ::= root"):
         shown(lambda: d.send("x", response_format=ResponseFormat("grammar", grammar=text)))
 alive()
@@ -141,7 +141,7 @@ alive()
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of this kind are Linux's")
 @pytest.mark.parametrize(
     ("loaded", "room_mib", "error"),
-    [(False, 20, "OutOfMemory"), (False, 90, "ModelTooLarge"), (True, 20, "OutOfMemory")],
+    [(False, 20, "ModelTooLarge"), (False, 90, "ModelTooLarge"), (True, 20, "OutOfMemory")],
 )
 def test_a_limit_of_memory_is_an_error_not_an_abort(
     small_model: Path,
@@ -152,13 +152,13 @@ def test_a_limit_of_memory_is_an_error_not_an_abort(
     """A process that may not allocate refuses to load, or to serve, and says why."""
     limit = f"""
 import resource
-from llmdispatcher.vendors.llamacpp import probe
+from llmdispatcher.vendors.llamacpp.limits import probe
 used = probe._statistic(probe._OWN_STATUS, "VmData:") * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + {room_mib} * 2**20, resource.RLIM_INFINITY))
 """
     load = 'd.send("x", max_tokens=1)\n' if loaded else ""
     code = f"""
-d = Dispatcher(LlamaCpp(model, max_threads=1))
+d = Dispatcher(LlamaCpp(model, max_threads=1, isolation="thread"))
 {load}
 {limit}
 shown(lambda: d.send("y " * 200, max_tokens=100))

@@ -206,7 +206,7 @@ def test_a_listener_that_knows_the_dispatcher_does_not_keep_it(slow_model: Path)
     before = threading.active_count()
     program = Program()
     program.d.send("x", max_tokens=1)
-    assert threading.active_count() == before + 1
+    assert threading.active_count() > before
 
     del program
     deadline = time.monotonic() + 5

@@ -348,8 +348,11 @@ def test_hostile_images_are_their_askers_problem(llava: Files) -> None:
 
 
 def test_text_that_looks_like_an_image_moves_none(llava: Files) -> None:
-    """What stands for an image cannot be written by a caller, who would move the others so."""
-    with Dispatcher(llava.spec()) as d:
+    """What stands for an image cannot be written by a caller, who would move the others so.
+
+    It is another text in each process: a worker's is not even known here.
+    """
+    with Dispatcher(attrs.evolve(llava.spec(), isolation="thread")) as d:
         assert ask(d, MARKER).usage.prompt_tokens < 64
         with pytest.raises(BadRequest, match="the place of a picture"):
             ask(d, MEDIA_MARKER, ONE)

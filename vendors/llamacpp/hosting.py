@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from llmdispatcher.models.card import ModelCard
+from llmdispatcher.models.errors import ExecutableNotFound
 from llmdispatcher.vendors.contract import Footprint
-from llmdispatcher.vendors.llamacpp import loading
+from llmdispatcher.vendors.llamacpp import choice, loading
+from llmdispatcher.vendors.llamacpp.choice import Kind
 from llmdispatcher.vendors.llamacpp.embedding import pooling
 from llmdispatcher.vendors.llamacpp.files import gguf
 from llmdispatcher.vendors.llamacpp.host import Reporting
@@ -48,9 +50,24 @@ class Life:
 
 
 def begin(life: Life) -> Host:
-    """Begin a life. Raises OutOfMemory where no thread or process can be started."""
-    if life.spec.isolation == "process":
-        return _worker(life)
+    """Begin a life, with the engine that ``choice`` takes.
+
+    Raises OutOfMemory where no thread can be started, ExecutableNotFound where nothing is installed
+    that could run the model, and BadRequest for an executable that no engine would run.
+    """
+    spec = life.spec
+    there = choice.look(has_worker_command=spec.worker_command is not None)
+    chosen = choice.choose(spec.engine, spec.executable, spec.isolation, there)
+    match chosen.kind:
+        case Kind.THREAD:
+            return _thread(life)
+        case Kind.WORKER:
+            return _worker(life)
+        case Kind.PREBUILT | Kind.SERVER:
+            return _server(life, chosen)
+
+
+def _thread(life: Life) -> Host:
     from llmdispatcher.vendors.llamacpp.engine.thread import EngineThread  # noqa: PLC0415 - first use
 
     terms = loading.Terms(rung=life.rung)
@@ -70,6 +87,21 @@ def _worker(life: Life) -> Host:
     except ModuleNotFoundError as error:
         raise loading.missing(f"no {error.name}") from error
     return WorkerHost(life)
+
+
+def _server(life: Life, chosen: choice.Choice) -> Host:
+    try:
+        from llmdispatcher.vendors.llamacpp.server import (  # noqa: PLC0415 - first use
+            find,
+            host,
+            program,
+        )
+    except ModuleNotFoundError as error:
+        told = f"a supervised server needs {error.name}: pip install {error.name}"
+        raise ExecutableNotFound(told) from error
+    if chosen.kind is Kind.PREBUILT:
+        return host.ServerHost(life, program.Prebuilt())
+    return host.ServerHost(life, program.LlamaServer(find.executable(chosen.executable)))
 
 
 def footprint(spec: LlamaCpp, rung: int) -> Footprint:

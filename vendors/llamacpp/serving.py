@@ -26,8 +26,8 @@ from llmdispatcher.models.errors import (
     ModelNotFound,
     OutOfMemory,
     Refused,
-    VendorError,
 )
+from llmdispatcher.models.event import Event
 from llmdispatcher.models.reply import Saved
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.contract import Call, Footprint, Report, State, Status
@@ -48,7 +48,7 @@ class LlamaCppEngine:
 
     def __init__(self, spec: LlamaCpp, report: Report) -> None:
         self._spec = spec
-        self._report = report
+        self.report = report
         self._lock = threading.RLock()  # a signal handler may close while this thread loads
         self._closed = False
         self._host: Host | None = None
@@ -125,17 +125,17 @@ class LlamaCppEngine:
         wait_s = self._recovery.wait_s(now_s, random.random())  # noqa: S311 - spreads restarts
         try:
             self._begin(loading, before, wait_s)
-        except VendorError as error:
+        except DispatcherError as error:
             return _failed(error)
         self._loading = loading
         return loading
 
     def _begin(self, loading: Future[None], before: Host | None, wait_s: float) -> None:
-        """Make a host, and have it settle the load when it is done. Raises a VendorError."""
+        """Make a host, and have it settle the load when it is done. Raises a DispatcherError."""
         life = hosting.Life(
             spec=self._spec,
             card=self._card,
-            report=Reporting(self._report),
+            report=Reporting(_reporter(weakref.ref(self))),
             rung=self._recovery.rung,
             wait_s=wait_s,
             before=before,
@@ -155,11 +155,12 @@ class LlamaCppEngine:
     def loaded(self, host: Host, error: BaseException | None, loading: Future[None]) -> None:
         """Take the end of a life's load: settle the callers', or begin the next life with less."""
         with self._lock:
-            if isinstance(error, OutOfMemory) and self._recovery.rung < RUNGS and not self._closed:
+            is_ours = self._host is host and not self._closed  # else it was unloaded meanwhile
+            if is_ours and isinstance(error, OutOfMemory) and self._recovery.rung < RUNGS:
                 self._note(host)
                 try:
                     return self._begin(loading, host, 0.0)
-                except VendorError as failed:
+                except DispatcherError as failed:
                     error = failed
         return _done(loading, error)
 
@@ -238,6 +239,20 @@ class LlamaCppEngine:
         if host is not None:
             host.stop()
             host.join()
+
+
+def _reporter(engine: weakref.ref[LlamaCppEngine]) -> Report:
+    """Return what a host reports to.
+
+    A host's thread must not keep alive what a listener leads back to, such as a dispatcher that was
+    dropped.
+    """
+
+    def report(event: Event) -> None:
+        if (there := engine()) is not None:
+            there.report(event)
+
+    return report
 
 
 def _settle(

@@ -85,6 +85,7 @@ def run(
     path = json.dumps([os.path.abspath(entry) for entry in sys.path])  # noqa: PTH100 - '' too
     # one thread is enough for a trial, and a debugger that prints an abort takes seconds to start
     given = {MARK: "1", "GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1"}
+    given["PYTHONUNBUFFERED"] = "1"  # or what it prints comes after the traceback that ends it
     began_s = time.monotonic()
     child = spawn.start(
         spawn.Order(

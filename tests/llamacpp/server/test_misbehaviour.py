@@ -1,0 +1,261 @@
+"""A server that goes wrong in any way ends in the error that says so, soon, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+from llamacpp.server.served import SHORT, Fake, Served, drain, is_alive, text, until
+
+from llmdispatcher.models.errors import (
+    BadReply,
+    Cancelled,
+    ContextOverflow,
+    CorruptModel,
+    DispatcherError,
+    EngineCrashed,
+    ExecutableNotFound,
+    OutOfMemory,
+    Overloaded,
+    Refused,
+    StreamInterrupted,
+    TimedOut,
+    Unreachable,
+    UnsupportedArchitecture,
+)
+from llmdispatcher.models.event import EngineDied
+from llmdispatcher.models.request import Request
+from llmdispatcher.vendors.llamacpp.child import pidfiles
+from llmdispatcher.vendors.llamacpp.server.signs import Patience
+
+Make = Callable[[str], Fake]
+
+SOON_S = 25.0
+"""Five times the 5 s within which each of these is to be noticed."""
+
+LOADS = [
+    ("stalls", TimedOut, "loading the model took longer than 1.5 s"),
+    ("never_ready", TimedOut, "loading the model"),
+    ("dies", EngineCrashed, "illegal instruction|processor"),
+    ("unknown", UnsupportedArchitecture, "zebra"),
+    ("corrupt", CorruptModel, "corrupted or incomplete"),
+    ("out_of_memory", OutOfMemory, "failed to allocate CPU buffer"),
+    ("strange", BadReply, "HTTP"),
+    ("garbage_props", BadReply, "/props"),
+    ("clashes,no_sockets", Unreachable, "another program"),
+]
+
+REPLIES = [
+    ("crashes", EngineCrashed, "GGML_ASSERT"),
+    ("runs_out", OutOfMemory, "bad_alloc|insufficient"),
+    ("exits", EngineCrashed, "status 3"),
+    ("hangs", TimedOut, "waiting for the next token took longer than 1 s"),
+    ("dozes", TimedOut, "waiting for the next token took longer than 2 s"),
+    ("garbage", BadReply, "no JSON"),
+    ("no_event", BadReply, "no event"),
+    ("error", Overloaded, "max_tokens"),
+    ("cut", StreamInterrupted, "in the middle"),
+    ("ends", StreamInterrupted, "without saying why"),
+    ("endless_line", BadReply, "a line of more than"),
+]
+
+DEADLY = {"crashes", "runs_out", "exits", "hangs", "dozes"}
+
+
+@pytest.mark.parametrize(("how", "kind", "told"), LOADS, ids=[row[0] for row in LOADS])
+def test_a_load_that_goes_wrong_says_why(
+    fake: Make, how: str, kind: type[DispatcherError], told: str
+) -> None:
+    """Whatever a server does instead of loading, the load fails with its own error."""
+    began_s = time.monotonic()
+    with Served(fake(how).spec(), SHORT) as served:
+        with pytest.raises(kind, match=told):
+            raise served.failed()
+        assert time.monotonic() - began_s < SOON_S
+        assert isinstance(served.host.ended(), kind)
+        assert 1.0 not in served.fractions()
+        with pytest.raises(kind):
+            served.host.submit(Request(prompt="a b c"))
+
+
+@pytest.mark.parametrize(("how", "kind", "told"), REPLIES, ids=[row[0] for row in REPLIES])
+def test_a_reply_that_goes_wrong_says_why(
+    fake: Make, how: str, kind: type[DispatcherError], told: str
+) -> None:
+    """What came before is told; then the call fails, and so does the host if the server died."""
+    with Served(fake(how).spec(), SHORT) as served:
+        served.ready()
+        began_s = time.monotonic()
+        call = served.host.submit(Request(prompt="one two three four"))
+
+        with pytest.raises(kind, match=told) as raised:
+            drain(call)
+
+        assert time.monotonic() - began_s < SOON_S
+        if isinstance(raised.value, StreamInterrupted):
+            assert raised.value.partial == "one two"
+        if how in DEADLY:
+            until(lambda: served.host.ended() is not None)
+            assert isinstance(served.host.ended(), kind)
+            assert [event for event in served.events if isinstance(event, EngineDied)]
+            with pytest.raises(kind):
+                served.host.submit(Request(prompt="a"))
+        else:
+            assert served.host.ended() is None
+            assert text(served.ask(Request(prompt="a b"))) == "a b"
+        until(lambda: served.host.counts() == (0, 0))
+
+
+def test_all_calls_in_flight_get_the_cause(fake: Make) -> None:
+    """When a server dies, every call that it served or was to serve fails with what it died of."""
+    with Served(fake("crashes").spec(max_parallel=2), SHORT) as served:
+        served.ready()
+        calls = [served.host.submit(Request(prompt="a b c d", max_tokens=9)) for _ in range(6)]
+        for call in calls:
+            with pytest.raises(EngineCrashed, match="GGML_ASSERT"):
+                drain(call)
+        assert len({id(call) for call in calls}) == 6
+
+
+def test_a_port_that_is_taken_once_is_no_matter(fake: Make) -> None:
+    """Where another program takes the port first, another port is tried."""
+    made = fake("clashes_once,no_sockets")
+    with Served(made.spec()) as served:
+        served.ready()
+        assert text(served.ask(Request(prompt="a b"))) == "a b"
+        assert served.fractions().count(1.0) == 1
+    assert sum(note.startswith("started") for note in made.noted()) == 2
+
+
+def test_one_that_hangs_on_sigterm_is_killed(fake: Make) -> None:
+    """A server that does not end when it is told to is killed, and stopping stays bounded."""
+    with Served(fake("deaf").spec(), SHORT) as served:
+        pid = served.ready().pid()
+        assert pid is not None
+        began_s = time.monotonic()
+        served.host.stop()
+        served.host.join()
+        assert time.monotonic() - began_s < SOON_S
+        assert not is_alive(pid)
+
+
+def test_a_stop_while_it_loads_ends_it(fake: Make) -> None:
+    """Stopping does not wait for a load, which fails with Refused."""
+    with Served(fake("never_ready").spec()) as served:
+        until(lambda: served.pid() is not None)
+        served.host.stop()
+        assert isinstance(served.failed(), Refused)
+
+
+def test_a_prompt_too_long_is_told_with_its_numbers(fake: Make) -> None:
+    """A prompt that does not fit is the request's fault, and no other's."""
+    with Served(fake("well").spec(context_tokens=8, max_parallel=1)) as served:
+        call = served.ready().host.submit(Request(prompt="a " * 200))
+        with pytest.raises(ContextOverflow) as raised:
+            drain(call)
+        assert raised.value.needed_tokens == 201
+
+
+def test_a_server_that_is_stopped_from_outside_is_noticed(fake: Make) -> None:
+    """One that the system stopped (SIGSTOP) does not answer, and is ended as one that hangs."""
+    with Served(fake("well").spec(), attrs.evolve(SHORT, asleep_s=60.0)) as served:
+        pid = served.ready().pid()
+        assert pid is not None
+        call = served.host.submit(Request(prompt="a " * 100))
+        call.receive(SOON_S)
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(TimedOut, match="next token"):
+            drain(call)
+
+
+def test_killed_ones_leave_nothing(fake: Make, tmp_path: Path) -> None:
+    """SIGKILL in the middle of eight streams ends each in its error; nothing is left, ever."""
+    made = fake("well")
+    for _ in range(3):
+        with Served(made.spec(max_parallel=8)) as served:
+            pid = served.ready().pid()
+            assert pid is not None
+            calls = [served.host.submit(Request(prompt="a b " * 40)) for _ in range(8)]
+            calls[0].receive(SOON_S)
+            os.kill(pid, signal.SIGKILL)
+            for call in calls:
+                with pytest.raises(EngineCrashed) as raised:
+                    drain(call)
+                assert raised.value.signal == signal.SIGKILL
+
+
+def test_what_is_no_llama_server_is_refused(tmp_path: Path) -> None:
+    """A program whose help lists no flags of a server is refused by name."""
+    program = tmp_path / "llama-server"
+    program.write_text("#!/bin/sh\necho 'usage: something else'\n", encoding="utf-8")
+    program.chmod(0o755)
+    with Served(Fake(program, tmp_path / "notes").spec()) as served:
+        error = served.failed()
+    assert isinstance(error, ExecutableNotFound)
+    assert "is not a llama-server" in str(error)
+
+
+def test_there_is_no_state_to_keep(fake: Make, tmp_path: Path) -> None:
+    """Saving fails with the way out, and cancelling a call that waits releases it."""
+    with Served(fake("well").spec(max_parallel=1)) as served:
+        served.ready()
+        with pytest.raises(DispatcherError, match="keeps no states"):
+            served.host.save(Request(prompt="a"), tmp_path / "x").result(1)
+        with pytest.raises(DispatcherError, match="keeps no states"):
+            served.host.restore(tmp_path / "x").result(1)
+        first = served.host.submit(Request(prompt="a " * 50))
+        first.receive(SOON_S)
+        second = served.host.submit(Request(prompt="b"))
+        assert served.host.counts() == (1, 1)
+        second.cancel()
+        with pytest.raises(Cancelled):
+            drain(second)
+        until(lambda: served.host.counts() == (0, 1))
+        first.cancel()
+        until(lambda: served.host.counts() == (0, 0))
+
+
+PARENT = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from llamacpp.server.served import Fake, Served
+served = Served(Fake(Path({program!r}), Path({notes!r})).spec())
+served.ready()
+print(served.pid(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_server_ends_with_its_parent(fake: Make) -> None:
+    """When the process that supervises is killed, its server is gone within a second."""
+    made = fake("well")
+    tests = str(Path(__file__).parents[2])
+    code = PARENT.format(tests=tests, program=str(made.executable), notes=str(made.notes))
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert is_alive(pid)
+        parent.kill()
+        began_s = time.monotonic()
+        until(lambda: not is_alive(pid))
+        assert time.monotonic() - began_s < 5.0
+    # its files are removed by the next program that starts one
+    pidfiles.reap()
+    with Served(made.spec()) as served:
+        served.ready()
+
+
+def test_patience_is_a_value() -> None:
+    """The limits are told by name, and longer for one that answers than for one that does not."""
+    assert Patience().silent_s < Patience().asleep_s < Patience().stall_s
