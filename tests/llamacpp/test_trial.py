@@ -24,8 +24,7 @@ from llmdispatcher.models.errors import (
     TimedOut,
     VendorError,
 )
-from llmdispatcher.vendors.llamacpp import trial, trial_cache, trial_run
-from llmdispatcher.vendors.llamacpp.worker import command
+from llmdispatcher.vendors.llamacpp import mark, trial, trial_cache, trial_run
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.trial import Trial
@@ -53,7 +52,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Remember trials in the test's own folder."""
     monkeypatch.setenv("LLMDISPATCHER_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("LLMDISPATCHER_RUNTIME_DIR", str(tmp_path / "runtime"))
-    monkeypatch.delenv(command.MARK, raising=False)
+    monkeypatch.delenv(mark.MARK, raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "llama_cpp"]:
         monkeypatch.delitem(sys.modules, name)  # as in a process that has not used it yet
     return tmp_path / "cache" / "trials"
@@ -399,7 +398,7 @@ def test_nothing_is_tried_where_it_means_nothing(
     """A worker is thrown away itself, what is imported works, and a trial starts no trial."""
     install("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     if where == "a worker":
-        monkeypatch.setenv(command.MARK, "1")
+        monkeypatch.setenv(mark.MARK, "1")
     elif where == "another trial":
         monkeypatch.setenv(trial_run.MARK, "1")
     else:

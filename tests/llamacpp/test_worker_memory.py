@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,10 +43,14 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("limit_mb", [330, 400])
-def test_long_prompts_at_once_stay_within_the_limit(large: Path, limit_mb: int) -> None:
+@pytest.mark.parametrize("engine", ["worker", pytest.param("server", marks=pytest.mark.upstream)])
+def test_long_prompts_at_once_stay_within_the_limit(
+    large: Path, limit_mb: int, engine: str
+) -> None:
     """Weights that are mapped count, and so does all that is computed with them."""
     weights = read_header(large).weight_bytes
-    spec = LlamaCpp(large, max_threads=1, max_memory_mb=limit_mb)
+    program = os.environ["LLMDISPATCHER_LLAMA_SERVER"] if engine == "server" else None
+    spec = LlamaCpp(large, max_threads=1, max_memory_mb=limit_mb, engine=engine, executable=program)
     peaks: list[dict[str, int]] = []
     with Dispatcher(spec) as d, ThreadPoolExecutor(8) as pool:
         d.send("x", max_tokens=1)
