@@ -78,7 +78,10 @@ def test_only_who_keeps_conversations_is_asked(tmp_path: Path) -> None:
 def test_of_several_one_must_be_named(tmp_path: Path) -> None:
     """Nobody loads one model after the other to find whose a file is."""
     first, second = (tiny_model(tmp_path / f"{name}.gguf", seed=n) for n, name in enumerate("ab"))
-    with Dispatcher(LlamaCpp(first, name="a"), LlamaCpp(second, name="b")) as d:
+    with Dispatcher(
+        LlamaCpp(first, name="a", isolation="thread"),
+        LlamaCpp(second, name="b", isolation="thread"),
+    ) as d:
         d.save_state(tmp_path / "x", TALK, vendor="a")
 
         with pytest.raises(BadRequest, match="a, b"):

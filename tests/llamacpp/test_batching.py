@@ -174,7 +174,7 @@ def test_a_beginning_is_kept_to_the_last_space(engine: Stepped) -> None:
 def test_the_more_important_is_served_first(slow_model: Path) -> None:
     """Of those that wait for a model, priority decides, and then who comes first."""
     order: list[str] = []
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1, max_parallel=1)) as d:
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1, max_parallel=1, isolation="thread")) as d:
         blocker = d.stream(Request(prompt="Once", max_tokens=3000))
         next(blocker)
 
@@ -197,7 +197,7 @@ def test_the_more_important_is_served_first(slow_model: Path) -> None:
 def test_who_has_less_time_is_served_first(slow_model: Path) -> None:
     """Among equals, the nearer deadline goes first."""
     order: list[float | None] = []
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1, max_parallel=1)) as d:
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1, max_parallel=1, isolation="thread")) as d:
         blocker = d.stream(Request(prompt="Once", max_tokens=3000))
         next(blocker)
 
@@ -217,7 +217,7 @@ def test_who_has_less_time_is_served_first(slow_model: Path) -> None:
 
 def test_a_cancel_beside_others_stops_at_the_end_of_the_step(slow_model: Path) -> None:
     """A long prompt that is given up beside running streams is read no further."""
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
         streams = [d.stream(Request(prompt=f"{i}", max_tokens=3000)) for i in range(3)]
         for stream in streams:
             next(stream)
@@ -236,7 +236,7 @@ def test_a_cancel_beside_others_stops_at_the_end_of_the_step(slow_model: Path) -
 
 def test_a_long_prompt_does_not_silence_running_streams(slow_model: Path) -> None:
     """While one request reads thousands of tokens, the others go on."""
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
         stream = d.stream(Request(prompt="Once", max_tokens=3000))
         next(stream)
         long = threading.Thread(
@@ -261,7 +261,7 @@ def test_a_long_prompt_does_not_silence_running_streams(slow_model: Path) -> Non
 def test_many_short_requests_leave_memory_flat(small_model: Path, count: int) -> None:
     """Thousands of requests, many at a time, with log-probabilities, stops and cancels."""
     me = psutil.Process()
-    with Dispatcher(LlamaCpp(small_model, max_threads=1)) as d:
+    with Dispatcher(LlamaCpp(small_model, max_threads=1, isolation="thread")) as d:
 
         def ask(index: int) -> None:
             request = Request(

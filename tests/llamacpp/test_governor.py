@@ -117,7 +117,7 @@ def neighbours() -> Iterator[None]:
 def test_work_goes_on_beside_busy_neighbours(slow_model: Path) -> None:
     """With every processor taken, a model still writes: without a governor it all but stops."""
     before, began_s = busy_s(), time.monotonic()
-    with Dispatcher(LlamaCpp(slow_model)) as d:
+    with Dispatcher(LlamaCpp(slow_model, isolation="thread")) as d:
         reply = d.send(Request(prompt="Once"), max_tokens=300, temperature=0)
     passed_s = time.monotonic() - began_s
 

@@ -62,7 +62,7 @@ def recursive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def d(slow_model: Path) -> Iterator[Dispatcher]:
     """A dispatcher of one model."""
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as made:
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as made:
         yield made
 
 
@@ -137,7 +137,7 @@ def test_what_one_request_runs_into_is_its_own_error(
     """A request whose text has no UTF-8 form fails alone: others are served, without a reload."""
     events: list[Event] = []
     template = template or "{{ messages[0].tool_calls[0].function.arguments.x }}"
-    spec = LlamaCpp(slow_model, max_threads=1, chat_template=template)
+    spec = LlamaCpp(slow_model, max_threads=1, chat_template=template, isolation="thread")
     bad = [Message(Role.ASSISTANT, "", [ToolCall("1", "f", arguments)])]
     with Dispatcher(spec, on_event=events.append) as d:
         for _ in range(3):
@@ -163,7 +163,7 @@ def test_a_template_cannot_freeze_the_program(slow_model: Path, template: str) -
     """One operation that would hold the interpreter for seconds is refused before it begins."""
     began = time.monotonic()
 
-    spec = LlamaCpp(slow_model, chat_template=template)
+    spec = LlamaCpp(slow_model, chat_template=template, isolation="thread")
     with Dispatcher(spec) as d, pytest.raises(Unsupported):
         d.send("x")
 
@@ -173,7 +173,7 @@ def test_a_template_cannot_freeze_the_program(slow_model: Path, template: str) -
 def test_templates_still_count_and_repeat(slow_model: Path) -> None:
     """What templates really do with these operators works."""
     template = "{{ '-' * 40 }}{{ 7 % 2 }}{{ 3 * messages|length }}"
-    with Dispatcher(LlamaCpp(slow_model, chat_template=template)) as d:
+    with Dispatcher(LlamaCpp(slow_model, chat_template=template, isolation="thread")) as d:
         assert d.send("x", max_tokens=1).usage.prompt_tokens >= 3
 
 
@@ -198,7 +198,9 @@ def test_a_listener_that_knows_the_dispatcher_does_not_keep_it(slow_model: Path)
 
     class Program:
         def __init__(self) -> None:
-            self.d = Dispatcher(LlamaCpp(slow_model, max_threads=1), on_event=self.hear)
+            self.d = Dispatcher(
+                LlamaCpp(slow_model, max_threads=1, isolation="thread"), on_event=self.hear
+            )
 
         def hear(self, event: Event) -> None:
             """Listen."""
@@ -228,7 +230,7 @@ def test_asking_the_model_that_reports_is_refused(slow_model: Path) -> None:
             except Refused as error:
                 errors.append(error)
 
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1), on_event=ask) as d:
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread"), on_event=ask) as d:
         made.append(d)
         assert d.send("x", max_tokens=1).usage.completion_tokens == 1
 

@@ -37,7 +37,7 @@ def test_prefix_and_suffix_lie_around_their_marks(model: Path) -> None:
 
 def test_a_model_fills_in(model: Path) -> None:
     """A prompt with a suffix is served by a model that can."""
-    with Dispatcher(LlamaCpp(model, max_threads=1)) as d:
+    with Dispatcher(LlamaCpp(model, max_threads=1, isolation="thread")) as d:
         reply = d.send(Request(prompt="def f(", suffix="):\n", max_tokens=4))
 
     assert reply.usage.completion_tokens == 4
@@ -49,7 +49,7 @@ def test_a_model_that_cannot_fill_in_is_not_asked(tmp_path: Path) -> None:
 
     assert not gguf.read_header(plain).fills_in
     with (
-        Dispatcher(LlamaCpp(plain)) as d,
+        Dispatcher(LlamaCpp(plain, isolation="thread")) as d,
         pytest.raises(NoCandidate, match="cannot do infill"),
     ):
         d.send(Request(prompt="a", suffix="b"))
@@ -63,7 +63,10 @@ def test_the_tokens_are_found_by_their_usual_names(tmp_path: Path) -> None:
     )
 
     assert gguf.read_header(path).fills_in
-    assert Capability.INFILL in LlamaCpp(path).start(lambda _: None).cards()[0].capabilities
+    assert (
+        Capability.INFILL
+        in LlamaCpp(path, isolation="thread").start(lambda _: None).cards()[0].capabilities
+    )
     with vocabulary_of(path) as vocabulary:
         assert vocabulary.infill("", "")[1:] == [290, 291, 292]
 

@@ -56,7 +56,9 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def engine(exact: Path) -> Iterator[LlamaCppEngine]:
     """It, loaded, with nothing remembered."""
-    made = LlamaCpp(exact, cache_type="f32", max_threads=1).start(lambda _: None)
+    made = LlamaCpp(exact, cache_type="f32", max_threads=1, isolation="thread").start(
+        lambda _: None
+    )
     made.load("exact").result(60)
     yield made
     made.close()
@@ -97,7 +99,9 @@ def test_another_process_goes_on_where_one_ended(
     )
     with_state, cached = said(engine, longer)
     assert cached >= tokens - 1
-    fresh = LlamaCpp(exact, cache_type="f32", max_threads=1).start(lambda _: None)
+    fresh = LlamaCpp(exact, cache_type="f32", max_threads=1, isolation="thread").start(
+        lambda _: None
+    )
     fresh.load("exact").result(60)
     assert said(fresh, longer) == (with_state, 0)
     fresh.close()
@@ -128,7 +132,9 @@ def test_another_model_refuses_it(engine: LlamaCppEngine, tmp_path: Path) -> Non
     said(engine, ASKED)
     state = tmp_path / "talk.state"
     engine.save(ASKED, state).result(60)
-    other = LlamaCpp(tiny_model(tmp_path / "other.gguf"), max_threads=1).start(lambda _: None)
+    other = LlamaCpp(tiny_model(tmp_path / "other.gguf"), max_threads=1, isolation="thread").start(
+        lambda _: None
+    )
     other.load("other").result(60)
 
     with pytest.raises(StateUnusable, match="another model file") as caught:
@@ -144,7 +150,7 @@ def test_another_kind_of_cache_refuses_it(
     said(engine, ASKED)
     state = tmp_path / "talk.state"
     engine.save(ASKED, state).result(60)
-    other = LlamaCpp(exact, max_threads=1).start(lambda _: None)
+    other = LlamaCpp(exact, max_threads=1, isolation="thread").start(lambda _: None)
     other.load("exact").result(60)
 
     with pytest.raises(StateUnusable, match="other settings"):

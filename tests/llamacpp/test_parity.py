@@ -47,7 +47,11 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["embedded", "random"])
 def both(request: pytest.FixtureRequest, random_model: Path) -> Iterator[tuple[Dispatcher, Any]]:
     """A model in our engine and in the binding's class."""
-    spec = embedded() if request.param == "embedded" else LlamaCpp(random_model, max_threads=1)
+    spec = (
+        embedded()
+        if request.param == "embedded"
+        else LlamaCpp(random_model, max_threads=1, isolation="thread")
+    )
     with Dispatcher(spec) as ours:
         ours.send("hi", max_tokens=1)  # so that the engine's thread is there before the first test
         theirs = reference(spec.model_path, 512 if request.param == "embedded" else 1024)
@@ -125,7 +129,7 @@ def test_the_same_seed_gives_the_same_text_everywhere() -> None:
 
 def test_sampling_that_changes_nothing_is_greedy(random_model: Path) -> None:
     """top_k=1 at any temperature is greedy: the whole chain runs and picks the likeliest."""
-    with Dispatcher(LlamaCpp(random_model, max_threads=1)) as d:
+    with Dispatcher(LlamaCpp(random_model, max_threads=1, isolation="thread")) as d:
 
         def text(**sampling: float) -> str:
             made = Sampling(**sampling)  # type: ignore[arg-type]
@@ -153,7 +157,7 @@ def test_penalties_and_the_rest_of_the_chain_act(random_model: Path) -> None:
         {"xtc_probability": 1.0, "xtc_threshold": 0.001},
         {"temperature": 0.2},
     ]
-    with Dispatcher(LlamaCpp(random_model, max_threads=1)) as d:
+    with Dispatcher(LlamaCpp(random_model, max_threads=1, isolation="thread")) as d:
 
         def text(**sampling: float) -> str:
             made = Sampling(**sampling)  # type: ignore[arg-type]
@@ -167,7 +171,7 @@ def test_penalties_and_the_rest_of_the_chain_act(random_model: Path) -> None:
 
 def test_max_tokens_and_the_context_end_a_reply_with_length(random_model: Path) -> None:
     """A reply that was not over ends with LENGTH: at max_tokens, or where the context ends."""
-    with Dispatcher(LlamaCpp(random_model, context_tokens=512)) as d:
+    with Dispatcher(LlamaCpp(random_model, context_tokens=512, isolation="thread")) as d:
         short = d.send(Request(prompt="a", max_tokens=5, sampling=GREEDY))
         full = d.send(Request(prompt="a", sampling=GREEDY))
 
@@ -178,7 +182,7 @@ def test_max_tokens_and_the_context_end_a_reply_with_length(random_model: Path) 
 
 def test_stop_strings_end_a_reply_in_front_of_them(random_model: Path) -> None:
     """The text ends before the stop string, wherever the tokens' borders are."""
-    with Dispatcher(LlamaCpp(random_model)) as d:
+    with Dispatcher(LlamaCpp(random_model, isolation="thread")) as d:
         whole = d.send(Request(prompt="a", max_tokens=60, sampling=GREEDY)).text
         for at in range(5, len(whole) - 5, 7):
             stop = whole[at : at + 4]

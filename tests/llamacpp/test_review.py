@@ -108,7 +108,7 @@ def test_parameters_that_are_no_schema_are_any(parameters: Any, tmp_path: Path) 
         assert hear(style.speech, [raw], tools=tools).calls
     for family in FAMILIES:
         path = family.model(tmp_path / f"{family.name}.gguf")
-        with Dispatcher(LlamaCpp(path, max_threads=1)) as d:
+        with Dispatcher(LlamaCpp(path, max_threads=1, isolation="thread")) as d:
             assert d.send("Hi.", tools=tools, max_tokens=5, seed=1).usage.completion_tokens
 
 
@@ -116,7 +116,10 @@ def test_a_model_for_vectors_is_not_asked_for_conversations(tmp_path: Path) -> N
     """Beside an embedder, the one model that writes need not be named to take a file back."""
     writes = tiny_model(tmp_path / "m.gguf", context=512)
     talk, path = [user("ba da ga la " * 20)], tmp_path / "talk.state"
-    specs = LlamaCpp(writes, max_threads=1), LlamaCpp(encoder(tmp_path / "e.gguf"), name="e")
+    specs = (
+        LlamaCpp(writes, max_threads=1, isolation="thread"),
+        LlamaCpp(encoder(tmp_path / "e.gguf"), name="e", isolation="thread"),
+    )
     with Dispatcher(*specs) as d:
         saved = d.save_state(path, talk)
 

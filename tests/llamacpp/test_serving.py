@@ -112,7 +112,7 @@ def test_a_hundred_threads_get_their_own_answers(slow_model: Path) -> None:
             next(stream)
         stream.close()
 
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
         alone = [ask(d, prompt) for prompt in prompts]
         with ThreadPoolExecutor(120) as pool:
             cancels = [pool.submit(give_up, d, index) for index in range(20)]
@@ -163,7 +163,7 @@ def test_loading_and_closing_gives_the_memory_back(slow_model: Path, cycles: int
     """
 
     def cycle() -> None:
-        with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+        with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
             d.send("x", max_tokens=2)
 
     for _ in range(5):
@@ -243,9 +243,9 @@ def test_what_was_asked_before_never_changes_an_answer(tmp_path: Path, storage: 
 
     cold = []
     for request in requests:
-        with Dispatcher(LlamaCpp(path)) as fresh:
+        with Dispatcher(LlamaCpp(path, isolation="thread")) as fresh:
             cold.append(fresh.send(request).text)
-    with Dispatcher(LlamaCpp(path)) as d:
+    with Dispatcher(LlamaCpp(path, isolation="thread")) as d:
         warm = [[d.send(request) for request in requests] for _ in range(2)]
 
     assert [reply.text for reply in warm[0]] == cold
@@ -275,7 +275,7 @@ def test_an_event_loop_stays_responsive(slow_model: Path) -> None:
     """While models generate for ten tasks, the loop's own timer keeps its beat."""
 
     async def go() -> float:
-        async with AsyncDispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+        async with AsyncDispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
             request = Request(prompt="Once", max_tokens=20)
             tasks = [asyncio.create_task(d.send(request)) for _ in range(10)]
             longest = 0.0
@@ -312,7 +312,9 @@ def test_waiting_behind_others_is_not_silence(slow: Dispatcher) -> None:
 def test_progress_of_loading_is_reported(slow_model: Path) -> None:
     """Load progress rises to 1, names the model and comes before the attempt ends."""
     events: list[Event] = []
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1), on_event=events.append) as d:
+    with Dispatcher(
+        LlamaCpp(slow_model, max_threads=1, isolation="thread"), on_event=events.append
+    ) as d:
         d.send("x", max_tokens=1)
 
     loads = [e for e in events if isinstance(e, LoadProgress)]
@@ -407,11 +409,11 @@ def test_errors_of_files_are_typed_and_fall_over(tmp_path: Path, world: World) -
         new: UnsupportedArchitecture,
     }
     for path, kind in kinds.items():
-        heard = world((LlamaCpp(path),), "send", "hi")
+        heard = world((LlamaCpp(path, isolation="thread"),), "send", "hi")
         assert type(heard.error) is kind
         assert str(path) in str(heard.error) or "llama99" in str(heard.error)
 
-        saved = world((LlamaCpp(path), Scripted("saved")), "send", "hi")
+        saved = world((LlamaCpp(path, isolation="thread"), Scripted("saved")), "send", "hi")
         assert saved.reply is not None
         assert saved.reply.text == "saved"
         assert saved.reply.decision.attempts[0].outcome is Outcome.FAILED
@@ -419,7 +421,10 @@ def test_errors_of_files_are_typed_and_fall_over(tmp_path: Path, world: World) -
 
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(slow_model: Path) -> None:
     """max_memory_mb is checked before loading, and the error holds needed, limit and parts."""
-    with Dispatcher(LlamaCpp(slow_model, max_memory_mb=8)) as d, pytest.raises(ModelTooLarge) as e:
+    with (
+        Dispatcher(LlamaCpp(slow_model, max_memory_mb=8, isolation="thread")) as d,
+        pytest.raises(ModelTooLarge) as e,
+    ):
         d.send("x")
 
     assert e.value.limit_bytes == 8 * MIB
@@ -429,7 +434,9 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers(slow_model: Path)
 
 def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(slow_model: Path) -> None:
     """The error says how many tokens there were and how many fit; the engine goes on."""
-    with Dispatcher(LlamaCpp(slow_model, context_tokens=256, max_threads=1)) as d:
+    with Dispatcher(
+        LlamaCpp(slow_model, context_tokens=256, max_threads=1, isolation="thread")
+    ) as d:
         with pytest.raises(ContextOverflow) as caught:
             d.send(Request(prompt="x" * 1000))
         assert caught.value.limit_tokens == 256
@@ -442,10 +449,12 @@ def test_a_model_without_a_template_chats_and_says_so(tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "base.gguf", chat_template=None)
     turns = [system("Be brief."), user("Hi"), assistant("Hello"), user("Bye")]
 
-    with Dispatcher(LlamaCpp(path)) as d:
+    with Dispatcher(LlamaCpp(path, isolation="thread")) as d:
         plain = d.send(turns, max_tokens=3)
         raw = d.send(Request(prompt="Hi"), max_tokens=3)
-    with Dispatcher(LlamaCpp(path, chat_template="{{ messages[0].content }}")) as d:
+    with Dispatcher(
+        LlamaCpp(path, chat_template="{{ messages[0].content }}", isolation="thread")
+    ) as d:
         given = d.send(turns, max_tokens=3)
 
     assert plain.warnings == (PLAIN_WARNING,)
@@ -466,7 +475,7 @@ def test_a_template_that_refuses_is_an_error_of_its_own(
     slow_model: Path, template: str, told: str
 ) -> None:
     """What a template objects to reaches the caller as Unsupported, in the template's words."""
-    spec = LlamaCpp(slow_model, chat_template=template)
+    spec = LlamaCpp(slow_model, chat_template=template, isolation="thread")
 
     with Dispatcher(spec) as d, pytest.raises(Unsupported, match=told):
         d.send("x")
@@ -475,7 +484,7 @@ def test_a_template_that_refuses_is_an_error_of_its_own(
 @pytest.mark.parametrize("text", ["", "\0", "a\0b", "😀" * 50, "\u202e", "\x1b[31m", " \n\t "])
 def test_odd_prompts_are_prompts(slow_model: Path, text: str) -> None:
     """Empty text, NUL bytes, emoji and control characters are answered like any other."""
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1)) as d:
+    with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
         assert d.send(text, max_tokens=3).usage.completion_tokens == 3
         assert d.send(Request(prompt=text), max_tokens=3).usage.completion_tokens == 3
 
@@ -523,7 +532,9 @@ def test_a_template_that_loops_for_ever_is_refused(slow_model: Path) -> None:
     hostile = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x"
     turns = [user("hello")] * 3
     kind = "{% for m in messages %}{{ loop.index }}/{{ loop.length }}{{ loop.last }} {% endfor %}"
-    with Dispatcher(LlamaCpp(slow_model, chat_template=hostile, max_threads=1)) as d:
+    with Dispatcher(
+        LlamaCpp(slow_model, chat_template=hostile, max_threads=1, isolation="thread")
+    ) as d:
         began = time.monotonic()
         with pytest.raises(Unsupported, match="rounds"):
             d.send("x")

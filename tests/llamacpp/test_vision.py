@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import psutil
 import pytest
 from bare_llama import SLOTS, Bare
+from leaks import growth_bytes
 from vision_gguf import KINDS, picture, seeing_model, tiny_projector
 
 from llmdispatcher.models.errors import BadRequest, ContextOverflow, Unsupported
@@ -329,15 +329,9 @@ def test_a_prefix_is_never_cut_inside_an_image() -> None:
 
 def soak(seeing: Seeing, images: int) -> int:
     """Show different images; returns how much memory of its own the process has grown."""
-    process = psutil.Process()
-    before = 0
-    for seed in range(images):
-        if seed == images // 10:
-            gc.collect()
-            before = process.memory_full_info().uss
-        seeing.show(seeing.read(picture(1000 + seed)))
-    gc.collect()
-    return int(process.memory_full_info().uss - before)
+    return growth_bytes(
+        lambda index: seeing.show(seeing.read(picture(1000 + index))), images, GROWTH_BYTES
+    )
 
 
 def test_images_leave_no_memory_behind(seeing: Seeing, monkeypatch: pytest.MonkeyPatch) -> None:

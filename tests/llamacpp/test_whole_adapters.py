@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
-import psutil
 import pytest
+from leaks import growth_bytes
 from lora_gguf import Lora, lora, merged
 from stepped import Stepped, ending, pieces_of, text_of
 from tiny_gguf import tiny_model
@@ -66,7 +65,7 @@ class Files:
     def spec(self, **fields: Any) -> LlamaCpp:
         """Describe it; what it says depends on nothing but the conversation, as far as F32 goes."""
         settings: dict[str, Any] = {"cache_type": "f32", "max_threads": 1, **fields}
-        return LlamaCpp(self.model, **{"adapters": self.adapters, **settings})
+        return LlamaCpp(self.model, **{"adapters": self.adapters, **settings}, isolation="thread")
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +102,7 @@ def test_a_request_is_answered_as_by_the_merged_model(
     whole = merged(tmp_path / "merged.gguf", files.model, *pairs)
     with Dispatcher(files.spec()) as d, Dispatcher(files.spec(adapters={}, name="other")) as no:
         found, plain = ask(d, LONG, wanted).text, ask(no, LONG).text
-    with Dispatcher(LlamaCpp(whole, cache_type="f32", max_threads=1)) as d:
+    with Dispatcher(LlamaCpp(whole, cache_type="f32", max_threads=1, isolation="thread")) as d:
         assert ask(d, LONG).text == found
     assert (found == plain) == (not wanted)
 
@@ -344,6 +343,7 @@ def test_images_and_adapters_go_together(tmp_path: Path) -> None:
         projector_path=tiny_projector(tmp_path / "mmproj.gguf"),
         adapters={"style": lora(tmp_path / "style.gguf", model)},
         max_threads=1,
+        isolation="thread",
     )
     message = user([LONG, Image(data=picture(1)), "ga"])
     with Dispatcher(spec) as d:
@@ -379,12 +379,9 @@ def test_a_wrong_file_is_refused_at_load(name: str, files: Files, tmp_path: Path
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.soak)])
 def test_changing_sets_leaves_nothing_behind(count: int, files: Files) -> None:
     """Requests that each want another set leave no memory behind."""
-    me, before = psutil.Process(), 0
     with Dispatcher(files.spec()) as d:
-        for index in range(count):
-            if index == count // 5:
-                gc.collect()
-                before = me.memory_full_info().uss
+
+        def work(index: int) -> None:
             ask(d, f"{index} ba", SETS[index % len(SETS)], max_tokens=2)
-        gc.collect()
-        assert me.memory_full_info().uss - before < GROWTH_BYTES
+
+        assert growth_bytes(work, count, GROWTH_BYTES) < GROWTH_BYTES

@@ -95,7 +95,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def door(wild: Path) -> Iterator[Dispatcher]:
     """A dispatcher with the model of random weights."""
-    with Dispatcher(LlamaCpp(wild, max_threads=1)) as d:
+    with Dispatcher(LlamaCpp(wild, max_threads=1, isolation="thread")) as d:
         yield d
 
 
@@ -112,7 +112,7 @@ def world(request: pytest.FixtureRequest) -> World:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_schema_is_kept_and_read(wild: Path, world: World, verb: str, seed: int) -> None:
     """What a reply is made into is its text as JSON, whoever asks and however."""
-    vendors = (LlamaCpp(wild, max_threads=1),)
+    vendors = (LlamaCpp(wild, max_threads=1, isolation="thread"),)
     heard = world(vendors, verb, "Hi.", schema=SCHEMA, seed=seed, max_tokens=ROOM_TOKENS)
 
     assert heard.reply is not None, heard.error

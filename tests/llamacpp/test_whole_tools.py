@@ -61,7 +61,7 @@ class Door:
     def __init__(self, family: Family, folder: Path, **fields: Any) -> None:
         self.family = family
         path = family.model(folder / f"{family.name}.gguf", **fields)
-        self.dispatcher = Dispatcher(LlamaCpp(path, max_threads=1))
+        self.dispatcher = Dispatcher(LlamaCpp(path, max_threads=1, isolation="thread"))
 
     def ask(self, prompt: Any = "Hi.", **options: Any) -> tuple[Choice, ...]:
         """Ask for several replies; what was streamed is compared with what has become of it."""

@@ -86,7 +86,7 @@ class Files:
     def spec(self, **fields: Any) -> LlamaCpp:
         """Describe it; what it says depends on nothing but the conversation, as far as F32 goes."""
         settings: dict[str, Any] = {"cache_type": "f32", "max_threads": 1, **fields}
-        return LlamaCpp(self.model, projector_path=self.projector, **settings)
+        return LlamaCpp(self.model, projector_path=self.projector, **settings, isolation="thread")
 
 
 @pytest.fixture(scope="session")
@@ -306,7 +306,7 @@ def test_images_may_come_as_data_urls(llava: Files) -> None:
 def test_a_model_of_text_alone_is_no_candidate(llava: Files) -> None:
     """Without a projector a model is not asked about images at all."""
     with (
-        Dispatcher(LlamaCpp(llava.model, max_threads=1)) as d,
+        Dispatcher(LlamaCpp(llava.model, max_threads=1, isolation="thread")) as d,
         pytest.raises(NoCandidate, match="cannot do vision"),
     ):
         ask(d, ONE)

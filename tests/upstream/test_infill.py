@@ -42,7 +42,13 @@ def test_llama_server_fills_in_the_same(
     with serve(settings) as server:
         theirs = server.post("/infill", {**asked, "samplers": ["temperature"]})
     with Dispatcher(
-        LlamaCpp(model, context_tokens=CONTEXT_TOKENS, max_threads=1, cache_type="f32")
+        LlamaCpp(
+            model,
+            context_tokens=CONTEXT_TOKENS,
+            max_threads=1,
+            cache_type="f32",
+            isolation="thread",
+        )
     ) as d:
         ours = d.send(Request(prompt=prefix, suffix=suffix, max_tokens=24), temperature=0)
 

@@ -102,6 +102,7 @@ def loaded(settings: Settings, serve: Serve) -> Iterator[Trio]:
         max_threads=1,
         max_gpu_layers=0,
         cache_type=settings.cache_type,
+        isolation="thread",
     )
     with ExitStack() as stack:
         ours = stack.enter_context(Dispatcher(spec))
