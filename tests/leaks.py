@@ -11,7 +11,7 @@ WINDOWS = 3
 """So often the same work is measured, if need be."""
 
 
-def growth_bytes(work: Callable[[int], None], count: int, enough_bytes: int) -> int:
+def growth_bytes(work: Callable[[int], object], count: int, enough_bytes: int) -> int:
     """Do work ``count`` times, after a warm-up; returns how much memory of its own that added.
 
     Of up to three such turns it is the one that added least; the first that added less than

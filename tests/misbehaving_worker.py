@@ -9,6 +9,8 @@ write where it should not, stop, or just end.
 from __future__ import annotations
 
 import ctypes
+import json
+import logging
 import mmap
 import os
 import signal
@@ -24,6 +26,8 @@ from llmdispatcher.vendors.llamacpp.binding.native import NativeBackend
 from llmdispatcher.vendors.llamacpp.worker import main
 
 STEP_BYTES = 16 * 2**20
+
+WROTE = "what the user wrote"
 
 AT = 3
 """The decode that goes wrong."""
@@ -97,6 +101,41 @@ def strange(descriptor: int) -> None:
     time.sleep(3600)
 
 
+def half(descriptor: int) -> None:
+    """Begin a message and stand still in the middle of it."""
+    os.write(descriptor, struct.pack("!i", 5000) + b'["pieces"')
+    time.sleep(3600)
+
+
+def endless(descriptor: int) -> None:
+    """Write a reply that never ends, every message of it well formed."""
+    text = json.dumps(["pieces", 0, 1, [[1, [["x" * 1000]] * 100, None, None]]]).encode()
+    while True:
+        os.write(descriptor, struct.pack("!i", len(text)) + text)
+
+
+def faceless(descriptor: int) -> None:
+    """Fail a call with an error that lacks what such errors have."""
+    text = b'["pieces",0,1,[[1,[],null,["OutOfMemory",["x"],{}]]]]'
+    os.write(descriptor, struct.pack("!i", len(text)) + text)
+    time.sleep(3600)
+
+
+def deaf(_: int) -> None:
+    """Let the thread that follows orders die of a bug at its next order."""
+    main.Worker._follow = None  # type: ignore[method-assign, assignment]
+    time.sleep(3600)
+
+
+def confess(_: int) -> None:
+    """Log a bug whose message is of a prompt, and abort."""
+    try:
+        os.environ[WROTE]
+    except KeyError:
+        logging.getLogger("llmdispatcher.llamacpp").exception("a bug in the engine")
+    os.abort()
+
+
 def leave(_: int) -> None:
     """End, as if somebody had called exit deep inside."""
     os._exit(3)
@@ -125,6 +164,11 @@ WAYS: dict[str, Callable[[int], None]] = {
         garbage,
         flood,
         strange,
+        half,
+        endless,
+        faceless,
+        deaf,
+        confess,
         leave,
         illegal,
         fault,

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from llmdispatcher.models.request import Request
 
 Report = Callable[[Event], None]
-"""Takes an event; returns at once and never raises."""
+"""Takes an event; returns at once and never raises. It must not wait for a caller of the engine:
+loads go on in the thread that reports."""
 
 
 class State(StrEnum):

@@ -228,17 +228,21 @@ class LlamaCppEngine:
             gone.set_result(None)
 
         gone.set_running_or_notify_cancel()
-        threading.Thread(target=wait, name=f"unload-{model}", daemon=True).start()
+        try:
+            threading.Thread(target=wait, name=f"unload-{model}", daemon=True).start()
+        except RuntimeError as error:  # it ends all the same, and nobody waits for that
+            gone.set_exception(OutOfMemory(f"no thread could be started: {error}"))
         return gone
 
     def close(self) -> None:
         """See ``contract.Engine.close``."""
         with self._lock:
             self._closed = True
-            host = self._host
-        if host is not None:
-            host.stop()
-            host.join()
+            hosts = self._host, self._left
+        for host in hosts:
+            if host is not None:
+                host.stop()
+                host.join()
 
 
 def _reporter(engine: weakref.ref[LlamaCppEngine]) -> Report:

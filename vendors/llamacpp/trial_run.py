@@ -26,12 +26,7 @@ MARK = "LLMDISPATCHER_TRIAL"
 """Set in the child's environment: one that wants a trial of its own is a program that was started
 where a Python was expected, and must not start another."""
 
-_BOOT = (
-    "import json, sys;"
-    "sys.path[:] = json.loads(sys.argv.pop(1));"
-    "from llmdispatcher.vendors.llamacpp.trial_child import main;"
-    "main()"
-)
+_MODULE = "llmdispatcher.vendors.llamacpp.trial_child"
 
 
 @attrs.frozen(kw_only=True)
@@ -80,16 +75,18 @@ def run(
     Must be called from a thread that outlives the call. ``began`` is called with the child. Raises
     the VendorError of a start that failed.
     """
-    from llmdispatcher.vendors.llamacpp.child import spawn  # noqa: PLC0415 - starts processes
+    from llmdispatcher.vendors.llamacpp.child import (  # noqa: PLC0415 - starts processes
+        interpreter,
+        spawn,
+    )
 
-    path = json.dumps([os.path.abspath(entry) for entry in sys.path])  # noqa: PTH100 - '' too
     # one thread is enough for a trial, and a debugger that prints an abort takes seconds to start
     given = {MARK: "1", "GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1"}
     given["PYTHONUNBUFFERED"] = "1"  # or what it prints comes after the traceback that ends it
     began_s = time.monotonic()
     child = spawn.start(
         spawn.Order(
-            command=(sys.executable, "-c", _BOOT, path, *arguments),
+            command=interpreter.command(_MODULE, "main", *arguments),
             environment={**os.environ, **given},
             kind="trial",
         )

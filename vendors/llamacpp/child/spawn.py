@@ -24,7 +24,7 @@ from typing import IO
 import attrs
 
 from llmdispatcher.models.errors import ExecutableNotFound, OutOfMemory, VendorError
-from llmdispatcher.vendors.llamacpp.child import pidfiles, ties
+from llmdispatcher.vendors.llamacpp.child import descriptors, pidfiles, ties
 from llmdispatcher.vendors.llamacpp.child.tail import Reader, Tail
 from llmdispatcher.vendors.llamacpp.child.ties import Tie
 
@@ -215,7 +215,7 @@ def _found(order: Order) -> str:
 def _started(order: Order, command: tuple[str, ...], tie: Tie) -> subprocess.Popen[bytes]:
     """Start it, and wait until it is the program that was ordered. Raises as ``start``."""
     try:
-        heard, said = os.pipe()
+        heard, said = map(descriptors.clear, os.pipe())
     except OSError as error:
         raise _refused(command[0], error) from None
     try:

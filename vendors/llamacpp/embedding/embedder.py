@@ -75,7 +75,6 @@ class PooledCall(EngineCall):
         self.read_tokens = 0
         """Tokens of all texts; ``prompt_tokens`` are those that were decoded."""
 
-
     def is_complete(self) -> bool:
         """Whether every text is answered."""
         return not self.missing

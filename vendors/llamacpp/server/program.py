@@ -6,7 +6,6 @@ Both get the same settings, and are talked to in the same way.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from llmdispatcher.models.errors import ExecutableNotFound
+from llmdispatcher.vendors.llamacpp.child import interpreter
 from llmdispatcher.vendors.llamacpp.server import build, find, flags, prebuilt
 from llmdispatcher.vendors.llamacpp.server.settings import Settings
 
@@ -79,13 +79,15 @@ class Prebuilt:
     def command(self, settings: Settings, address: Address) -> tuple[str, ...]:
         """See ``Program``."""
         python, path = self.python, None
+        options: tuple[str, ...] = ("-P",)
         if python is None:
             if getattr(sys, "frozen", False) or not sys.executable:
                 raise ExecutableNotFound(
                     f"this application has no Python to run {find.WHEEL} with: give executable= the"
                     " path of a llama-server"
                 )
-            python, path = sys.executable, [os.path.abspath(p) for p in sys.path]  # noqa: PTH100 - '' too
+            python, path = sys.executable, interpreter.path()
+            options = interpreter.flags()
         told = {
             **attrs.asdict(settings, value_serializer=_plain),
             "host": address.host,
@@ -95,7 +97,7 @@ class Prebuilt:
         }
         written = address.write("settings.json", json.dumps(told))
         # -P: the script's own folder has modules of names that others may have too
-        return (python, "-P", str(Path(prebuilt.__file__)), str(written))
+        return (python, *options, str(Path(prebuilt.__file__)), str(written))
 
 
 def _plain(_instance: object, _field: object, value: object) -> object:

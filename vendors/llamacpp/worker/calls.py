@@ -7,8 +7,9 @@ from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Vector, Work
 from llmdispatcher.models.errors import Cancelled, DispatcherError
-from llmdispatcher.models.reply import Finish, Usage
+from llmdispatcher.models.reply import Delta, Finish, Piece, Progress, TokenLogprob, Usage
 from llmdispatcher.vendors.llamacpp.worker import codec
 from llmdispatcher.vendors.mailbox import Mailbox, Waker, fire
 
@@ -18,11 +19,63 @@ if TYPE_CHECKING:
     from llmdispatcher.models.reply import Saved
 
 
+TOKEN_CHARS = 1024
+"""What a token may weigh in a reply: the longest in any vocabulary have some hundred bytes. So may
+each of those whose log-probabilities are told beside it."""
+
+MOST_TOKENS = 2**20
+"""Of a reply whose length nobody limits: about the longest contexts that there are."""
+
+VECTOR_CHARS = 2**18
+"""What a text's vector may weigh: four times 16,384 numbers."""
+
+SLACK_CHARS = 2**20
+"""For what is told once, such as warnings."""
+
+PIECE_CHARS = 64
+"""What a piece weighs beside its text."""
+
+
+def _most_chars(work: Work, context_tokens: int | None) -> int:
+    """Return how much a reply can weigh: what is more, a worker that went wild made up."""
+    match work:
+        case EmbedRequest():
+            return SLACK_CHARS + len(work.texts) * VECTOR_CHARS
+        case RerankRequest():
+            return SLACK_CHARS + len(work.documents) * PIECE_CHARS
+    most = context_tokens or MOST_TOKENS
+    tokens = work.n * min(most, work.max_tokens or most)
+    return SLACK_CHARS + tokens * TOKEN_CHARS * (1 + (work.logprobs or 0))
+
+
+def _weight(piece: Piece) -> int:
+    """Return about how much memory a piece takes, in characters."""
+    match piece:
+        case Delta():
+            told = len(piece.text) + len(piece.reasoning)
+            if piece.tool_calls or piece.logprobs:
+                told += sum(len(each.arguments) + PIECE_CHARS for each in piece.tool_calls)
+                told += sum(_weight_of(each) for each in piece.logprobs)
+            return PIECE_CHARS + told
+        case Vector():
+            return PIECE_CHARS + 4 * len(piece.values)
+        case Progress():
+            return 0  # the mailbox drops what nobody waits for
+    return PIECE_CHARS
+
+
+def _weight_of(token: TokenLogprob) -> int:
+    return PIECE_CHARS + len(token.token) + len(token.data) + sum(map(_weight_of, token.top))
+
+
 class WorkerCall:
     """A request in a worker. See ``contract.Call``."""
 
-    def __init__(self, number: int, cancelled: Callable[[WorkerCall], None]) -> None:
+    def __init__(
+        self, number: int, most_chars: int, cancelled: Callable[[WorkerCall], None]
+    ) -> None:
         self.number = number
+        self._left_chars = most_chars
         self.box = Mailbox()
         self.receive = self.box.receive
         self.areceive = self.box.areceive
@@ -57,6 +110,9 @@ class WorkerCall:
         ends = False
         for each in pieces:
             piece = codec.piece_in(each)
+            self._left_chars -= _weight(piece)
+            if self._left_chars < 0 or ends:
+                raise codec.Garbled("more of a reply than was asked for")
             ends = isinstance(piece, Finish)
             wakers.append(self.box.put(piece))
         if error is not None:
@@ -68,7 +124,8 @@ class WorkerCall:
 class Calls:
     """All that was asked of a worker and has not ended: calls, and states to be kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, context_tokens: int | None = None) -> None:
+        self._context_tokens = context_tokens
         self._lock = threading.Lock()
         self._numbers = count(1)
         self._calls: dict[int, WorkerCall] = {}
@@ -80,10 +137,11 @@ class Calls:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def open(self, cancelled: Callable[[WorkerCall], None]) -> WorkerCall:
+    def open(self, work: Work, cancelled: Callable[[WorkerCall], None]) -> WorkerCall:
         """Make a call with a number of its own."""
+        most_chars = _most_chars(work, self._context_tokens)
         with self._lock:
-            call = WorkerCall(next(self._numbers), cancelled)
+            call = WorkerCall(next(self._numbers), most_chars, cancelled)
             self._calls[call.number] = call
         return call
 
@@ -126,11 +184,19 @@ class Calls:
 
     def kept(self, number: int) -> Future[Saved]:
         """Return who waits for a state. Raises Garbled if nobody does."""
-        with self._lock:
-            future = self._keeping.pop(number, None)
+        future = self._take_kept(number)
         if future is None:
             raise codec.Garbled(f"nobody asked for state {number}")
         return future
+
+    def refuse_kept(self, number: int, error: DispatcherError) -> None:
+        """Tell who waits for a state, if anybody still does, that there will be none."""
+        if future := self._take_kept(number):
+            future.set_exception(error)
+
+    def _take_kept(self, number: int) -> Future[Saved] | None:
+        with self._lock:
+            return self._keeping.pop(number, None)
 
     def any_wanted(self) -> bool:
         """Whether anybody waits for anything."""

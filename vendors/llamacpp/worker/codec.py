@@ -8,10 +8,14 @@ What cannot be read back raises ``Garbled``; what cannot be sent is refused with
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from functools import cache
+from inspect import signature
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar
 
 from cattrs import Converter, override
@@ -21,7 +25,7 @@ from cattrs.strategies import configure_tagged_union
 
 from llmdispatcher.models import errors
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Score, Vector, Work
-from llmdispatcher.models.errors import BadRequest, DispatcherError
+from llmdispatcher.models.errors import BadRequest, DispatcherError, OutOfMemory, VendorFacts
 from llmdispatcher.models.form import ResponseFormat
 from llmdispatcher.models.message import Image, Text
 from llmdispatcher.models.reply import Delta, Finish, Piece, Progress, Saved, Usage
@@ -33,6 +37,23 @@ T = TypeVar("T")
 WORKS: dict[str, Any] = {kind.__name__: kind for kind in (Request, EmbedRequest, RerankRequest)}
 PIECES: dict[str, Any] = {kind.__name__: kind for kind in (Delta, Finish, Progress, Score)}
 
+
+def _is_text(fact: object) -> bool:
+    return isinstance(fact, str)
+
+
+def _is_count(fact: object) -> bool:
+    return type(fact) is int and 0 <= fact < 2**63
+
+
+def _is_time(fact: object) -> bool:
+    return type(fact) in {int, float} and 0 <= fact < math.inf  # type: ignore[operator]
+
+
+def _is_table(fact: object, fits: Callable[[object], bool]) -> bool:
+    return isinstance(fact, dict) and all(map(fits, fact.values()))
+
+
 _ERRORS = {
     name: kind
     for name, kind in vars(errors).items()
@@ -42,34 +63,25 @@ _ERRORS = {
 }
 """What a worker may fail with; the two others hold values of their own, and never come from one."""
 
-_FACTS = frozenset(
-    [
-        "vendor",
-        "model",
-        "status",
-        "request_id",
-        "retry_after_s",
-        "field",
-        "value",
-        "allowed",
-        "needed_tokens",
-        "limit_tokens",
-        "feature",
-        "reasons",
-        "phase",
-        "limit_s",
-        "partial",
-        "path",
-        "architecture",
-        "needed_bytes",
-        "limit_bytes",
-        "parts",
-        "signal",
-        "tail",
-        "part",
-    ]
-)
-"""Names of the facts that errors carry; a worker cannot set any other attribute."""
+_FACTS: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(["vendor", "model", "field", "allowed", "feature", "phase"], _is_text),
+    **dict.fromkeys(["partial", "path", "architecture", "tail", "part"], _is_text),
+    **dict.fromkeys(["needed_tokens", "limit_tokens", "needed_bytes", "limit_bytes"], _is_count),
+    "limit_s": _is_time,
+    **dict.fromkeys(["status", "signal"], lambda fact: fact is None or _is_count(fact)),
+    "retry_after_s": lambda fact: fact is None or _is_time(fact),
+    "request_id": lambda fact: fact is None or _is_text(fact),
+    "value": lambda _: True,
+    "reasons": lambda fact: _is_table(fact, _is_text),
+    "parts": lambda fact: _is_table(fact, _is_count),
+}
+"""The facts that errors carry, and what each may be; a worker cannot set any other attribute."""
+
+MAX_TOLD_CHARS = 64 * 1024
+"""Of a text in an error: as much as is kept of a log."""
+
+_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\ufffd")
+"""All but the tab and the end of a line: a terminal would obey them."""
 
 
 class Garbled(ValueError):
@@ -78,10 +90,7 @@ class Garbled(ValueError):
 
 def encode(message: list[Any]) -> bytes:
     """Return a message as bytes. Raises BadRequest for a value that JSON cannot hold."""
-    try:
-        return json.dumps(message, separators=(",", ":")).encode("ascii")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadRequest("request", str(error), "made of what JSON can hold") from None
+    return _holdable(lambda: json.dumps(message, separators=(",", ":")).encode("ascii"))
 
 
 def decode(data: bytes) -> list[Any]:
@@ -95,9 +104,14 @@ def decode(data: bytes) -> list[Any]:
     return message
 
 
+def too_long(size_bytes: int, limit_bytes: int) -> BadRequest:
+    """Return the error of a message that is longer than any may be."""
+    return BadRequest("request", f"{size_bytes} bytes", f"of at most {limit_bytes} bytes")
+
+
 def work_out(work: Work) -> list[Any]:
-    """Put a request into plain values."""
-    return [type(work).__name__, _converter.unstructure(work)]
+    """Put a request into plain values. Raises BadRequest where that cannot be."""
+    return [type(work).__name__, _holdable(lambda: _converter.unstructure(work))]
 
 
 def work_in(name: object, values: object) -> Work:
@@ -132,21 +146,47 @@ def piece_in(values: list[Any]) -> Piece:
 
 def error_out(error: DispatcherError) -> list[Any]:
     """Put an error into plain values: its class, what it says, and its facts."""
-    kind = type(error) if type(error).__name__ in _ERRORS else errors.VendorError
-    facts = {name: _plain(fact) for name, fact in vars(error).items() if name in _FACTS}
+    kind = type(error)
+    if _ERRORS.get(kind.__name__) is not kind:
+        return error_out(errors.VendorError(str(error)))
+    facts = {name: _plain(getattr(error, name)) for name in _facts_of(kind.__name__)}
     return [kind.__name__, [str(arg) for arg in error.args], facts]
 
 
 def error_in(values: object) -> DispatcherError:
     """Make an error of plain values. Raises Garbled."""
     match values:
-        case [str(name), list(told), dict(facts)] if name in _ERRORS and facts.keys() <= _FACTS:
+        case [str(name), list(told), dict(facts)] if name in _ERRORS:
             kind = _ERRORS[name]
+            if facts.keys() != _facts_of(name):
+                raise Garbled(f"not the facts of {name}")
+            if wrong := [fact for fact, value in facts.items() if not _FACTS[fact](value)]:
+                raise Garbled(f"{wrong[0]} of {name} is of the wrong kind")
             error = kind.__new__(kind)
-            error.args = tuple(str(each) for each in told)
-            vars(error).update(facts)
+            error.args = tuple(_shown(str(each)) for each in told)
+            vars(error).update((fact, _shown(value)) for fact, value in facts.items())
             return error
     raise Garbled("not an error")
+
+
+@cache
+def _facts_of(name: str) -> frozenset[str]:
+    """Return the facts that an error of this name has: what it is made of beside its message."""
+    kind = _ERRORS[name]
+    made = [vars(base)["__init__"] for base in kind.__mro__[:-1] if "__init__" in vars(base)]
+    ours = [each for each in made if isinstance(each, FunctionType)]  # not those of Exception
+    named = {parameter for each in ours for parameter in signature(each).parameters}
+    named -= {"self", "message", "facts"}
+    if issubclass(kind, errors.VendorError):
+        named |= VendorFacts.__annotations__.keys()
+    return frozenset(named)
+
+
+def _shown(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Return a text as a person may be shown it, and other values as they are."""
+    if isinstance(value, dict):
+        return {_shown(name): _shown(each) for name, each in value.items()}
+    return value[:MAX_TOLD_CHARS].translate(_CONTROLS) if isinstance(value, str) else value
 
 
 def usage_out(usage: Usage) -> dict[str, Any]:
@@ -192,6 +232,16 @@ def _checked(make: Callable[[], T]) -> T:
         raise Garbled(str(error)) from None
     except DispatcherError as error:
         raise Garbled(str(error)) from None
+
+
+def _holdable(write: Callable[[], T]) -> T:
+    """Write a caller's values, which may be of any kind, hold themselves, or change meanwhile."""
+    try:
+        return write()
+    except MemoryError:
+        raise OutOfMemory("there was no memory left to hand the request to the worker") from None
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+        raise BadRequest("request", str(error), "made of what JSON can hold") from None
 
 
 def _plain(fact: object) -> Any:  # noqa: ANN401 - whatever JSON holds

@@ -1,27 +1,19 @@
 """How a worker is started: which program, with which arguments and environment.
 
-It must import the same package as its parent, from a notebook, ``python -c``, a child of
-``multiprocessing`` or a program that changed ``sys.path``; so the parent's path goes with it. A
-frozen application has no Python to run, and says itself what starts a worker.
+It must import the same package as its parent, see ``child.interpreter``. A frozen application has
+no Python to run, and says itself what starts a worker.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 
 from llmdispatcher.models.errors import ExecutableNotFound
+from llmdispatcher.vendors.llamacpp.child import interpreter
 from llmdispatcher.vendors.llamacpp.mark import MARK
 from llmdispatcher.vendors.llamacpp.worker.holding import STACK_MIB
-
-_BOOT = (
-    "import json, sys;"
-    "sys.path[:] = json.loads(sys.argv.pop(1));"
-    "from llmdispatcher.vendors.llamacpp.worker.main import main;"
-    "main()"
-)
 
 
 def command(given: Sequence[str] | None, descriptor: int) -> tuple[str, ...]:
@@ -41,8 +33,7 @@ def command(given: Sequence[str] | None, descriptor: int) -> tuple[str, ...]:
             " argument runs llmdispatcher.vendors.llamacpp.worker.main.main(), with the two"
             " arguments that follow; or take isolation='thread'"
         )
-    path = json.dumps([os.path.abspath(entry) for entry in sys.path])  # noqa: PTH100 - '' too
-    return (sys.executable, "-c", _BOOT, path, *ends)
+    return interpreter.command("llmdispatcher.vendors.llamacpp.worker.main", "main", *ends)
 
 
 def environment() -> dict[str, str]:

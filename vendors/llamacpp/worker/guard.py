@@ -18,6 +18,7 @@ from llmdispatcher.vendors.llamacpp.limits.caps import Caps, Measure
 from llmdispatcher.vendors.llamacpp.limits.watch import GPU_LOOK_S, Action, Watch
 from llmdispatcher.vendors.llamacpp.plan.estimate import MIB
 from llmdispatcher.vendors.llamacpp.worker.codec import Garbled
+from llmdispatcher.vendors.llamacpp.worker.pulse import OBEY_S, SLOW_OBEY_S
 from llmdispatcher.vendors.llamacpp.worker.speed import Speed
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ class Guard:
         self._limit_bytes = None if spec.max_memory_mb is None else spec.max_memory_mb * MIB
         vram = None if spec.max_vram_mb is None else spec.max_vram_mb * MIB
         self._gives_way = spec.gives_way
+        self._sees = spec.projector_path is not None
         self._watch = Watch(self._limit_bytes, vram)
+        self._may_use_gpus = spec.max_gpu_layers != 0
         self._before: tuple[gpu.Device, ...] | None = None
         """The devices as they were before the worker was started, where they are of interest."""
-        if spec.max_gpu_layers != 0:  # asking may wake a laptop's device: only if it may be used
-            self._before = gpu.devices()
         self._cage: Cage | None = None
         self._pid: int | None = None
         self._speed = Speed()
@@ -45,9 +46,18 @@ class Guard:
         self._gpu_bytes: int | None = None
         self._gpu_s = 0.0
 
+    def obey_s(self) -> float:
+        """Return how long the worker may go on with what was cancelled before it counts as hung."""
+        return SLOW_OBEY_S if self._sees or self._before else OBEY_S
+
     def room(self) -> dict[str, Any]:
         """Return what the worker is to hold itself to."""
         return {"memory_bytes": self._limit_bytes, "gives_way": self._gives_way}
+
+    def prepare(self) -> None:
+        """Look at the devices as they are before the worker is started, which may take a while."""
+        if self._may_use_gpus:  # asking may wake a laptop's device: only if it may be used
+            self._before = gpu.devices()
 
     def watch(self, pid: int) -> None:
         """Begin to watch a process."""

@@ -77,15 +77,17 @@ class WorkerHost:
         """How the system holds the child to its limits."""
         self._pid = os.getpid()
         self._began_s = time.monotonic()
-        self._calls = Calls()
+        self._calls = Calls(life.card.context_tokens)
         self._stopping = threading.Event()
         self._error: DispatcherError | None = None
         self._failed: DispatcherError | None = None
         """Why the load failed, as the child said."""
         self._killed_for: DispatcherError | None = None
+        self._death: tuple[VendorError, int | None] | None = None
         self._line: Line | None = None
         self._guard = Guard(life)
         self._pulse = Pulse(self._began_s)
+        self._looked_s = self._began_s
         self._counts = (0, 0)
         self._thread = threading.Thread(
             target=self._run, name=f"llama-{life.card.model}", daemon=True
@@ -100,7 +102,7 @@ class WorkerHost:
     def submit(self, work: Work) -> WorkerCall:
         """See ``host.Host.submit``."""
         line = self._there()
-        call = self._calls.open(self._cancel)
+        call = self._calls.open(work, self._cancel)
         number = call.number
 
         def refuse(error: DispatcherError) -> None:
@@ -151,11 +153,13 @@ class WorkerHost:
 
     def save(self, request: Request, path: Path) -> Future[Saved]:
         """See ``host.Host.save``."""
-        return self._keep(lambda n: ["save", n, codec.work_out(request)[1], os.fspath(path)])
+        where = str(path.absolute())  # the worker's current folder may be another
+        return self._keep(lambda n: ["save", n, codec.work_out(request)[1], where])
 
     def restore(self, path: Path) -> Future[Saved]:
         """See ``host.Host.restore``."""
-        return self._keep(lambda number: ["restore", number, os.fspath(path)])
+        where = str(path.absolute())
+        return self._keep(lambda number: ["restore", number, where])
 
     def stop(self) -> None:
         """See ``host.Host.stop``."""
@@ -189,9 +193,11 @@ class WorkerHost:
         number = self._calls.keep(future)
 
         def refuse(error: DispatcherError) -> None:
-            self._calls.kept(number).set_exception(error)
+            self._calls.refuse_kept(number, error)
 
         line.outgoing.put(lambda: message(number), refuse)
+        if self._error is not None:  # it ended meanwhile, and may not have seen this one
+            refuse(copy(self._error))
         return future
 
     # -- the owner's thread ---------------------------------------------------------------------
@@ -212,9 +218,13 @@ class WorkerHost:
             error = crashed(bug, "a bug in the worker's host")
         finally:
             self._end(error)
+        if self._death is not None:  # told last: whoever listens may take its time
+            obituary.tell(self._life, *self._death)
 
     def _lived(self) -> DispatcherError:
         """Start the child and serve until it ends; returns why it did."""
+        self._guard.prepare()
+        self._pulse = Pulse(time.monotonic(), self._guard.obey_s())
         line = open_line(self._life.spec.worker_command)
         try:
             line.child.tail.listen(lambda said: _log.debug("%s", said))
@@ -226,8 +236,7 @@ class WorkerHost:
         except Gone:
             pass
         finally:
-            self._line = None
-            line.link.close()  # at the latest now it ends by itself
+            line.hang_up()
             status = self._reaped(line)
             line.close()
         return self._verdict(line, status)
@@ -242,21 +251,34 @@ class WorkerHost:
             line.tell(["close"])
         stop_s: float | None = None
         while True:
-            if line.link.is_ready(TICK_S):
-                self._follow(line.link.receive())
+            if (message := self._heard(line)) is not None:
+                self._follow(message)
             self._look(line)
             if self._stopping.is_set():
                 stop_s = stop_s or time.monotonic()
                 if time.monotonic() - stop_s > CLOSE_S:
                     self._kill(line, Refused(CLOSED))
 
+    def _heard(self, line: Line) -> list[Any] | None:
+        """Return the next message, None if none comes soon. Raises Gone, and Garbled.
+
+        The end of the line may not be seen where a process that was forked at the wrong moment
+        holds its other end; so the child is looked at too.
+        """
+        message = line.link.receive(TICK_S)
+        if message is None and line.child.poll() is not None:
+            message = line.link.receive(0.0)
+            if message is None:
+                raise Gone("the child has ended")
+        return message
+
     def _greet(self, line: Line) -> None:
-        """Wait for the child's first word. Raises Garbled, TimedOut and ExecutableNotFound."""
+        """Wait for the child's first word. Raises Gone, and Garbled."""
         until_s = time.monotonic() + HELLO_S
-        while not line.link.is_ready(TICK_S):
+        while (message := self._heard(line)) is None:
             if self._stopping.is_set() or time.monotonic() > until_s:
                 self._kill(line, TimedOut("load", HELLO_S))
-        match line.link.receive():
+        match message:
             case ["hello", protocol, version, int()]:
                 if protocol != PROTOCOL:
                     told = f"the worker is of llmdispatcher {version}, which is not this one"
@@ -280,11 +302,11 @@ class WorkerHost:
                     is_loading=not self.loaded.done(),
                 )
                 self._pulse.heard(beat)
-            case ["progress", int() | float() as fraction]:
-                self._report(float(fraction))
+            case ["progress", float(fraction)] if not self.loaded.done():
+                self._report(fraction)
             case ["held", list(measures)]:
                 self.measures = self._guard.held(measures)
-            case ["loaded"]:
+            case ["loaded"] if not self.loaded.done():
                 self.loaded.set_result(None)
             case ["failed", error]:
                 self._failed = codec.error_in(error)
@@ -311,6 +333,9 @@ class WorkerHost:
     def _look(self, line: Line) -> None:
         """See whether the child works, and keeps to its limits."""
         now_s = time.monotonic()
+        if now_s - self._looked_s < TICK_S:
+            return
+        self._looked_s = now_s
         if error := self._guard.look(now_s, self.trim):
             self._kill(line, error)
         is_loading = not self.loaded.done()
@@ -343,30 +368,29 @@ class WorkerHost:
         return status
 
     def _verdict(self, line: Line, status: int | None) -> DispatcherError:
-        """Return why it ended, and tell of it if it was a death."""
+        """Return why it ended, and remember it if it was a death."""
         if self._failed is not None:
             return self._failed
         if self._stopping.is_set():
             return Refused(CLOSED)
         if status is None:  # not even SIGKILL ended it: it hangs inside the system
             error: VendorError = EngineCrashed(f"process {line.child.pid} cannot be ended")
-            obituary.tell(self._life, error, status)
-            return error
-        error = causes.cause(
-            causes.End(
-                status=status,
-                tail=line.child.tail.text(),
-                killed_for=self._killed_for,
-                oom_kills=self._guard.oom_kills(),
+        else:
+            error = causes.cause(
+                causes.End(
+                    status=status,
+                    tail=line.child.tail.text(),
+                    killed_for=self._killed_for,
+                    oom_kills=self._guard.oom_kills(),
+                )
             )
-        )
-        obituary.tell(self._life, error, status)
+        self._death = error, status
         return error
 
     def _end(self, error: DispatcherError) -> None:
-        """Leave nobody waiting."""
-        self._error = error
-        self._guard.close()
+        """Leave nobody waiting. Who asked since the line broke, and until now, learns why too."""
+        self._error, self._line = error, None
         self._calls.fail(lambda: copy(error))
+        self._guard.close()
         if not self.loaded.done():
             self.loaded.set_exception(error)

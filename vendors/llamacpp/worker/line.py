@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from llmdispatcher.models.errors import DispatcherError
+from llmdispatcher.models.errors import DispatcherError, VendorError
 from llmdispatcher.vendors.llamacpp.child import spawn
+from llmdispatcher.vendors.llamacpp.worker import ends
 from llmdispatcher.vendors.llamacpp.worker.command import command, environment
-from llmdispatcher.vendors.llamacpp.worker.link import Link, Outgoing
+from llmdispatcher.vendors.llamacpp.worker.link import MAX_ANSWER_BYTES, Link, Outgoing
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.child.spawn import Child
@@ -30,36 +32,43 @@ class Line:
         """Send a message, without waiting; ``refuse`` is told if it cannot be sent."""
         self.outgoing.put(lambda: message, refuse)
 
+    def hang_up(self) -> None:
+        """Let nothing through any more: at the latest now the child ends by itself."""
+        self.outgoing.end()
+        self.link.shut()
+
     def close(self) -> None:
         """Let go of everything. The child must have ended."""
-        self.outgoing.end()
-        self.link.close()
+        self.hang_up()
         self.outgoing.join()
+        self.link.close()  # when nobody writes: the descriptor may be another's from here on
         self.child.forget()
 
 
 def open_line(given: Sequence[str] | None) -> Line:
     """Start a worker. Call it in the thread that owns the worker, and outlives it.
 
-    Raises ExecutableNotFound, and OutOfMemory where the system has no room for a process.
+    Raises ExecutableNotFound, OutOfMemory where the system has no room for a process, and another
+    VendorError where it refuses for another reason.
     """
-    from multiprocessing.connection import Pipe  # noqa: PLC0415 - first use
-
-    ours, theirs = Pipe()
-    try:
-        child = spawn.start(
-            spawn.Order(
-                command=command(given, theirs.fileno()),
-                environment=environment(),
-                kind="worker",
-                pass_fds=(theirs.fileno(),),
-                dies_itself=True,
+    with ExitStack() as undo:
+        try:
+            ours, theirs = ends.pair()
+        except OSError as error:
+            raise VendorError(f"no line to a worker could be made: {error.strerror}") from None
+        undo.callback(ours.close)
+        with closing(theirs):
+            child = spawn.start(
+                spawn.Order(
+                    command=command(given, theirs.fileno()),
+                    environment=environment(),
+                    kind="worker",
+                    pass_fds=(theirs.fileno(),),
+                    dies_itself=True,
+                )
             )
-        )
-    except DispatcherError:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    link = Link(ours)
-    return Line(child, link, Outgoing(link))
+        undo.callback(child.forget)
+        link = Link(ours, MAX_ANSWER_BYTES)
+        line = Line(child, link, Outgoing(link))
+        undo.pop_all()
+    return line

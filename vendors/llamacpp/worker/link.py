@@ -1,8 +1,7 @@
-"""Whole messages between this process and a worker, over one pair of pipes that nobody else uses.
+"""Whole messages between this process and a worker, over a line that nobody else uses.
 
-Both ends use the connections of ``multiprocessing``, for their framing and for Windows, and nothing
-else of it. A peer that is gone is ``Gone`` on either side; what it wrote that is no message raises
-``codec.Garbled``. Never file descriptors 0 and 1: native code prints there.
+A peer that is gone is ``Gone`` on either side; what it wrote that is no message raises
+``codec.Garbled``. Never file descriptors 0 to 2: native code prints there.
 """
 
 from __future__ import annotations
@@ -12,17 +11,22 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from llmdispatcher.models.errors import DispatcherError
+from llmdispatcher.models.errors import DispatcherError, LimitReached, OutOfMemory
 from llmdispatcher.vendors.llamacpp.worker import codec
+from llmdispatcher.vendors.llamacpp.worker.ends import TooLong
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
+    from llmdispatcher.vendors.llamacpp.worker.ends import End
 
 PROTOCOL = 1
 """Counts the changes of what messages mean. Both ends must have the same."""
 
 MAX_MESSAGE_BYTES = 1024 * 2**20
-"""Of one message: the largest are requests with images, and vectors of two thousand texts."""
+"""Of one message to a worker: the largest are requests with images."""
+
+MAX_ANSWER_BYTES = 32 * 2**20
+"""Of one message from a worker: the largest are the vectors of one step, a few megabytes. JSON
+takes many times its length in memory, and what a worker says may be anything."""
 
 MAX_OUTGOING = 65_536
 """Messages that wait to be written; requests are bounded by ``inbox.MAX_WAITING`` long before."""
@@ -35,54 +39,59 @@ class Gone(Exception):
 class Link:
     """One end. Messages may be sent from any thread and are received by one."""
 
-    def __init__(self, connection: Connection[bytes, bytes]) -> None:
-        self._connection = connection
+    def __init__(self, end: End, most_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        """``most_bytes`` is the longest message that is received."""
+        self._end, self._most_bytes = end, most_bytes
         self._sending = threading.Lock()
 
     def send(self, message: list[Any]) -> None:
-        """Write a message; waits while the pipe is full. Raises Gone, and BadRequest."""
+        """Write a message; waits while the line is full. Raises Gone, and BadRequest."""
         data = codec.encode(message)
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise codec.too_long(len(data), MAX_MESSAGE_BYTES)
         try:
             with self._sending:
-                self._connection.send_bytes(data)
-        except (OSError, ValueError) as error:
-            raise Gone(str(error)) from None
-
-    def receive(self) -> list[Any]:
-        """Wait for the next message. Raises Gone at the end, and Garbled."""
-        try:
-            data = self._connection.recv_bytes(MAX_MESSAGE_BYTES)
-        except EOFError:
-            raise Gone("the other end was closed") from None
+                self._end.send(data)
         except OSError as error:
-            if error.errno is None:  # it is not the system's: a length that cannot be
-                raise codec.Garbled(str(error)) from None
             raise Gone(str(error)) from None
-        return codec.decode(data)
 
-    def is_ready(self, wait_s: float) -> bool:
-        """Wait for something to receive, which may be the end."""
+    def receive(self, wait_s: float | None = None) -> list[Any] | None:
+        """Return the next message; None if it has not come whole within so many seconds.
+
+        Without a limit it waits. Raises Gone at the end, and Garbled.
+        """
         try:
-            return self._connection.poll(wait_s)
-        except (OSError, EOFError):
-            return True  # and ``receive`` says what it is
+            data = self._end.receive(wait_s, self._most_bytes)
+        except TooLong as error:
+            raise codec.Garbled(str(error)) from None
+        except (OSError, EOFError) as error:
+            raise Gone(str(error) or "the other end was closed") from None
+        return None if data is None else codec.decode(data)
+
+    def shut(self) -> None:
+        """Let nothing through any more; whoever waits to send is released."""
+        self._end.shut()
 
     def close(self) -> None:
-        """Close this end."""
-        self._connection.close()
+        """Close this end. Nobody may be sending."""
+        self._end.close()
 
 
 class Outgoing:
     """Messages on their way out of a process whose threads must not wait for the other end."""
 
     def __init__(self, link: Link) -> None:
+        """Begin. Raises OutOfMemory where no thread can be started."""
         self._link = link
         self._changed = threading.Condition()
         self._messages: deque[tuple[Callable[[], list[Any]], Callable[[DispatcherError], None]]]
-        self._messages = deque(maxlen=MAX_OUTGOING)
+        self._messages = deque()
         self._ends = False
         self._thread = threading.Thread(target=self._run, name="llama-outgoing", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise OutOfMemory(f"no thread could be started to write to a worker: {error}") from None
 
     def put(
         self,
@@ -91,8 +100,12 @@ class Outgoing:
     ) -> None:
         """Send what ``make`` returns, soon; ``refuse`` is told if that cannot be sent."""
         with self._changed:
-            self._messages.append((make, refuse))
-            self._changed.notify()
+            is_full = len(self._messages) >= MAX_OUTGOING
+            if not is_full:
+                self._messages.append((make, refuse))
+                self._changed.notify()
+        if is_full:
+            refuse(LimitReached(f"{MAX_OUTGOING} messages wait for the worker already"))
 
     def end(self) -> None:
         """Send no more."""
@@ -101,7 +114,7 @@ class Outgoing:
             self._changed.notify()
 
     def join(self) -> None:
-        """Wait for the thread, whose link is closed."""
+        """Wait for the thread, whose link is shut."""
         self._thread.join()
 
     def _run(self) -> None:

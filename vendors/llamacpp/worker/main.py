@@ -15,8 +15,10 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import Future
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from llmdispatcher.models.errors import DispatcherError, VendorError
@@ -30,7 +32,7 @@ from llmdispatcher.vendors.llamacpp.engine.keeping import Subject
 from llmdispatcher.vendors.llamacpp.engine.thread import EngineLife, start_deep
 from llmdispatcher.vendors.llamacpp.loading import Terms
 from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp, card_of
-from llmdispatcher.vendors.llamacpp.worker import codec, tether
+from llmdispatcher.vendors.llamacpp.worker import codec, ends, tether
 from llmdispatcher.vendors.llamacpp.worker.holding import held
 from llmdispatcher.vendors.llamacpp.worker.link import PROTOCOL, Gone, Link
 from llmdispatcher.vendors.llamacpp.worker.post import Post, Slot
@@ -39,33 +41,54 @@ if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.files.header import Header
     from llmdispatcher.vendors.llamacpp.plan.fit import Plan
 
+_log = logging.getLogger("llmdispatcher.llamacpp")
+
+_Raised = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+_TRACEBACK = "Traceback (most recent call last):"
+
 PROGRESS_S = 0.02
 """Progress of a load is told at most so often; a large model reports thousands of tensors."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Serve one parent; returns never. Arguments: the pipe's descriptor, the parent's pid."""
-    from multiprocessing import connection  # noqa: PLC0415 - not for those who import us
-
     descriptor, parent = map(int, sys.argv[1:3] if argv is None else argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
     tether.tie(parent)
     _log_to_stderr()
-    if sys.platform == "win32":
-        link = Link(connection.PipeConnection(descriptor))
-    else:
-        link = Link(connection.Connection(descriptor))
+    threading.excepthook = _fall
     try:
-        Worker(link).run()
+        Worker(Link(ends.inherited(descriptor))).run()
     except Gone:
         leave()
 
 
+class _Discreet(logging.Formatter):
+    """Tells of a bug what it was and where, and not what it said: that may be of a prompt.
+
+    The log's end goes into crash reports.
+    """
+
+    def formatException(self, ei: _Raised) -> str:  # noqa: N802 - the base class's name
+        kind, _, trace = ei
+        name = "an exception" if kind is None else kind.__name__
+        return "".join([f"{_TRACEBACK}\n", *traceback.format_tb(trace), name])
+
+
 def _log_to_stderr() -> None:
     """Write what llama.cpp logs where the parent reads it, and passes it on."""
-    logger = logging.getLogger("llmdispatcher.llamacpp")
-    logger.addHandler(logging.StreamHandler())
-    logger.setLevel(logging.DEBUG)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Discreet())
+    _log.addHandler(handler)
+    _log.setLevel(logging.DEBUG)
+
+
+def _fall(args: threading.ExceptHookArgs) -> None:
+    """End this process because a thread of it did: it would not do what it is asked any more."""
+    raised = args.exc_type, args.exc_value, args.exc_traceback
+    _log.error("a bug in the worker", exc_info=raised)  # type: ignore[arg-type]
+    os._exit(1)
 
 
 def leave() -> None:
@@ -95,7 +118,7 @@ class Worker:
     def __init__(self, link: Link) -> None:
         self._link = link
         link.send(["hello", PROTOCOL, VERSION, os.getpid()])
-        kind, *values = link.receive()
+        kind, *values = link.receive() or [""]
         if kind != "load":
             raise codec.Garbled(f"the first order is {kind!r}")
         spec, rung, room = values
@@ -150,7 +173,8 @@ class Worker:
         """Follow orders until there is nobody to give them."""
         try:
             while True:
-                self._follow(self._link.receive())
+                if (order := self._link.receive()) is not None:
+                    self._follow(order)
         except (Gone, codec.Garbled):
             leave()
 
@@ -182,7 +206,9 @@ class Worker:
         slot = Slot(self._post, number)
         self._calls = {n: call for n, call in self._calls.items() if not call.box.is_over}  # type: ignore[attr-defined]
         try:
-            slot.call = self._life.submit(codec.work_in(kind, values), slot)
+            work = codec.work_in(kind, values)
+            with self._post.gathering:  # the engine may be done with it before we know what it is
+                slot.call = self._life.submit(work, slot)
         except (DispatcherError, codec.Garbled) as error:
             told = error if isinstance(error, DispatcherError) else VendorError(str(error))
             if waker := slot.fail(told):

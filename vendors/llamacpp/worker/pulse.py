@@ -26,6 +26,9 @@ LOAD_S = 60.0
 OBEY_S = 4.0
 """A step that nobody wants is interrupted within milliseconds; after so long it never will be."""
 
+SLOW_OBEY_S = 60.0
+"""The same where an image may be being encoded, or a GPU be at work, which no flag interrupts."""
+
 IDLE_PART = 0.02
 """Of one processor: what a process takes that only answers."""
 
@@ -51,7 +54,8 @@ class Beat:
 class Pulse:
     """Listens to one worker."""
 
-    def __init__(self, now_s: float) -> None:
+    def __init__(self, now_s: float, obey_s: float = OBEY_S) -> None:
+        self._obey_s = obey_s
         self._looked_s = now_s
         self._unanswered_s: float | None = None
         """How long the last question has gone unanswered."""
@@ -126,6 +130,6 @@ class Pulse:
 
     def _deaf(self) -> tuple[str, float] | None:
         """Say whether it goes on with what nobody wants."""
-        if self._unwanted_s is None or self._unwanted_s < OBEY_S:
+        if self._unwanted_s is None or self._unwanted_s < self._obey_s:
             return None
-        return "it goes on with what was cancelled", OBEY_S
+        return "it goes on with what was cancelled", self._obey_s
