@@ -219,3 +219,9 @@ def test_without_psutil_the_error_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.delattr("llmdispatcher.vendors.llamacpp.limits.probe")
     with pytest.raises(ExecutableNotFound, match="there is no psutil"):
         planning.machine()
+
+
+def test_memory_on_gpus_is_given_out_up_to_its_limit() -> None:
+    """The first devices get it, and the last what is left."""
+    assert planning._within((5 * MIB, 9 * MIB), 8 * MIB) == (5 * MIB, 3 * MIB)
+    assert planning._within((5 * MIB, 9 * MIB), 2 * MIB) == (2 * MIB, 0)

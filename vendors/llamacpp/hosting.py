@@ -55,9 +55,7 @@ def begin(life: Life) -> Host:
     Raises OutOfMemory where no thread can be started, ExecutableNotFound where nothing is installed
     that could run the model, and BadRequest for an executable that no engine would run.
     """
-    spec = life.spec
-    there = choice.look(has_worker_command=spec.worker_command is not None)
-    chosen = choice.choose(spec.engine, spec.executable, spec.isolation, there)
+    chosen = _chosen(life.spec)
     match chosen.kind:
         case Kind.THREAD:
             return _thread(life)
@@ -65,6 +63,11 @@ def begin(life: Life) -> Host:
             return _worker(life)
         case Kind.PREBUILT | Kind.SERVER:
             return _server(life, chosen)
+
+
+def _chosen(spec: LlamaCpp) -> choice.Choice:
+    there = choice.look(has_worker_command=spec.worker_command is not None)
+    return choice.choose(spec.engine, spec.executable, spec.isolation, there)
 
 
 def _thread(life: Life) -> Host:
@@ -105,11 +108,18 @@ def _server(life: Life, chosen: choice.Choice) -> Host:
 
 
 def footprint(spec: LlamaCpp, rung: int) -> Footprint:
-    """Return what a model will take, by its plan. Raises the VendorError that a load would."""
+    """Return what a model will take, by its plan. Raises the error that a load would."""
     from llmdispatcher.vendors.llamacpp.plan import planning  # noqa: PLC0415 - loads psutil
 
     header = gguf.read_header(spec.model_path)
-    plan = planning.make_plan(spec, header, pooling.pooling_or_none(header, spec.pooling), rung)
+    if _chosen(spec).kind in {Kind.SERVER, Kind.PREBUILT}:
+        from llmdispatcher.vendors.llamacpp.server import planned  # noqa: PLC0415 - first use
+
+        # of main memory; what a server's program can put on GPUs is known when it is started
+        plan = planned.plan(spec, header, planned.pooling_of(spec, header), rung, ())
+    else:
+        kind = pooling.pooling_or_none(header, spec.pooling)
+        plan = planning.make_plan(spec, header, kind, rung)
     return Footprint(
         memory_bytes=plan.need.total_bytes,
         gpu_bytes=0 if plan.gpu_need is None else plan.gpu_need.total_bytes,

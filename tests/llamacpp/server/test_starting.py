@@ -299,8 +299,6 @@ def test_the_servers_own_gpus_are_planned_for(tmp_path: Path) -> None:
     fewer = attrs.evolve(spec, max_gpu_layers=1)
     assert planned.plan(fewer, header, None, 0, (2**34,)).gpu_layers == 1
     assert planned.plan(spec, header, None, 4, (2**34,)).gpu_layers == 0
-    assert planned.allowed((5 * MIB, 9 * MIB), 8) == (5 * MIB, 3 * MIB)
-    assert planned.allowed((5 * MIB,), None) == (5 * MIB,)
 
 
 def test_what_a_server_says_of_itself_counts(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from llmdispatcher.vendors.llamacpp.plan.fit import Asked, Machine, Plan, choose
 from llmdispatcher.vendors.llamacpp.plan.squeeze import squeezed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
 
     from llmdispatcher.vendors.llamacpp.embedding.pooling import Pooling
@@ -110,11 +110,16 @@ class Wishes(Protocol):
 
 
 def make_plan(
-    wishes: Wishes, header: Header, pooling: Pooling | None = None, rung: int = 0
+    wishes: Wishes,
+    header: Header,
+    pooling: Pooling | None = None,
+    rung: int = 0,
+    gpus: Sequence[int] | None = None,
 ) -> Plan:
     """Plan how to load a model on this machine, now: to write, or to pool texts.
 
-    ``rung`` is how often it ran out of memory before; see ``squeeze``.
+    ``rung`` is how often it ran out of memory before; see ``squeeze``. ``gpus`` are the free bytes
+    of those that can be used; None looks for those of the installed binding.
 
     Raises ModelTooLarge where it does not fit, UnsupportedArchitecture where it does not write
     text, ModelFileMissing or CorruptModel for a file beside it, and ExecutableNotFound where
@@ -134,7 +139,10 @@ def make_plan(
     )
     asked = squeezed(asked, header, rung)
     is_ours = wishes.isolation == "thread" or MARK in os.environ
-    there = machine(gpus=wishes.max_gpu_layers != 0, natively=is_ours)
+    wanted = wishes.max_gpu_layers != 0
+    there = machine(gpus=wanted and gpus is None, natively=is_ours)
+    if wanted and gpus is not None:
+        there = attrs.evolve(there, gpus=tuple(gpus))
     if wishes.max_vram_mb is not None:
         there = attrs.evolve(there, gpus=_within(there.gpus, wishes.max_vram_mb * MIB))
     if pooling is not None:
