@@ -24,6 +24,7 @@ EXAMPLES = {
     "many_at_once.py": ([], "Tokyo"),
     "own_model.py": (["{model}", "hello"], ""),
     "structured.py": ([], "Sum(a=2, b=3)"),
+    "survive.py": ([], "The capital of France is Paris."),
     "search.py": (["{embedder}", "What is a paperclip?", "{reranker}"], "."),
 }
 
