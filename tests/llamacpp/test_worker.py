@@ -313,13 +313,15 @@ def test_a_model_that_dies_at_every_load_is_left_alone(slow_model: Path) -> None
         assert engine.status().state is State.BROKEN
 
 
+@pytest.mark.parametrize("engine", ["worker", pytest.param("server", marks=pytest.mark.upstream)])
 @pytest.mark.parametrize("how", ["killed", "crashed", "interrupted", "left"])
-def test_a_worker_ends_with_its_parent(how: str, slow_model: Path) -> None:
+def test_a_child_ends_with_its_parent(how: str, engine: str, slow_model: Path) -> None:
     """However the parent ends: by SIGKILL, in a crash, by Ctrl-C, or in the ordinary way."""
+    path = os.environ["LLMDISPATCHER_LLAMA_SERVER"] if engine == "server" else None
     program = (
         "import os, signal, sys\n"
         "from llmdispatcher import Dispatcher, LlamaCpp\n"
-        f"d = Dispatcher(LlamaCpp({str(slow_model)!r}, max_threads=1))\n"
+        f"d = Dispatcher(LlamaCpp({str(slow_model)!r}, max_threads=1, executable={path!r}))\n"
         "stream = iter(d.stream('x', max_tokens=3000))\n"
         "next(stream)\n"
         "print(next(iter(d._desk._engines.values()))._host.vitals().pid, flush=True)\n"
