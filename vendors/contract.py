@@ -78,7 +78,8 @@ class Status:
     """How long a request that comes now would wait for its turn, guessed from the last ones; None
     is not known."""
     memory_bytes: int | None = None
-    """Main memory that the model holds, as last measured, mapped weights included."""
+    """Main memory of the model's own process, as last measured, mapped weights included; None where
+    it has none of its own."""
     gpu_bytes: int | None = None
     tokens_per_s: float | None = None
     """Drawn for all replies together, while any was being drawn."""

@@ -7,7 +7,6 @@ crash is ``recovery``'s to say. Callers that wait for a load wait for all of its
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -204,7 +203,7 @@ class LlamaCppEngine:
             known = rung, hosting.footprint(self._spec, rung)
             self._planned = known
         taken = None if host is None else host.vitals()
-        if taken is None or taken.pid == os.getpid() or taken.memory_bytes is None:
+        if taken is None or taken.memory_bytes is None:
             return known[1]
         return attrs.evolve(known[1], memory_bytes=max(known[1].memory_bytes, taken.memory_bytes))
 

@@ -191,10 +191,8 @@ class EngineThread:
         return self._life.inbox.counts()
 
     def vitals(self) -> Vitals:
-        """See ``host.Host.vitals``."""
-        from llmdispatcher.vendors.llamacpp.limits import probe  # noqa: PLC0415 - loads psutil
-
-        return Vitals(pid=self._pid, memory_bytes=probe.resident_bytes())
+        """See ``host.Host.vitals``. What of its memory is the model's, nobody can tell."""
+        return Vitals(pid=self._pid)
 
     def trim(self) -> None:
         """See ``host.Host.trim``."""

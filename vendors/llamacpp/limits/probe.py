@@ -106,11 +106,6 @@ def data_room_bytes() -> int | None:
     return min(rooms, default=None)
 
 
-def resident_bytes() -> int:
-    """Return how much of main memory this process holds, mapped files included."""
-    return int(psutil.Process().memory_info().rss)
-
-
 def process(pid: int) -> Sample | None:
     """Return what a process takes; None when it is gone, or dead and only not yet reaped.
 
