@@ -281,8 +281,8 @@ def test_kills_in_a_row_leave_nothing_behind(kills: int, slow_model: Path) -> No
         died = [event for event in events if isinstance(event, EngineDied)]
         assert len(died) == kills
         assert "SIGKILL" in died[0].reason
-        assert Path(died[0].report).is_file()
-        assert len(list(Path(died[0].report).parent.iterdir())) <= 10
+        assert Path(died[-1].report).is_file()
+        assert len(list(Path(died[-1].report).parent.iterdir())) <= 10
     assert left_over() == before
 
 
