@@ -349,8 +349,11 @@ class WorkerHost:
         else:
             self._pulse.unwanted()
         if (hang := self._pulse.look(now_s)) is not None:
-            _, limit_s = hang
-            self._kill(line, TimedOut("load" if is_loading else "idle", limit_s))
+            how, limit_s = hang
+            hung = TimedOut("load" if is_loading else "idle", limit_s)
+            # or it would read as if a deadline of the caller's had passed
+            hung.args = (f"the process that runs the model hung for {limit_s:g} s: {how}",)
+            self._kill(line, hung)
 
     def _kill(self, line: Line, error: DispatcherError) -> None:
         """End the child, for a reason that is known. Raises Gone."""
