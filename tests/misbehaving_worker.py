@@ -108,8 +108,11 @@ def half(descriptor: int) -> None:
 
 
 def endless(descriptor: int) -> None:
-    """Write a reply that never ends, every message of it well formed."""
-    text = json.dumps(["pieces", 0, 1, [[1, [["x" * 1000]] * 100, None, None]]]).encode()
+    """Write a reply that never ends, every message of it well formed.
+
+    Each is small enough for the socket to take whole: other threads write in between.
+    """
+    text = json.dumps(["pieces", 0, 1, [[1, [["x" * 100]] * 10, None, None]]]).encode()
     while True:
         os.write(descriptor, struct.pack("!i", len(text)) + text)
 
