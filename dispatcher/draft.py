@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 from llmdispatcher.models.embedding import Score, Vector
 from llmdispatcher.models.errors import BadReply, BadRequest
 from llmdispatcher.models.form import ResponseFormat
-from llmdispatcher.models.message import ToolCall
+from llmdispatcher.models.message import Keepsake, ToolCall
 from llmdispatcher.models.reply import (
     CallDelta,
     Choice,
@@ -46,12 +46,13 @@ class Draft(Protocol):
 class ChoiceDraft:
     """One choice while it grows."""
 
-    __slots__ = ("calls", "logprobs", "reasoning", "texts")
+    __slots__ = ("calls", "keepsakes", "logprobs", "reasoning", "texts")
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.reasoning: list[str] = []
         self.calls: list[ToolCall] = []
+        self.keepsakes: list[Keepsake] = []
         self.logprobs: list[TokenLogprob] = []
 
     @property
@@ -66,6 +67,8 @@ class ChoiceDraft:
             self.logprobs.extend(delta.logprobs)
         if delta.reasoning:
             self.reasoning.append(delta.reasoning)
+        if delta.keepsakes:
+            self.keepsakes += delta.keepsakes
         for piece in delta.tool_calls:
             self._add_call(piece)
 
@@ -91,7 +94,15 @@ class ChoiceDraft:
 
             parsed = typed.parsed(self.text, form)
         text, reasoning = self.text, "".join(self.reasoning)
-        return Choice(text, reason, tuple(self.logprobs), reasoning, tuple(self.calls), parsed)
+        return Choice(
+            text,
+            reason,
+            tuple(self.logprobs),
+            reasoning,
+            tuple(self.calls),
+            tuple(self.keepsakes),
+            parsed,
+        )
 
 
 class ReplyDraft:

@@ -191,6 +191,7 @@ class Trial(Generic[W, D]):
         self._first_token_s: float | None = None
         self._call: Call | None = None
         self._lease: Lease | None = None
+        self._finish: Finish | None = None
 
     def run(self) -> Generator[Step, Any, Finish]:
         """Serve the request here. Settles exactly once, however it ends."""
@@ -204,6 +205,7 @@ class Trial(Generic[W, D]):
             yield from self._load()
             finish = yield from self._serve()
             outcome, failure, usage = Outcome.SERVED, "", finish.usage
+            self._finish = finish
         except (GeneratorExit, KeyboardInterrupt, Cancelled):
             outcome, failure = Outcome.CANCELLED, ""
             raise
@@ -337,6 +339,8 @@ class Trial(Generic[W, D]):
         usage, cost = usage or Usage(), None
         if self._call is None:
             cost = 0  # nothing was sent, whatever the price
+        elif usage.charged_microusd is not None:
+            cost = usage.charged_microusd  # who sends the bill knows best
         elif card.price is not None:
             cost = card.price.cost_microusd(usage)
         self.attempt = Attempt(
@@ -349,6 +353,8 @@ class Trial(Generic[W, D]):
             first_token_s=self._first_token_s,
             load_s=self._load_s,
             error=failure,
+            request_id=self._finish.request_id if self._finish else "",
+            served_model=self._finish.served_model if self._finish else "",
         )
         self.job.books.settle(self.attempt)
         self.job.report(AttemptEnded(attempt=self.attempt, number=self.number))

@@ -114,6 +114,8 @@ def _writing(request: Request) -> frozenset[Capability]:
         needed.add(Capability.INFILL)
     if request.adapters:
         needed.add(Capability.ADAPTERS)
+    if request.effort is not None:
+        needed.add(Capability.EFFORT)
     return frozenset(needed)
 
 

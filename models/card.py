@@ -43,6 +43,8 @@ class Capability(StrEnum):
     """Fill in what is between a prompt and a suffix."""
     ADAPTERS = "adapters"
     """Apply LoRA adapters by request."""
+    EFFORT = "effort"
+    """Think as hard as a word says."""
     EMBED = "embed"
     """Turn texts into vectors."""
     RERANK = "rerank"

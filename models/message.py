@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from llmdispatcher.models.check import words
+from llmdispatcher.models.check import flag, title, words
 from llmdispatcher.models.errors import BadRequest
 
 
@@ -36,6 +36,9 @@ class Text:
     """A part of a message that is text."""
 
     text: str = attrs.field(validator=words)
+    cache: bool = flag(default=False)
+    """The conversation up to here will come again: a hint for vendors that remember a prompt only
+    where they are told to (Anthropic). The others remember by themselves, or not at all."""
 
 
 @attrs.frozen
@@ -79,6 +82,13 @@ class ToolCall:
         raise BadRequest("tool_calls", value, allowed)
 
 
+def _keepsakes(values: Iterable[Keepsake]) -> tuple[Keepsake, ...]:
+    given: tuple[Any, ...] = tuple(values)
+    if foreign := [value for value in given if not isinstance(value, Keepsake)]:
+        raise BadRequest("keepsakes", foreign[0], "those of the reply that the turn was")
+    return given
+
+
 def _tool_calls(values: Iterable[ToolCall | Mapping[str, Any]]) -> tuple[ToolCall, ...]:
     return tuple(ToolCall.of(value) for value in values)
 
@@ -102,11 +112,25 @@ def _part(item: object) -> Part:
             return item
         case str():
             return Text(item)
+        case {"type": "text", "text": str(text), "cache_control": {}}:
+            return Text(text, cache=True)
         case {"type": "text", "text": str(text)}:
             return Text(text)
         case {"type": "image_url", "image_url": {"url": str(url)}}:
             return Image(url=url)
     raise BadRequest("content", item, "text, a Text, an Image, or a mapping of type text")
+
+
+@attrs.frozen
+class Keepsake:
+    """What a vendor wants back as it is with the turn that it came with: signed thoughts and such.
+
+    Only vendors that speak the same dialect are shown it.
+    """
+
+    dialect: str = attrs.field(validator=title)
+    data: str = attrs.field(validator=words)
+    """JSON text, which nobody but the dialect reads."""
 
 
 @attrs.frozen
@@ -122,6 +146,7 @@ class Message:
     tool_call_id: str | None = None
     reasoning: str = attrs.field(default="", validator=words)
     """What the assistant thought, as templates of models that think want it back."""
+    keepsakes: tuple[Keepsake, ...] = attrs.field(converter=_keepsakes, default=())
 
     @property
     def text(self) -> str:

@@ -11,7 +11,7 @@ import attrs
 from llmdispatcher.models.check import integer
 from llmdispatcher.models.embedding import Score, Vector
 from llmdispatcher.models.errors import BadRequest
-from llmdispatcher.models.message import Message, Role, ToolCall
+from llmdispatcher.models.message import Keepsake, Message, Role, ToolCall
 
 MICRO_PER_USD = 1_000_000
 """All money is kept in integer micro-dollars."""
@@ -44,6 +44,8 @@ class Usage:
     cache_write_tokens: int = integer("cache_write_tokens", 0, 2**63 - 1, default=0)
     reasoning_tokens: int = integer("reasoning_tokens", 0, 2**63 - 1, default=0)
     estimated: bool = False
+    charged_microusd: int | None = integer("charged_microusd", 0, 2**63 - 1)
+    """What the vendor says that it charged, rounded up; most do not say, which is None."""
 
     @property
     def total_tokens(self) -> int:
@@ -59,7 +61,12 @@ class Usage:
             cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             estimated=self.estimated or other.estimated,
+            charged_microusd=_both(self.charged_microusd, other.charged_microusd),
         )
+
+
+def _both(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 @attrs.frozen
@@ -109,10 +116,13 @@ class Delta:
     reasoning: str = ""
     """What the model thinks before it answers, which is no part of the text."""
     tool_calls: tuple[CallDelta, ...] = ()
+    keepsakes: tuple[Keepsake, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether there is anything in it."""
-        return bool(self.text or self.logprobs or self.reasoning or self.tool_calls)
+        return bool(
+            self.text or self.logprobs or self.reasoning or self.tool_calls or self.keepsakes
+        )
 
 
 @attrs.frozen
@@ -141,6 +151,10 @@ class Finish:
     warnings: tuple[str, ...] = ()
     others: tuple[FinishReason, ...] = ()
     """Why each of the choices after the first ended, in their order."""
+    request_id: str = ""
+    """The vendor's own name for the request, which its support asks for."""
+    served_model: str = ""
+    """The model that served, as the vendor names it, where it tells: an alias stands for one."""
 
 
 Piece = Delta | Vector | Score | Progress | Finish
@@ -173,6 +187,10 @@ class Attempt:
     """Time this attempt waited for the model to load."""
     error: str = ""
     """Class and message of the error that ended it, if one did."""
+    request_id: str = ""
+    """The vendor's own name for the request, where it told."""
+    served_model: str = ""
+    """The model that served, as the vendor names it, where it told."""
 
 
 @attrs.frozen(kw_only=True)
@@ -208,6 +226,8 @@ class Choice:
     reasoning: str = ""
     """What the model thought before it answered."""
     tool_calls: tuple[ToolCall, ...] = ()
+    keepsakes: tuple[Keepsake, ...] = ()
+    """What the vendor wants back with this turn; ``Reply.message`` brings it."""
     parsed: Any = None
     """The JSON of a reply that was to be JSON: as the class that was asked for, else as dicts,
     lists, text and numbers. None also where the reply was cut at ``max_tokens``."""
@@ -271,7 +291,13 @@ class Reply:
     @property
     def message(self) -> Message:
         """The first choice as a turn, to go on with: text, reasoning and tool calls."""
-        return Message(Role.ASSISTANT, self.text, self.tool_calls, reasoning=self.reasoning)
+        return Message(
+            Role.ASSISTANT,
+            self.text,
+            self.tool_calls,
+            reasoning=self.reasoning,
+            keepsakes=self.choices[0].keepsakes,
+        )
 
     @property
     def cost_usd(self) -> Decimal | None:

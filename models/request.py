@@ -48,6 +48,9 @@ MAX_SCALE = 100
 
 TOOL_CHOICES = ("auto", "none", "required")
 
+EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
+"""How hard a model may be asked to think, in order; the words are those of the OpenAI API."""
+
 MAX_CHOICES = 64
 """Choices of one request: a quarter of the sequences that llama.cpp can decode at once."""
 
@@ -135,6 +138,11 @@ def _adapters(value: Mapping[str, float] | Iterable[str] | None) -> tuple[tuple[
     return tuple(sorted((name, float(scale)) for name, scale in given.items() if scale))
 
 
+def _effort(_: object, __: object, value: Any) -> None:  # noqa: ANN401 - what was given
+    if value is not None and value not in EFFORTS:
+        raise BadRequest("effort", value, f"one of {', '.join(EFFORTS)}")
+
+
 def _format(value: ResponseFormat | None) -> ResponseFormat:
     return ResponseFormat() if value is None else value
 
@@ -219,6 +227,9 @@ class Request:
     )
     """Whether the model thinks before it answers, where its template leaves that open. None leaves
     it to the model."""
+    effort: str | None = attrs.field(default=None, validator=_effort)
+    """How hard it thinks: one of ``EFFORTS``. Only a model that takes such a word is asked; of the
+    words that it does not know the nearest stands for it."""
     adapters: tuple[tuple[str, float], ...] = attrs.field(
         converter=_adapters, validator=at_most(MAX_ADAPTERS, "adapters"), default=()
     )
@@ -244,6 +255,9 @@ class Request:
         if self.reasoning is not None and self.prompt is not None:
             allowed = "given with messages: a raw prompt has no template to switch"
             raise BadRequest("reasoning", self.reasoning, allowed)
+        if self.effort is not None and (self.prompt is not None or self.reasoning is False):
+            allowed = "given with messages, and not with reasoning=False"
+            raise BadRequest("effort", self.effort, allowed)
         self._check_tools()
         seed, last = self.sampling.seed, MAX_SEED - self.n + 1
         if seed is not None and seed > last:
@@ -307,6 +321,8 @@ _MEANT = {
     "timeout": "for limits of time give deadlines=Deadlines(total_s=…)",
     "system": "put a system(…) message first in the messages",
     "top_logprobs": "logprobs=k tells the k likeliest tokens too",
+    "reasoning_effort": "effort='low' says how hard the model thinks",
+    "max_completion_tokens": "max_tokens=… bounds the reply, thoughts included",
 }
 """What people try that has another name here."""
 
@@ -337,6 +353,7 @@ class Options(TypedDict, total=False):
     prefill: str | None
     suffix: str | None
     reasoning: bool | None
+    effort: str | None
     adapters: Mapping[str, float] | Sequence[str] | None
     priority: int | None
     temperature: float | None

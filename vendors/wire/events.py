@@ -1,0 +1,140 @@
+"""Cuts the bytes of a stream into messages, wherever the bytes were cut. Pure.
+
+``Sse`` reads server-sent events (WHATWG HTML, section 9.2) as vendors send them: with and without
+names, with comments, with any of the three ends of a line. ``Lines`` reads one JSON text a line.
+Both refuse a message without end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import attrs
+
+from llmdispatcher.models.errors import BadReply
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+"""Of one message: a whole reply, or a picture that a model drew, fits many times."""
+
+
+@attrs.frozen
+class Event:
+    """One message of a stream. A ``comment`` has no data: it is a sign of life."""
+
+    name: str
+    data: bytes
+    is_comment: bool = False
+
+
+class Cutter(Protocol):
+    """Cuts a stream into events."""
+
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        """Yield the events that are whole. Raises BadReply for one without end."""
+
+    def end(self) -> Iterator[Event]:
+        """Yield what the end of the stream completes."""
+
+
+class _Rows:
+    """Cuts bytes into lines, each looked at once."""
+
+    def __init__(self) -> None:
+        self._begun = bytearray()
+        self._looked = 0
+        """How much of what was begun is known to hold no end of a line."""
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        self._begun += chunk
+        start = 0
+        try:
+            while (end := self._begun.find(b"\n", self._looked)) >= 0:
+                line = bytes(self._begun[start:end])
+                start = self._looked = end + 1
+                yield line
+        finally:
+            del self._begun[:start]
+            self._looked = len(self._begun)
+        if self._looked > MAX_MESSAGE_BYTES:
+            raise BadReply(f"the vendor sent a line of more than {MAX_MESSAGE_BYTES} bytes")
+
+    def rest(self) -> bytes:
+        rest = bytes(self._begun)
+        self._begun.clear()
+        self._looked = 0
+        return rest
+
+
+class Sse:
+    """Server-sent events.
+
+    An end of the stream ends the last event, which the standard would drop: vendors forget the
+    empty line behind it. What has no field's name is kept as it is, as the data of an event: errors
+    come that way, behind proxies that know nothing of streams.
+    """
+
+    def __init__(self) -> None:
+        self._rows = _Rows()
+        self._name = ""
+        self._data: list[bytes] = []
+        self._bare: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        """Yield the events that are whole."""
+        for row in self._rows.feed(chunk):
+            for line in row.removesuffix(b"\r").split(b"\r"):
+                yield from self._take(line)
+
+    def end(self) -> Iterator[Event]:
+        """Yield the last event, where nothing ended it."""
+        if rest := self._rows.rest():
+            yield from self._take(rest.rstrip(b"\r"))
+        yield from self._flush()
+
+    def _take(self, line: bytes) -> Iterator[Event]:
+        if not line:
+            yield from self._flush()
+        elif line.startswith(b":"):
+            yield Event("", b"", is_comment=True)
+        elif line.startswith(b"data:"):
+            self._keep(self._data, line[5:].removeprefix(b" "))
+        elif line.startswith(b"event:"):
+            self._name = line[6:].strip().decode(errors="replace")
+        elif line.startswith(b"error:"):  # llama-server, of old
+            self._keep(self._data, line[6:].removeprefix(b" "))
+        elif not line.startswith((b"id:", b"retry:")) and line not in {b"data", b"event", b"id"}:
+            self._keep(self._bare, line)
+
+    def _keep(self, where: list[bytes], line: bytes) -> None:
+        where.append(line)
+        self._size += len(line) + 1
+        if self._size > MAX_MESSAGE_BYTES:
+            raise BadReply(f"the vendor sent an event of more than {MAX_MESSAGE_BYTES} bytes")
+
+    def _flush(self) -> Iterator[Event]:
+        name, data, bare = self._name, b"\n".join(self._data), b"\n".join(self._bare)
+        self._name, self._data, self._bare, self._size = "", [], [], 0
+        if data.strip():
+            yield Event(name, data)
+        if bare.strip():
+            yield Event("", bare)
+
+
+class Lines:
+    """One JSON text a line (NDJSON)."""
+
+    def __init__(self) -> None:
+        self._rows = _Rows()
+
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        """Yield the lines that are whole and not empty."""
+        for row in self._rows.feed(chunk):
+            if line := row.strip():
+                yield Event("", line)
+
+    def end(self) -> Iterator[Event]:
+        """Yield the last line, where nothing ended it."""
+        if line := self._rows.rest().strip():
+            yield Event("", line)
