@@ -63,6 +63,7 @@ from llmdispatcher.models.event import (
 from llmdispatcher.models.form import ResponseFormat, ToolSpec
 from llmdispatcher.models.message import (
     Image,
+    Keepsake,
     Message,
     Text,
     ToolCall,
@@ -87,12 +88,58 @@ from llmdispatcher.models.request import Deadlines, Request, Sampling
 from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
+    from llmdispatcher.vendors.http.preset import (
+        VLLM,
+        Anthropic,
+        Azure,
+        DeepSeek,
+        Gemini,
+        Groq,
+        Lightning,
+        LiteLLM,
+        LlamaServer,
+        LMStudio,
+        LocalAI,
+        Mistral,
+        Ollama,
+        OpenAI,
+        OpenAICompatible,
+        OpenRouter,
+        Together,
+    )
+    from llmdispatcher.vendors.http.secret import Secret
+    from llmdispatcher.vendors.http.vendor import HttpVendor
     from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
     from llmdispatcher.vendors.scripted import Scripted
 
 __version__ = VERSION
 
+_PRESETS = "llmdispatcher.vendors.http.preset"
 _VENDORS = {
+    **dict.fromkeys(
+        (
+            "Anthropic",
+            "Azure",
+            "DeepSeek",
+            "Gemini",
+            "Groq",
+            "LMStudio",
+            "Lightning",
+            "LiteLLM",
+            "LlamaServer",
+            "LocalAI",
+            "Mistral",
+            "Ollama",
+            "OpenAI",
+            "OpenAICompatible",
+            "OpenRouter",
+            "Together",
+            "VLLM",
+        ),
+        _PRESETS,
+    ),
+    "HttpVendor": "llmdispatcher.vendors.http.vendor",
+    "Secret": "llmdispatcher.vendors.http.secret",
     "LlamaCpp": "llmdispatcher.vendors.llamacpp.vendor",
     "Scripted": "llmdispatcher.vendors.scripted",
 }
@@ -115,12 +162,15 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "FREE",
+    "VLLM",
     "AllVendorsFailed",
+    "Anthropic",
     "AsyncDispatcher",
     "AsyncStream",
     "AttemptEnded",
     "AttemptStarted",
     "AuthRejected",
+    "Azure",
     "BadReply",
     "BadRequest",
     "BreakerOpen",
@@ -135,6 +185,7 @@ __all__ = [
     "CorruptModel",
     "Deadlines",
     "Decision",
+    "DeepSeek",
     "Delta",
     "Dispatcher",
     "DispatcherError",
@@ -147,12 +198,22 @@ __all__ = [
     "Fallback",
     "Figures",
     "FinishReason",
+    "Gemini",
+    "Groq",
+    "HttpVendor",
     "Image",
     "InvalidGrammar",
+    "Keepsake",
+    "LMStudio",
+    "Lightning",
     "LimitReached",
+    "LiteLLM",
     "LlamaCpp",
+    "LlamaServer",
     "LoadProgress",
+    "LocalAI",
     "Message",
+    "Mistral",
     "ModelCard",
     "ModelFileMissing",
     "ModelNotFound",
@@ -160,6 +221,10 @@ __all__ = [
     "ModelUnloaded",
     "NoCandidate",
     "OfflineRefused",
+    "Ollama",
+    "OpenAI",
+    "OpenAICompatible",
+    "OpenRouter",
     "OutOfMemory",
     "Overloaded",
     "Price",
@@ -175,12 +240,14 @@ __all__ = [
     "Sampling",
     "Saved",
     "Scripted",
+    "Secret",
     "StateUnusable",
     "Stats",
     "Stream",
     "StreamInterrupted",
     "Text",
     "TimedOut",
+    "Together",
     "TokenLogprob",
     "ToolCall",
     "ToolSpec",

@@ -28,7 +28,7 @@ from llmdispatcher.release import Stopper
 from llmdispatcher.route import Target, rank
 from llmdispatcher.tenancy import Budget
 from llmdispatcher.usage import Books
-from llmdispatcher.vendors.contract import Engine, Status, VendorSpec
+from llmdispatcher.vendors.contract import Engine, Finder, Status, VendorSpec
 
 OnEvent = Callable[[Event], None]
 
@@ -130,26 +130,26 @@ class Desk:
     def flow(self, prompt: Prompt, options: Options, stopper: Stopper, *, streaming: bool) -> Flow:
         """Check a request for a reply and return its flow, not yet begun."""
         request = Request.of(prompt, **options)
-        return dispatch(self._job(request, stopper, streaming=streaming))
+        return self._begin(request, stopper, dispatch, streaming=streaming)
 
     def embedding(self, request: EmbedRequest) -> Flow:
         """Return the flow of a request for vectors, not yet begun."""
         from llmdispatcher import embed  # noqa: PLC0415 - few need it
 
-        return embed.embed(self._job(request, Stopper()))
+        return self._begin(request, Stopper(), embed.embed)
 
     def reranking(self, request: RerankRequest) -> Flow:
         """Return the flow of a request for scores, not yet begun."""
         from llmdispatcher import embed  # noqa: PLC0415 - few need it
 
-        return embed.rerank(self._job(request, Stopper()))
+        return self._begin(request, Stopper(), embed.rerank)
 
     def saving(self, path: str | PathLike[str], prompt: Prompt, options: Options) -> Flow:
         """Return the flow that puts a conversation into a file, not yet begun."""
         from llmdispatcher import keep  # noqa: PLC0415 - few need it
 
         request = keep.question(Request.of(prompt, **options))
-        return keep.save(self._job(request, Stopper()), Path(path))
+        return self._begin(request, Stopper(), lambda job: keep.save(job, Path(path)))
 
     def restoring(self, path: str | PathLike[str], vendor: str | None) -> Flow:
         """Return the flow that takes a conversation up from a file, not yet begun."""
@@ -171,18 +171,53 @@ class Desk:
 
         return warm.unload(self._landlord, warm.choose(self._targets(), model, vendor))
 
-    def _targets(self) -> list[Target]:
+    def _all(self) -> dict[str, Engine]:
         with self._lock:
             self._check_open()
-            engines = list(self._engines.values())
+            return dict(self._engines)
+
+    def _targets(self) -> list[Target]:
+        engines = self._all().values()
         return [Target(card, engine) for engine in engines for card in self._cards(engine)]
+
+    def _begin(
+        self,
+        request: W,
+        stopper: Stopper,
+        serve: Callable[[Job[W]], Flow],
+        *,
+        streaming: bool = False,
+    ) -> Flow:
+        """Return the flow of a request, which first waits for vendors that look for models."""
+        finders = [each for each in self._all().values() if isinstance(each, Finder)]
+        if not finders:
+            return serve(self._job(request, stopper, streaming=streaming))
+        from llmdispatcher import look  # noqa: PLC0415 - few need it
+
+        def ranked() -> Job[W]:
+            return self._job(request, stopper, streaming=streaming)
+
+        return look.first(finders, ranked, serve, self._deadlines_of(request))
+
+    def _deadlines_of(self, request: Work) -> Deadlines:
+        return request.deadlines or self._deadlines
 
     def _job(self, request: W, stopper: Stopper, *, streaming: bool = False) -> Job[W]:
         """Rank who can serve a request now, and put together what its flow needs."""
+        engines = self._all()
+        targets = [
+            Target(card, engine) for engine in engines.values() for card in self._cards(engine)
+        ]
+        there = {id(target.engine) for target in targets}
+        absent = [
+            (name, engine.status().detail or "it has no models")
+            for name, engine in engines.items()
+            if id(engine) not in there
+        ]
         return Job(
             request=request,
-            ranking=rank(request, self._targets()),
-            deadlines=request.deadlines or self._deadlines,
+            ranking=rank(request, targets, absent),
+            deadlines=self._deadlines_of(request),
             streaming=streaming,
             books=self.books,
             report=self._report,

@@ -7,7 +7,7 @@ world holds a reply on its way is in ``stream``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Self, Unpack
 
@@ -21,6 +21,7 @@ from llmdispatcher.models.embedding import (
     RerankRequest,
     RouteOptions,
 )
+from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.reply import Reply, Saved
 from llmdispatcher.models.request import Deadlines, Options, Prompt
 from llmdispatcher.stream import AsyncStream, Stream
@@ -107,6 +108,24 @@ class Dispatcher(_Front):
         first choice.
         """
         return Stream(self._desk, prompt, options, streaming=True)
+
+    def send_many(
+        self, prompts: Iterable[Prompt], *, concurrency: int = 8, **options: Unpack[Options]
+    ) -> list[Reply | DispatcherError]:
+        """Send many requests and return what became of each, in their order.
+
+        Args:
+            prompts: what ``send`` takes, each.
+            concurrency: how many are under way at once, 1 to 1024.
+            options: those of ``send``, for all of them.
+
+        A request that fails has its error in its place: nothing is raised midway, and nothing that
+        was paid for is lost. Raises BadRequest and TypeError for wrong options, before any is sent.
+        """
+        from llmdispatcher import many  # noqa: PLC0415 - few need it
+
+        checked = many.checked(prompts, options, concurrency)
+        return many.send(self._desk, checked, options, concurrency)
 
     def embed(
         self,
@@ -223,6 +242,15 @@ class AsyncDispatcher(_Front):
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> AsyncStream:
         """Return an async iterator over the reply, without ``await``; see ``Dispatcher.stream``."""
         return AsyncStream(self._desk, prompt, options, streaming=True)
+
+    async def send_many(
+        self, prompts: Iterable[Prompt], *, concurrency: int = 8, **options: Unpack[Options]
+    ) -> list[Reply | DispatcherError]:
+        """Send many requests; see ``Dispatcher.send_many``."""
+        from llmdispatcher import many  # noqa: PLC0415 - few need it
+
+        checked = many.checked(prompts, options, concurrency)
+        return await many.asend(self._desk, checked, options, concurrency)
 
     async def embed(
         self,

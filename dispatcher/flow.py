@@ -44,7 +44,7 @@ from llmdispatcher.release import Stopper, Watch, own
 from llmdispatcher.retry import Verdict, verdict
 from llmdispatcher.route import Ranking, Target
 from llmdispatcher.usage import Books
-from llmdispatcher.vendors.contract import Call, Report
+from llmdispatcher.vendors.contract import Call, Deferred, Report
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -192,6 +192,7 @@ class Trial(Generic[W, D]):
         self._call: Call | None = None
         self._lease: Lease | None = None
         self._finish: Finish | None = None
+        self._is_whole = False
 
     def run(self) -> Generator[Step, Any, Finish]:
         """Serve the request here. Settles exactly once, however it ends."""
@@ -263,8 +264,9 @@ class Trial(Generic[W, D]):
 
     def _serve(self) -> Generator[Step, Any, Finish]:
         """Relay the pieces of the reply until its finish."""
-        request = self.job.request.within(self._deadlines())
+        request = self.job.request.within(self._deadlines(), streamed=self.job.streaming)
         call = self._call = self.target.engine.submit(request, self.target.card.model)
+        self._is_whole = isinstance(call, Deferred) and call.is_whole
         self.job.stopper.arm(call.cancel)
         while True:
             for piece in (yield from self._receive(call)):
@@ -285,7 +287,9 @@ class Trial(Generic[W, D]):
         """Receive within whichever deadline comes first."""
         deadlines = self.job.deadlines
         phase, limit_s = "first_token", deadlines.first_token_s
-        if self._first_token_s is not None:
+        if self._is_whole:
+            phase, limit_s = "whole", deadlines.whole_s
+        elif self._first_token_s is not None:
             phase, limit_s = "idle", deadlines.idle_s
         wait_s = limit_s
         left_s = self.total_left_s()

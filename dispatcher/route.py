@@ -63,16 +63,23 @@ class Ranking:
     excluded: tuple[Candidate, ...]
 
 
-def rank(request: Work, targets: Sequence[Target]) -> Ranking:
+def rank(
+    request: Work, targets: Sequence[Target], absent: Sequence[tuple[str, str]] = ()
+) -> Ranking:
     """Order the targets that can serve the request by expected cost.
 
     Equal costs keep the order of registration; unknown costs come last, since unknown is not
-    zero. A target of last resort stays only if nothing else does, or if it was named.
+    zero. A target of last resort stays only if nothing else does, or if it was named. ``absent``
+    are vendors without any model, each with the reason.
     """
     needed = needs(request)
     reasons = [(target, unfit(request, needed, target.card)) for target in targets]
     fit = [target for target, reason in reasons if not reason]
     excluded = [_candidate(target, None, reason) for target, reason in reasons if reason]
+    excluded += [
+        Candidate(vendor=vendor, model="*", expected_cost_microusd=None, note=reason)
+        for vendor, reason in absent
+    ]
     regular = [t for t in fit if not t.card.last_resort or _named(request, t.card)]
     if regular:
         spared = [t for t in fit if t not in regular]
@@ -125,6 +132,8 @@ def unfit(request: Work, needed: frozenset[Capability], card: ModelCard) -> str:
         return f"the request names the vendor {request.vendor!r}"
     if request.model is not None and request.model != card.model:
         return f"the request names the model {request.model!r}"
+    if card.named_only and request.model is None:
+        return "one of many of its vendor: name it with model=…, or register it with models=[…]"
     if not (request.allow_cloud or card.local):
         return "not on this machine, and the request has allow_cloud=False"
     if lacking := needed - card.capabilities:

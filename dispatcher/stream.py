@@ -35,6 +35,11 @@ class _Held:
         return "".join(self._texts)
 
     @property
+    def is_over(self) -> bool:
+        """Whether the stream has been read to its end, and so ``reply`` is there."""
+        return self._reply is not None
+
+    @property
     def reply(self) -> Reply:
         """The whole reply, once the stream has been read to its end. RuntimeError before that."""
         if self._reply is None:

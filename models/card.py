@@ -154,6 +154,9 @@ class ModelCard:
     """Tier from 1 (toy) to 5 (frontier): a prior for how good its answers are."""
     last_resort: bool = flag(default=False)
     """A candidate only when no other model can serve the request, or when it is named."""
+    named_only: bool = flag(default=False)
+    """A candidate only when the request names it: one of the many of a cloud, which nobody chose
+    to pay for."""
 
     @property
     def name(self) -> str:

@@ -84,7 +84,7 @@ class _Routed:
     """Of the requests that wait for the same model, the higher is served first; none waits for
     ever."""
 
-    def within(self, deadlines: Deadlines) -> Self:
+    def within(self, deadlines: Deadlines, *, streamed: bool = True) -> Self:  # noqa: ARG002 - never
         """Return a copy with other deadlines. What was validated once is not looked at again."""
         if self.deadlines is deadlines:
             return self

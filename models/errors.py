@@ -77,15 +77,27 @@ class ConfigError(DispatcherError):
 
 
 class RequestError(DispatcherError):
-    """The request cannot be served as it is; sending it again unchanged would fail again."""
+    """The request cannot be served as it is; sending it again unchanged would fail again.
+
+    Where a vendor said so, ``status`` is its HTTP status and ``request_id`` its own name for it.
+    """
+
+    status: int | None = None
+    request_id: str | None = None
 
 
 class BadRequest(RequestError, ValueError):
     """A value is outside its range. Facts: ``field``, ``value``, ``allowed``."""
 
-    def __init__(self, field: str, value: object, allowed: str) -> None:
-        """Name the field, show the value (cut to a readable length) and what is allowed."""
+    def __init__(self, field: str, value: object, allowed: str, *, message: str = "") -> None:
+        """Name the field, show the value (cut to a readable length) and what is allowed.
+
+        ``message`` is what a person reads instead, where a vendor said it in words of its own.
+        """
         self.field, self.value, self.allowed = field, value, allowed
+        if message:
+            super().__init__(message)
+            return
         shown = repr(value)
         if len(shown) > _SHOWN_CHARS:
             shown = f"{shown[:_SHOWN_CHARS]}… ({type(value).__name__})"
@@ -102,19 +114,36 @@ _SHOWN_CHARS = 80
 
 
 class ContextOverflow(RequestError):
-    """The prompt does not fit. Facts: ``needed_tokens``, ``limit_tokens``."""
+    """The prompt does not fit. Facts: ``needed_tokens``, ``limit_tokens``; None where not told."""
 
     def __init__(
-        self, needed_tokens: int, limit_tokens: int, *, vendor: str = "", model: str = ""
+        self,
+        needed_tokens: int | None = None,
+        limit_tokens: int | None = None,
+        *,
+        vendor: str = "",
+        model: str = "",
+        message: str = "",
     ) -> None:
-        """Say how many tokens are needed and how many there are."""
+        """Say how many tokens are needed and how many there are, as far as that is known.
+
+        ``message`` is how the vendor says it, where one did.
+        """
         self.needed_tokens, self.limit_tokens = needed_tokens, limit_tokens
         self.vendor, self.model = vendor, model
-        where = f" of {vendor}/{model}" if vendor else ""
-        super().__init__(
-            f"the prompt needs {needed_tokens} tokens and the context{where} holds {limit_tokens};"
-            " shorten the prompt, or use a model with a larger context"
-        )
+        context = f"context of {vendor}/{model}" if vendor else "context"
+        match needed_tokens, limit_tokens:
+            case None, None:
+                what = f"the prompt does not fit the {context}"
+            case None, _:
+                what = f"the prompt does not fit the {limit_tokens} tokens that the {context} holds"
+            case _, None:
+                what = f"the prompt needs {needed_tokens} tokens, more than the {context} holds"
+            case _:
+                what = f"the prompt needs {needed_tokens} tokens and the {context} holds"
+                what += f" {limit_tokens}"
+        words = f" ({message})" if message else ""
+        super().__init__(f"{what}{words}; shorten the prompt, or use a model with a larger context")
 
 
 class Unsupported(RequestError):
@@ -226,7 +255,10 @@ class Overloaded(VendorError):
 
 
 class TimedOut(VendorError):
-    """A deadline passed. ``phase``: connect, load, first_token, idle or total; ``limit_s``."""
+    """A deadline passed; ``phase`` tells which, ``limit_s`` how long it was.
+
+    The phases are those of ``Deadlines``: connect, load, first_token, idle, whole and total.
+    """
 
     def __init__(self, phase: str, limit_s: float, **facts: Unpack[VendorFacts]) -> None:
         """Name the phase that took too long and its limit."""
@@ -239,6 +271,7 @@ _PHASES = {
     "load": "loading the model",
     "first_token": "waiting for the first token",
     "idle": "waiting for the next token",
+    "whole": "waiting for the whole reply",
     "total": "the whole request",
 }
 

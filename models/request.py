@@ -113,6 +113,8 @@ class Deadlines:
     idle_s: float | None = number("idle_s", 0, math.inf, default=30.0)
     total_s: float | None = number("total_s", 0, math.inf)
     load_s: float | None = number("load_s", 0, math.inf, default=300.0)
+    whole_s: float | None = number("whole_s", 0, math.inf, default=600.0)
+    """For a reply that a vendor sends in one, of which nothing is heard while it is made."""
 
 
 def _stops(value: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -237,6 +239,9 @@ class Request:
     priority: int = count("priority", -100, 100, default=0)
     """Of the requests that wait for the same model, the higher is served first; none waits for
     ever."""
+    streamed: bool = flag(default=True)
+    """Pieces are wanted as they come. The dispatcher sets it: where only the whole is wanted, as by
+    ``send``, a vendor may send the reply in one."""
 
     def __attrs_post_init__(self) -> None:
         """Exactly one of the two kinds of prompt, and fields that go together."""
@@ -303,12 +308,13 @@ class Request:
             given["sampling"] = attrs.evolve(base.sampling, **drawn)
         return attrs.evolve(base, **given) if given else base
 
-    def within(self, deadlines: Deadlines) -> Request:
+    def within(self, deadlines: Deadlines, *, streamed: bool = True) -> Request:
         """Return a copy with other deadlines. What was validated once is not looked at again."""
-        if self.deadlines is deadlines:
+        if self.deadlines is deadlines and self.streamed is streamed:
             return self
         made = copy.copy(self)
         object.__setattr__(made, "deadlines", deadlines)
+        object.__setattr__(made, "streamed", streamed)
         return made
 
 

@@ -108,11 +108,21 @@ class Call(Protocol):
         """
 
 
+@runtime_checkable
+class Deferred(Protocol):
+    """A call whose reply may come in one, so that silence says nothing: ``whole_s`` bounds it."""
+
+    is_whole: bool
+
+
 class Engine(Protocol):
     """Serves one or more models."""
 
     def cards(self) -> Sequence[ModelCard]:
-        """Return what can be asked here; known without loading, even where loading would fail."""
+        """Return what can be asked here; known without loading, even where loading would fail.
+
+        Of a ``Finder``, what was found until now.
+        """
 
     def status(self) -> Status:
         """Return the state now."""
@@ -168,6 +178,18 @@ class Resident(Protocol):
         """Give the model's memory back; done when it is back. Calls in flight fail with Refused.
 
         The next ``load`` loads it again.
+        """
+
+
+@runtime_checkable
+class Finder(Protocol):
+    """An engine that must look which models it has: a server is asked for its list."""
+
+    def found(self, *, afresh: bool = False) -> Future[None]:
+        """Begin to look if nobody has, and return what is done when ``cards`` knows them.
+
+        Done at once where they were found before, even if the list is old and looked at again
+        meanwhile; ``afresh`` waits for that. Never fails: why nothing was found is in ``status``.
         """
 
 

@@ -58,9 +58,10 @@ def test_options_replace_fields_of_a_request() -> None:
 def test_options_are_exactly_the_fields() -> None:
     """Every field of Request and Sampling is an option, except those that ``of`` makes itself.
 
-    ``schema`` is one more, short for a response_format.
+    The dispatcher sets ``streamed``. ``schema`` is one more, short for a response_format.
     """
-    request = {field.name for field in attrs.fields(Request)} - {"messages", "prompt", "sampling"}
+    made = {"messages", "prompt", "sampling", "streamed"}
+    request = {field.name for field in attrs.fields(Request)} - made
     sampling = {field.name for field in attrs.fields(Sampling)}
 
     assert request | sampling | {"schema"} == Options.__optional_keys__
@@ -258,6 +259,7 @@ def test_deadlines_have_the_stated_defaults() -> None:
         "idle_s": 30.0,
         "total_s": None,
         "load_s": 300.0,
+        "whole_s": 600.0,
     }
     assert Deadlines(idle_s=None).idle_s is None
     with pytest.raises(BadRequest, match="idle_s is -1; idle_s must be a number of at least 0"):

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -174,7 +174,7 @@ def embedded() -> LlamaCpp:
 
 def card_of(spec: LlamaCpp) -> ModelCard:
     """Make the card from the file's header; of a file that cannot be read, from its name."""
-    known: dict[str, int | None] = {}
+    known: dict[str, Any] = {}
     able = {*ABLE, *({Capability.VISION} if spec.projector_path else ())}
     able |= {Capability.ADAPTERS} if spec.adapters else set()
     try:

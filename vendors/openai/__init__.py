@@ -1,1 +1,1 @@
-"""The OpenAI API, and the many hosts that speak it: each is a row of ``presets``."""
+"""The chat-completions dialect of the OpenAI API, and the many hosts that speak it."""

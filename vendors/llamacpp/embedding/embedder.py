@@ -237,7 +237,7 @@ class EmbedLoop:
             else:
                 tokens = backend.pair(work.query, text)
         except ContextOverflow as error:
-            raise _too_long(name, error.needed_tokens - 1, backend.text_tokens) from None
+            raise _too_long(name, (error.needed_tokens or 1) - 1, backend.text_tokens) from None
         except BadRequest as error:
             raise BadRequest(name, error.value, error.allowed) from None
         if len(tokens) > backend.text_tokens:

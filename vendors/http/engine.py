@@ -1,0 +1,187 @@
+"""The engine of every HTTP vendor: who has models elsewhere, and is asked for them by a dialect."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import Future
+from copy import copy
+
+import attrs
+
+from llmdispatcher.models.card import ModelCard
+from llmdispatcher.models.embedding import Work
+from llmdispatcher.models.errors import (
+    AuthRejected,
+    BadReply,
+    DispatcherError,
+    Overloaded,
+    Refused,
+    Unreachable,
+)
+from llmdispatcher.models.request import Deadlines, Request
+from llmdispatcher.vendors.contract import State, Status
+from llmdispatcher.vendors.http.answer import Reading
+from llmdispatcher.vendors.http.call import HttpCall
+from llmdispatcher.vendors.http.lookout import Lookout
+from llmdispatcher.vendors.http.transport import Connections, Place
+from llmdispatcher.vendors.wire.exchange import Wire
+
+WARM_S = 60.0
+"""So long after it served a local server is believed to have its model loaded still; Ollama keeps
+one for five minutes unless it is told otherwise."""
+
+
+@attrs.frozen(kw_only=True)
+class Outfit:
+    """What an engine works with."""
+
+    wire: Wire
+    """Asks for pieces, unless the user wants none."""
+    whole: Wire
+    """Asks for a reply in one, unless the user always wants pieces."""
+    place: Place
+    cards: tuple[ModelCard, ...] = ()
+    """The models that the user named; without any, the vendor is asked."""
+    loads: bool = False
+    """A server of one's own, which may have to load a model before it serves."""
+    warm_s: float = WARM_S
+    problem: str = ""
+    """Why it cannot be asked at all: a key that is missing."""
+
+
+class HttpEngine:
+    """See ``contract.Engine``."""
+
+    def __init__(self, outfit: Outfit) -> None:
+        self._outfit = outfit
+        self._connections = Connections(outfit.place)
+        self._lookout = Lookout(outfit.wire, self._connections, outfit.cards)
+        self._lock = threading.RLock()  # a signal handler may close what this thread is using
+        self._calls: weakref.WeakSet[HttpCall] = weakref.WeakSet()
+        self._warm: dict[str, float] = {}
+        self._loading: dict[str, Future[None]] = {}
+        self._closed = False
+
+    def cards(self) -> Sequence[ModelCard]:
+        """Return the models that are known now; see ``found``."""
+        return self._lookout.cards()
+
+    def found(self, *, afresh: bool = False) -> Future[None]:
+        """See ``contract.Finder.found``."""
+        return _done() if self._outfit.problem else self._lookout.found(afresh=afresh)
+
+    def status(self) -> Status:
+        """Return the state as last seen; an old one is looked at again meanwhile."""
+        running = len(self._calls)
+        if self._closed:
+            return Status(State.CLOSED)
+        if self._outfit.problem:
+            return Status(State.FAILED, self._outfit.problem)
+        health = self._lookout.health()
+        if health is None or health.is_loading:
+            state = State.ABSENT if health is None else State.LOADING
+            return Status(state, "" if health is None else health.detail, running=running)
+        if not health.is_ready:
+            return Status(State.FAILED, health.detail, running=running)
+        detail = f"its models could not be listed: {error}" if (error := self.error()) else ""
+        return Status(State.BUSY if running else State.READY, detail, running=running)
+
+    def error(self) -> DispatcherError | None:
+        """Return why the models could not be listed, if they could not."""
+        return self._lookout.error
+
+    def load(self, model: str) -> Future[None]:
+        """Have a server of one's own load a model; elsewhere there is nothing to load."""
+        if self._closed:
+            return _failed(Refused("the vendor is closed; make a new Dispatcher"))
+        if not self._outfit.loads or self._warm.get(model, 0.0) > time.monotonic():
+            return _done()
+        with self._lock:
+            if (loading := self._loading.get(model)) is not None:
+                return loading
+            loading = self._loading[model] = Future()
+        loading.set_running_or_notify_cancel()  # nobody who stops waiting stops the load
+        threading.Thread(
+            target=self._load, args=(model, loading), name="llmdispatcher-load", daemon=True
+        ).start()
+        return loading
+
+    def _load(self, model: str, loading: Future[None]) -> None:
+        error: DispatcherError | None = BadReply("a bug in the vendor; stderr has more")
+        try:
+            self._lookout.wait_ready(self._outfit.wire.loading(model))
+            self._warm[model] = time.monotonic() + self._outfit.warm_s
+            error = None
+        except DispatcherError as raised:
+            error = raised
+        finally:
+            with self._lock:
+                self._loading.pop(model, None)
+            if error is None:
+                loading.set_result(None)
+            else:
+                loading.set_exception(error)
+
+    def submit(self, work: Work, model: str) -> HttpCall:
+        """See ``contract.Engine.submit``."""
+        deadlines = work.deadlines or Deadlines()
+        call = HttpCall(
+            self._connections,
+            self._reading(work, model),
+            deadlines.connect_s,
+            lambda ended, error: self._ended(ended, model, error),
+        )
+        self._calls.add(call)
+        if self._closed:
+            call.cancel()
+        return call
+
+    def _reading(self, work: Work, model: str) -> Reading | DispatcherError:
+        if self._closed:
+            return Refused("the vendor is closed; make a new Dispatcher")
+        if self._outfit.problem:
+            return AuthRejected(self._outfit.problem)
+        is_whole = isinstance(work, Request) and not work.streamed
+        wire = self._outfit.whole if is_whole else self._outfit.wire
+        try:
+            return Reading(wire.exchanges(work, self._card(model)), wire.fault)
+        except DispatcherError as error:
+            return error
+
+    def _card(self, model: str) -> ModelCard:
+        known = (card for card in self._lookout.cards() if card.model == model)
+        return next(known, None) or self._outfit.wire.card(model)
+
+    def _ended(self, call: HttpCall, model: str, error: DispatcherError | None) -> None:
+        self._calls.discard(call)
+        if error is None:
+            self._lookout.served()
+            self._warm[model] = time.monotonic() + self._outfit.warm_s
+        elif isinstance(error, Unreachable | Overloaded):
+            self._warm.pop(model, None)
+            self._lookout.failed()
+
+    def close(self) -> None:
+        """See ``contract.Engine.close``."""
+        with self._lock:
+            self._closed = True
+            calls = list(self._calls)
+        self._lookout.close()
+        for call in calls:
+            call.cancel()
+        self._connections.close()
+
+
+def _done() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future
+
+
+def _failed(error: DispatcherError) -> Future[None]:
+    future: Future[None] = Future()
+    future.set_exception(copy(error))
+    return future

@@ -1,0 +1,183 @@
+"""``HttpVendor``: how to reach a vendor over HTTP, as a value.
+
+Keys are looked up when the vendor is registered: in ``api_key``, in the variable that
+``api_key_env`` names, or, where the address is the vendor's own, in the variable that its own
+client reads. A key that is missing makes the vendor unavailable, with the reason in its status. A
+key is never sent to a host that it was not given for, nor unencrypted over a public network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from llmdispatcher.models.card import FREE, ModelCard
+from llmdispatcher.models.check import at_most, instance, mapping, number, title
+from llmdispatcher.models.errors import BadRequest, ConfigError, Problem
+from llmdispatcher.vendors.http.secret import Secret, secret
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from llmdispatcher.vendors.contract import Report
+    from llmdispatcher.vendors.http.address import Address
+    from llmdispatcher.vendors.http.engine import HttpEngine
+    from llmdispatcher.vendors.http.preset import Row
+    from llmdispatcher.vendors.http.transport import Place
+    from llmdispatcher.vendors.wire.exchange import Wire
+
+MAX_MODELS = 1000
+"""Named models of one vendor; each is considered for every request."""
+
+MAX_KEEP_S = 30 * 24 * 3600
+"""A month; longer is for ever."""
+
+
+def _models(values: Iterable[str | ModelCard] | str) -> tuple[str | ModelCard, ...]:
+    if isinstance(values, str | ModelCard):
+        return (values,)
+    given: tuple[Any, ...] = tuple(values)
+    for index, value in enumerate(given):
+        if not isinstance(value, ModelCard) and (not isinstance(value, str) or not value.strip()):
+            raise BadRequest(f"models[{index}]", value, "the name of a model, or a ModelCard")
+    return given
+
+
+def _frozen(values: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if values is None else dict(values)
+
+
+@attrs.frozen(kw_only=True)
+class HttpVendor:
+    """A vendor that is reached over HTTP. Made by a preset: ``OpenAI(models=["gpt-5.4-mini"])``."""
+
+    preset: str = attrs.field(validator=title)
+    """Which of the rows of ``preset`` says how it differs from the others."""
+    name: str = attrs.field(validator=title)
+    """The vendor's name in replies, statistics and errors."""
+    base_url: str | None = None
+    """Where it is, if not at the preset's own address."""
+    models: tuple[str | ModelCard, ...] = attrs.field(
+        converter=_models, default=(), validator=at_most(MAX_MODELS, "models")
+    )
+    """Those to use. Without any the vendor is asked which it has: all of a server of one's own are
+    used then, and those of a cloud only where a request names one."""
+    api_key: Secret | None = attrs.field(default=None, converter=secret, repr=False)
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key."""
+    headers: Mapping[str, str] = attrs.field(
+        converter=_frozen, factory=dict, validator=mapping, repr=False, eq=True, hash=False
+    )
+    """Sent with every request, besides what the vendor needs."""
+    extra: Mapping[str, Any] = attrs.field(
+        converter=_frozen, factory=dict, validator=mapping, hash=False
+    )
+    """Fields of the vendor's own that go into every request for a reply, as they are."""
+    streaming: bool | None = attrs.field(
+        default=None, validator=attrs.validators.optional(instance(bool, "True or False"))
+    )
+    """Whether replies are asked for in pieces. None: where the caller wants pieces. Always: a reply
+    that is slow is told from one that hangs, also by ``send``. Never: ``whole_s`` bounds all."""
+    keep_alive_s: float | None = number("keep_alive_s", 0, MAX_KEEP_S)
+    """How long a local server keeps a model loaded after a request; None is its own default."""
+    api_version: str | None = None
+    """Of vendors that date their APIs (Azure, Anthropic)."""
+    local: bool | None = None
+    """Its models run on this machine, so that no text leaves it and nothing is charged. None: as
+    the preset says, where the address is this machine."""
+    proxy: str | None = attrs.field(default=None, repr=False)
+    """Address of a proxy to go through, instead of what the environment says."""
+    ca_file: str | None = None
+    """File of the certificates (PEM) to trust, instead of the system's."""
+    client: httpx2.Client | None = attrs.field(default=None, eq=False)
+    """The caller's own client for threads. Its operations are bounded one by one, not together."""
+    async_client: httpx2.AsyncClient | None = attrs.field(default=None, eq=False)
+    """The caller's own client for event loops, to be used in one of them."""
+
+    def start(self, report: Report) -> HttpEngine:  # noqa: ARG002 - there is nothing to report
+        """Make the engine. Opens no connection. Raises ConfigError for what can never work."""
+        try:
+            return self._start()
+        except BadRequest as error:
+            problem = Problem(str(error), f"vendor {self.name!r}: {error.field}")
+            raise ConfigError([problem]) from error
+
+    def _start(self) -> HttpEngine:
+        from llmdispatcher.vendors.http import preset  # noqa: PLC0415 - on first use
+        from llmdispatcher.vendors.http.address import address  # noqa: PLC0415
+        from llmdispatcher.vendors.http.engine import HttpEngine, Outfit  # noqa: PLC0415
+
+        row = preset.row(self.preset)
+        given = self.base_url or row.base_url
+        if not given:
+            raise BadRequest("base_url", self.base_url, "the address of the server")
+        place = address(given, row.api_path)
+        key = self._key(row, place)
+        needs_key = row.needs_key and key is None and self.client is None
+        local = row.local and place.is_loopback if self.local is None else self.local
+        wire = preset.wire(self, row, local=local, streaming=self.streaming is not False)
+        whole = preset.wire(self, row, local=local, streaming=self.streaming is True)
+        return HttpEngine(
+            Outfit(
+                wire=wire,
+                whole=whole,
+                place=self._place(row, place, key),
+                cards=self._cards(wire, local=local),
+                loads=row.local,
+                problem=_missing(row, self.api_key_env) if needs_key else "",
+            )
+        )
+
+    def _key(self, row: Row, place: Address) -> Secret | None:
+        from llmdispatcher.vendors.http import environment  # noqa: PLC0415 - on first use
+        from llmdispatcher.vendors.http.address import is_under  # noqa: PLC0415
+
+        key = self.api_key
+        if key is None and self.api_key_env is not None:
+            key = environment.key((self.api_key_env,))
+        is_own = is_under(place.host, row.key_domains) or (row.local and place.is_inner)
+        if key is None and self.api_key_env is None and is_own:
+            key = environment.key(row.key_env)
+        if key is not None and not (place.is_encrypted or place.is_inner):
+            allowed = "https:// for a host that is not of this network: the key could be read"
+            raise BadRequest("base_url", place.root, allowed)
+        return key
+
+    def _place(self, row: Row, place: Address, key: Secret | None) -> Place:
+        from llmdispatcher.vendors.http import environment  # noqa: PLC0415 - on first use
+        from llmdispatcher.vendors.http.transport import KEPT_S, Place  # noqa: PLC0415
+
+        headers = {str(name): str(value) for name, value in self.headers.items()}
+        if key is not None:
+            headers[row.key_header] = row.key_prefix + key.reveal()
+        return Place(
+            root=place.root,
+            base=place.base,
+            headers=headers,
+            proxy=self.proxy or environment.proxy(place),
+            ca_file=self.ca_file,
+            kept_s=KEPT_S if place.is_inner else KEPT_CLOUD_S,
+            client=self.client,
+            async_client=self.async_client,
+        )
+
+    def _cards(self, wire: Wire, *, local: bool) -> tuple[ModelCard, ...]:
+        made = [
+            wire.card(model) if isinstance(model, str) else attrs.evolve(model, vendor=self.name)
+            for model in self.models
+        ]
+        return tuple(attrs.evolve(card, price=FREE) if local else card for card in made)
+
+
+KEPT_CLOUD_S = 30.0
+"""So long an idle connection to a cloud is kept: their front ends keep theirs for a minute."""
+
+
+def _missing(row: Row, named: str | None) -> str:
+    wanted = named or " or ".join(row.key_env)
+    return (
+        f"no key: the environment variable {wanted} is not set; set it, or give api_key_env=… or"
+        " api_key=…"
+    )

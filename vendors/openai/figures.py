@@ -1,0 +1,121 @@
+"""What a reply used, from the figures of all hosts to one meaning.
+
+Figures are cumulative: the last that came hold. Where none came, the reply is estimated by its
+pieces, and its prompt by its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from typing import Any
+
+from llmdispatcher.models.reply import MICRO_PER_USD, Usage
+from llmdispatcher.vendors.wire.reading import MAX_COUNT, fields, tally
+
+CHARS_PER_TOKEN = 4
+"""Of English prose, about; what is guessed is marked as guessed."""
+
+MAX_USD = 10**6
+"""Of one reply; more is no price."""
+
+
+class Figures:
+    """The usage of one reply while it comes; each of several ``choices`` has its own."""
+
+    def __init__(self, prompt_bytes: int, *, choices: int = 1, charges: bool = False) -> None:
+        self._prompt_bytes, self._choices, self._charges = prompt_bytes, choices, charges
+        self._told: list[Usage] = []
+        self._has_begun = False
+        self._pieces = self._chars = 0
+
+    def begin(self) -> None:
+        """Take note that the host answers, so that the prompt was read."""
+        self._has_begun = True
+
+    def count(self, text: str, tokens: int) -> None:
+        """Take note of a piece; ``tokens`` is how many it has, where that was told."""
+        self._pieces += tokens or 1
+        self._chars += len(text)
+
+    def take(self, told: object, *, whole: bool = False) -> None:
+        """Read figures; what is none is ignored. ``whole`` figures are of all choices."""
+        usage = _usage(told, charges=self._charges)
+        if usage is None:
+            return
+        if whole or self._choices == 1:
+            self._choices = 1
+            self._told = [usage]
+        elif len(self._told) < self._choices:
+            self._told.append(usage)
+
+    def usage(self) -> Usage:
+        """Return the tokens until now."""
+        if len(self._told) < self._choices:
+            return self._guess()
+        if len(self._told) == 1:
+            return self._told[0]
+        return Usage(
+            prompt_tokens=max(each.prompt_tokens for each in self._told),
+            completion_tokens=min(MAX_COUNT, sum(each.completion_tokens for each in self._told)),
+            cached_tokens=min(each.cached_tokens for each in self._told),
+            reasoning_tokens=min(MAX_COUNT, sum(each.reasoning_tokens for each in self._told)),
+        )
+
+    def _guess(self) -> Usage:
+        """Estimate; a host that sends large pieces is counted by their size."""
+        prompt = -(-self._prompt_bytes // CHARS_PER_TOKEN) if self._has_begun else 0
+        prompt = max([prompt, *(each.prompt_tokens for each in self._told)])
+        completion = max(self._pieces, -(-self._chars // CHARS_PER_TOKEN))
+        return Usage(prompt_tokens=prompt, completion_tokens=completion, estimated=True)
+
+
+def _usage(told: object, *, charges: bool) -> Usage | None:
+    figures = fields(told)
+    prompt, completion = (
+        tally(figures.get("prompt_tokens")),
+        tally(figures.get("completion_tokens")),
+    )
+    inside, thoughts = (
+        fields(figures.get(f"{name}_tokens_details")) for name in ("prompt", "completion")
+    )
+    hit, missed = (tally(figures.get(f"prompt_cache_{name}_tokens")) for name in ("hit", "miss"))
+    prompt = prompt or min(MAX_COUNT, hit + missed)
+    completion = completion or max(0, tally(figures.get("total_tokens")) - prompt)
+    if not prompt and not completion:
+        return None
+    reasoning = tally(thoughts.get("reasoning_tokens"))
+    if reasoning and tally(figures.get("total_tokens")) == prompt + completion + reasoning:
+        completion += reasoning  # a host that counts thoughts beside the reply
+    cached = min(prompt, tally(inside.get("cached_tokens")) or hit)
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        cache_write_tokens=min(prompt - cached, _written(inside)),
+        reasoning_tokens=min(completion, reasoning),
+        charged_microusd=_microusd(figures.get("cost")) if charges else None,
+    )
+
+
+def _written(inside: Mapping[str, Any]) -> int:
+    """Return the tokens written to a cache: OpenAI's and OpenRouter's name, vLLM's, LiteLLM's."""
+    names = ("cache_write_tokens", "created_cache_tokens", "cache_creation_tokens")
+    return next((count for name in names if (count := tally(inside.get(name)))), 0)
+
+
+def _microusd(cost: object) -> int | None:
+    """Return dollars as micro-dollars, rounded up; None for what is no price."""
+    usd = dollars(cost)
+    return None if usd is None else int((usd * MICRO_PER_USD).to_integral_value(ROUND_CEILING))
+
+
+def dollars(value: object) -> Decimal | None:
+    """Read an amount, as a number or as text; None for what is none, or beyond any price."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        usd = Decimal(str(value))
+    except (InvalidOperation, ValueError):  # an int of thousands of digits has no text
+        return None
+    return usd if usd.is_finite() and 0 <= usd <= MAX_USD else None
