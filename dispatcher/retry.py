@@ -19,10 +19,9 @@ class Verdict(Enum):
 
 
 VERDICTS: dict[type[errors.DispatcherError], Verdict] = {
-    # A request that is wrong is wrong everywhere, except where the next model may be able to.
-    errors.RequestError: Verdict.STOP,
-    errors.ContextOverflow: Verdict.NEXT,
-    errors.Unsupported: Verdict.NEXT,
+    # What one vendor does not take another may: ranges, schemas, features and contexts differ.
+    # What is wrong everywhere ``Request`` itself refuses.
+    errors.RequestError: Verdict.NEXT,
     # Our own refusals concern the caller, except those that concern one vendor.
     errors.ConfigError: Verdict.STOP,
     errors.Refused: Verdict.STOP,

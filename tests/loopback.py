@@ -17,6 +17,9 @@ import attrs
 
 MAX_HEAD_BYTES = 2**20
 
+LATE_TURNS = 12
+"""Of the loop, in which connections that were accepted just now come to be known."""
+
 Chunk = bytes | float
 """Bytes to send, or seconds to wait before the next."""
 
@@ -123,9 +126,11 @@ class Loopback:
     async def _end(self) -> None:
         assert self._server is not None
         self._server.close()
-        for task in [*self._tasks]:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in range(LATE_TURNS):
+            for task in [*self._tasks]:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.sleep(0.001)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

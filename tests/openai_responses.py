@@ -134,7 +134,10 @@ def sse(made: Sequence[Mapping[str, Any]]) -> list[bytes]:
 
 
 def _item(item: Mapping[str, Any], place: int) -> Iterator[dict[str, Any]]:
-    empty = {"message": {"content": []}, "function_call": {"arguments": ""}}
+    empty: dict[str, dict[str, Any]] = {
+        "message": {"content": []},
+        "function_call": {"arguments": ""},
+    }
     begun = {**item, **empty.get(item["type"], {"summary": []}), "status": "in_progress"}
     yield {"type": "response.output_item.added", "output_index": place, "item": begun}
     here = {"item_id": item["id"], "output_index": place}

@@ -57,14 +57,16 @@ def spoken(  # noqa: PLR0913 - one keyword for each part of a reply
     streams: bool,
 ) -> list[bytes]:
     """Render a reply: one answer, or the events of a stream."""
-    thought = [{"text": piece, "thought": True} for piece in _pieces(reasoning)]
-    said = [{"text": piece} for piece in _pieces(text)]
-    called = [
+    thought: list[dict[str, Any]] = [
+        {"text": piece, "thought": True} for piece in _pieces(reasoning)
+    ]
+    said: list[dict[str, Any]] = [{"text": piece} for piece in _pieces(text)]
+    called: list[dict[str, Any]] = [
         {"functionCall": {"id": call_id, "name": name, "args": json.loads(arguments)}}
         for call_id, name, arguments in calls
     ]
     if not streams:
-        whole = [{"text": reasoning, "thought": True}] if reasoning else []
+        whole: list[dict[str, Any]] = [{"text": reasoning, "thought": True}] if reasoning else []
         whole += [{"text": text}] if text else []
         parts = [*whole, *called]
         return [json.dumps(message(parts, _REASONS[finish], usage, bool(reasoning))).encode()]
@@ -102,6 +104,11 @@ def message(
 def event(told: object) -> bytes:
     """Return a server-sent event, with the ends of lines that Google sends."""
     return b"data: " + json.dumps(told).encode() + b"\r\n\r\n"
+
+
+def as_json(body: bytes) -> Answer:
+    """Return an answer that is this JSON."""
+    return Answer(headers={"content-type": "application/json"}, chunks=(body,))
 
 
 def failed(kind: str) -> Answer:

@@ -32,7 +32,7 @@ def spoken(  # noqa: PLR0913 - what a reply may be made of
     last: dict[str, Any] = {"role": "assistant", "content": ""}
     called = [_call(place, call) for place, call in enumerate(calls)]
     if not streams:
-        told = {"thinking": reasoning} if reasoning else {}
+        told: dict[str, Any] = {"thinking": reasoning} if reasoning else {}
         told |= {"tool_calls": called} if called else {}
         return [_line({"message": {**last, "content": text, **told}}, finish, usage)]
     lines = [_line({"message": {**last, "thinking": piece}}) for piece in _pieces(reasoning)]

@@ -267,7 +267,7 @@ OWN_FAULTS: Mapping[tuple[str, str], tuple[int, Any]] = {
         403,
         {"error": {"message": "too many tokens", "type": "invalid_request_error", "code": None}},
     ),
-    ("groq", "rate"): (
+    ("groq", "overflow"): (
         413,
         {
             "error": {

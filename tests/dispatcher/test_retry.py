@@ -31,12 +31,12 @@ NEXT = {
     "OutOfMemory",
     "EngineCrashed",
     "StateUnusable",
-}
-STOP = {
-    "ConfigError",
     "RequestError",
     "BadRequest",
     "InvalidGrammar",
+}
+STOP = {
+    "ConfigError",
     "Refused",
     "BudgetExceeded",
     "OfflineRefused",

@@ -440,7 +440,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(slow_model
         with pytest.raises(ContextOverflow) as caught:
             d.send(Request(prompt="x" * 1000))
         assert caught.value.limit_tokens == 256
-        assert caught.value.needed_tokens > 256
+        assert (caught.value.needed_tokens or 0) > 256
         assert d.send("x", max_tokens=1).usage.completion_tokens == 1
 
 

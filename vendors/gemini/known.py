@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -21,6 +22,9 @@ from llmdispatcher.vendors.wire.reading import items, known
 
 MILLION = 2**20
 """The context of every Gemini model since 1.5, in tokens."""
+
+MAX_NAMES = 256
+"""Names whose families are remembered."""
 
 _TALK = frozenset({Capability.CHAT, Capability.VISION})
 _WORK = _TALK | {Capability.TOOLS, Capability.JSON, Capability.SCHEMA}
@@ -143,6 +147,7 @@ FAMILIES = (
 )
 
 
+@lru_cache(maxsize=MAX_NAMES)
 def family(model: str) -> Family:
     """Return what is known of a model; of a tuned one, what is known of any."""
     name = model.removeprefix("models/").lower()

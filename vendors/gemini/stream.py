@@ -100,7 +100,7 @@ class GeminiReplies:
         already."""
         self._candidates = [_Candidate() for _ in range(request.n)]
         self._bytes = 0
-        """Of all that was drawn."""
+        """Of what was drawn, as long as Gemini does not tell."""
         self._counts: dict[str, int] = {}
         self._request_id = ""
         self._model = ""
@@ -185,7 +185,8 @@ class GeminiReplies:
         for part in items(fields(candidate.get("content")).get("parts")):
             turn.add(part)
         logprobs = self._logprobs(candidate.get("logprobsResult"))
-        self._bytes += turn.bytes
+        if not self._counts.get("candidatesTokenCount"):
+            self._bytes += turn.bytes
         if reason := words(candidate.get("finishReason")):
             state.reason = _reason(reason, candidate, state)
         return turn.delta(index, logprobs) or None

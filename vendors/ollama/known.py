@@ -1,7 +1,7 @@
 """What is known of Ollama's models by their names, and by what the server calls their abilities.
 
-Names are those of ollama.com/library. What a server tells of a model counts more: servers before
-2026 tell no abilities in their list, and only those need this.
+Names are those of ollama.com/library. What a server tells of a model counts more: those before
+0.30 tell no abilities in their list, and only those need the names.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ FAMILIES: dict[str, frozenset[Capability]] = {
 
 NAMES: tuple[tuple[re.Pattern[str], frozenset[Capability]], ...] = (
     (
-        re.compile(
-            r"embed|minilm|^bge-|^paraphrase-",
-        ),
+        re.compile(r"embed|minilm|^bge-|^paraphrase-"),
         frozenset({Capability.EMBED}),
     ),
     (

@@ -69,7 +69,7 @@ class OllamaReplies:
         if self._calls and reason is FinishReason.STOP:
             reason = FinishReason.TOOL_CALLS  # Ollama says "stop" of those too
         if self._top is not None and self._pieces and not self._is_logged:
-            warnings = ("no log-probabilities came: a newer Ollama tells them",)
+            warnings = ("no log-probabilities came: Ollama tells them from 0.12.11 on",)
         return Finish(reason, self.usage(), warnings, served_model=self._served_model)
 
     def usage(self) -> Usage:
@@ -85,10 +85,10 @@ class OllamaReplies:
         if not isinstance(parts, dict):
             parts = {**message, "content": message.get("response")}
         delta = Delta(
-            _text(parts.get("content")),
+            words(parts.get("content")),
             0,
             self._logprobs(message.get("logprobs")),
-            _text(parts.get("thinking")),
+            words(parts.get("thinking")),
             tuple(self._called(items(parts.get("tool_calls")))),
         )
         if delta:
@@ -100,14 +100,15 @@ class OllamaReplies:
             self._end(message)
 
     def _end(self, message: dict[str, Any]) -> None:
-        reason = message.get("done_reason")
+        told = message.get("done_reason")
+        reason = told if isinstance(told, str) else ""
         if reason in _IDLE:
             raise BadReply(f"Ollama did nothing but {reason} the model")
         self.is_done = True
         self._usage = self._counted(message)
         served = message.get("remote_model") or message.get("model")
-        self._served_model = _text(served) if isinstance(served, str) else ""
-        if isinstance(reason, str) and reason:  # none: whoever wrote has gone
+        self._served_model = words(served) if isinstance(served, str) else ""
+        if reason:  # none: whoever wrote has gone
             self._reason = _REASONS.get(reason, FinishReason.UNKNOWN)
 
     def _counted(self, message: dict[str, Any]) -> Usage:
@@ -130,8 +131,8 @@ class OllamaReplies:
                     self._calls += 1
                     yield CallDelta(
                         index,
-                        _text(own) if isinstance(own, str) and own else f"call_{index}",
-                        _text(name),
+                        words(own) if isinstance(own, str) and own else f"call_{index}",
+                        words(name),
                         _arguments(function.get("arguments")),
                     )
                 case _:
@@ -145,18 +146,10 @@ class OllamaReplies:
         return read
 
 
-def _text(value: object) -> str:
-    """Return a text that may be missing, without half characters that no UTF-8 can hold."""
-    text = words(value)
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def _arguments(value: object) -> str:
     """Return the arguments of a call as JSON text. Raises BadReply."""
     if isinstance(value, str):
-        return _text(value) or "{}"
+        return words(value) or "{}"
     if value is None:
         return "{}"
     if not isinstance(value, dict):
@@ -165,7 +158,7 @@ def _arguments(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (ValueError, RecursionError):
         raise BadReply("Ollama sent arguments of a call that are no JSON") from None
-    return _text(text)
+    return words(text)
 
 
 def _logprob(token: Any, top: int) -> TokenLogprob:  # noqa: ANN401 - a stranger's JSON
@@ -194,7 +187,7 @@ def _log(number: float) -> float:
 def _bytes(text: str, told: object) -> tuple[str, bytes]:
     """Return a token's text and its bytes, which say more where they are told."""
     try:
-        data = bytes(told) if isinstance(told, list) else _text(text).encode()
+        data = bytes(told) if isinstance(told, list) else words(text).encode()
     except (TypeError, ValueError):
         raise BadReply("Ollama sent bytes of a token that cannot be read") from None
     return data.decode(errors="replace"), data

@@ -7,6 +7,7 @@ one wants. ``shows`` has what else a server tells: which models are loaded, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,11 @@ from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Head, Health, Lis
 from llmdispatcher.vendors.wire.reading import fields, parsed, shown
 
 VERSION = "/api/version"
+
+WHOLE_SINCE = (0, 12, 6)
+"""The first version that heeds ``truncate`` and ``shift``; see the tags of Ollama's sources."""
+
+_NUMBERS = re.compile(r"v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})", re.ASCII)
 
 
 class OllamaWire:
@@ -73,13 +79,13 @@ class OllamaWire:
         return Ask(path=VERSION)
 
     def probed(self, head: Head, body: bytes) -> Health:
-        """Read its answer: a server that tells its version serves."""
+        """Read its answer: a server that tells its version serves; old ones with a warning."""
         try:
             version = fields(parsed(body)).get("version") if head.status == 200 else None  # noqa: PLR2004 - HTTP's own number
         except BadReply:
             version = None
         if isinstance(version, str):
-            return Health(is_ready=True)
+            return Health(is_ready=True, detail=_warning(version))
         return Health(is_ready=False, detail=f"{head.status}: {shown(body)}")
 
     def loading(self, model: str) -> Ask | None:
@@ -103,3 +109,13 @@ class OllamaWire:
     def counted(self, message: Any) -> int:  # noqa: ANN401 - a stranger's JSON
         """Raise BadReply: nothing was asked."""
         raise BadReply(f"Ollama counts no tokens, and told {shown(message)}")
+
+
+def _warning(version: str) -> str:
+    """Return what to know of a version; a build of one's own calls itself 0.0.0."""
+    found = _NUMBERS.match(version)
+    numbers = tuple(map(int, found.groups())) if found else ()
+    if found is None or not any(numbers) or numbers >= WHOLE_SINCE:
+        return ""
+    wanted = ".".join(map(str, WHOLE_SINCE))
+    return f"Ollama {found[0]} cuts long prompts silently: install {wanted} or newer"

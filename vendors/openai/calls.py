@@ -14,8 +14,7 @@ from typing import Any
 
 from llmdispatcher.models.errors import BadReply
 from llmdispatcher.models.reply import CallDelta
-from llmdispatcher.vendors.openai.texts import sound
-from llmdispatcher.vendors.wire.reading import fields, items
+from llmdispatcher.vendors.wire.reading import fields, items, words
 
 MAX_CALLS = 1024
 """Of one reply; eight times the tools that a request may have."""
@@ -72,9 +71,9 @@ class Calls:
 
     def _piece(self, entry: Mapping[str, Any], *, whole: bool) -> Iterator[CallDelta]:
         function = fields(entry.get("function"))
-        name = sound(function.get("name"), "the name of a tool")
+        name = words(function.get("name"), "the name of a tool")
         told = entry.get("id")
-        ident = sound(told) if isinstance(told, str) and told not in _NO_ID else ""
+        ident = words(told) if isinstance(told, str) and told not in _NO_ID else ""
         arguments = _arguments(function.get("arguments"))
         is_object = isinstance(function.get("arguments"), dict)
         call = None if whole else self._going_on(entry.get("index"), ident, name)
@@ -136,8 +135,8 @@ class Calls:
 def _arguments(value: object) -> str:
     """Return the JSON text of arguments, which some send as what it stands for."""
     if value is None or isinstance(value, str):
-        return sound(value)
+        return words(value)
     try:
-        return sound(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+        return words(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
     except (ValueError, RecursionError):
         raise BadReply("the vendor sent arguments of a tool that cannot be read") from None

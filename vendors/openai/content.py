@@ -49,8 +49,9 @@ def _message(message: Message, ways: Ways, system: str) -> dict[str, Any]:
                 "id": _id(call.id, ways),
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments or "{}"},
+                **({"index": place} if ways.numbered_calls else {}),
             }
-            for call in message.tool_calls
+            for place, call in enumerate(message.tool_calls)
         ]
     if message.tool_call_id is not None:
         written["tool_call_id"] = _id(message.tool_call_id, ways)

@@ -19,6 +19,9 @@ CHARS_PER_TOKEN = 4
 MAX_USD = 10**6
 """Of one reply; more is no price."""
 
+MIN_POWER = -18
+"""Of ten, of an amount in dollars; what is less is no price either, and must not count as free."""
+
 
 class Figures:
     """The usage of one reply while it comes; each of several ``choices`` has its own."""
@@ -118,4 +121,6 @@ def dollars(value: object) -> Decimal | None:
         usd = Decimal(str(value))
     except (InvalidOperation, ValueError):  # an int of thousands of digits has no text
         return None
-    return usd if usd.is_finite() and 0 <= usd <= MAX_USD else None
+    if not usd.is_finite() or not 0 <= usd <= MAX_USD:
+        return None
+    return None if usd and usd.adjusted() < MIN_POWER else usd

@@ -10,8 +10,7 @@ from typing import Any
 
 from llmdispatcher.models.errors import BadReply
 from llmdispatcher.models.message import Keepsake
-from llmdispatcher.vendors.openai.texts import sound
-from llmdispatcher.vendors.wire.reading import items
+from llmdispatcher.vendors.wire.reading import items, words
 
 _GROWING = ("text", "thinking", "summary", "data")
 """Fields whose texts are pieces."""
@@ -68,4 +67,4 @@ class Kept:
             data = json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
         except (ValueError, RecursionError):
             raise BadReply(f"the vendor sent {self._dialect} that cannot be read") from None
-        return (Keepsake(self._dialect, sound(data)),)
+        return (Keepsake(self._dialect, words(data)),)

@@ -228,6 +228,15 @@ _CODEX = attrs.evolve(
     efforts=_UP_TO_HIGH,
     default_effort="medium",
 )
+_CODEX_RESTS = attrs.evolve(
+    _RESTS,
+    lacks=_ONLY_RESPONSES,
+    context_tokens=400_000,
+    max_output_tokens=128_000,
+    efforts=_UP_TO_XHIGH,
+    default_effort="medium",
+    endpoint=Endpoint.RESPONSES,
+)
 _PRO = attrs.evolve(
     _CODEX, context_tokens=1_050_000, efforts=("medium", "high", "xhigh"), default_effort=None
 )
@@ -299,7 +308,7 @@ _ROWS: tuple[tuple[str, Known], ...] = (
     (r"gpt-5\.2-pro", attrs.evolve(_PRO, context_tokens=400_000)),
     (r"gpt-5\.[4-9]-pro", _PRO),
     (r"gpt-5\.[1-9]-chat", _CHAT_LATEST),
-    (r"gpt-5\.3-codex", attrs.evolve(_CODEX, efforts=_UP_TO_XHIGH)),
+    (r"gpt-5\.3-codex", _CODEX_RESTS),
     (r"gpt-5\.(1-codex-max|2-codex)", attrs.evolve(_CODEX, efforts=_UP_TO_XHIGH)),
     (r"gpt-5(\.1)?-codex", _CODEX),
     (r"gpt-5\.[6-9]", _GPT_5_6),

@@ -17,11 +17,10 @@ from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
 from llmdispatcher.models.errors import BadReply
 from llmdispatcher.vendors.openai import known
 from llmdispatcher.vendors.openai.figures import dollars
-from llmdispatcher.vendors.openai.texts import sound
 from llmdispatcher.vendors.openai.ways import JsonMode, Logprobs, Pictures, Prices, Ways
 from llmdispatcher.vendors.wire import faults
 from llmdispatcher.vendors.wire.exchange import Site
-from llmdispatcher.vendors.wire.reading import fields, items, shown
+from llmdispatcher.vendors.wire.reading import fields, items, shown, words
 from llmdispatcher.vendors.wire.reading import known as size
 
 MAX_MODELS = 100_000
@@ -101,7 +100,7 @@ def listed(message: object, site: Site, ways: Ways) -> tuple[ModelCard, ...]:
 
 def _name(row: Mapping[str, Any]) -> str:
     names = (row.get(field) for field in ("id", "key", "model", "name"))
-    return next((sound(name) for name in names if isinstance(name, str) and name), "")
+    return next((words(name) for name in names if isinstance(name, str) and name), "")
 
 
 def _told(name: str, row: Mapping[str, Any], site: Site, ways: Ways) -> ModelCard:
@@ -241,13 +240,15 @@ def _price(row: Mapping[str, Any], ways: Ways) -> Price | None:
         return None
     if per_million and not input_pico and not output_pico:
         return None  # Together's way of not telling
-    request = dollars(told.get("request"))
+    request = dollars(told.get("request", 0))
+    if request is None:
+        return None
     return Price(
         input_pico=input_pico,
         output_pico=output_pico,
         cached_input_pico=_pico(told.get("cached_input", told.get("input_cache_read")), scale),
         cache_write_pico=_pico(told.get("input_cache_write"), scale),
-        request_microusd=int((request or 0) * 10**6),
+        request_microusd=int((request * 10**6).to_integral_value(ROUND_CEILING)),
         version=f"{ways.prices.value}, as listed",
     )
 

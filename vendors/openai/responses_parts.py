@@ -14,8 +14,7 @@ import attrs
 
 from llmdispatcher.models.errors import BadReply
 from llmdispatcher.models.reply import CallDelta, Usage
-from llmdispatcher.vendors.openai.texts import sound
-from llmdispatcher.vendors.wire.reading import fields, items, shown, tally
+from llmdispatcher.vendors.wire.reading import fields, items, shown, tally, words
 
 MAX_CALLS = 1024
 """Of one reply: each is looked for among all."""
@@ -117,14 +116,14 @@ class Calls:
 
     def begun(self, item: Mapping[str, Any], place: object) -> CallDelta:
         """Take a new call. Raises BadReply for one that cannot be."""
-        index, name = len(self._calls), sound(item.get("name"), "the name of a tool")
+        index, name = len(self._calls), words(item.get("name"), "the name of a tool")
         if not name:
             raise BadReply(f"the vendor sent a call of no tool: {shown(dict(item))}")
         if index == MAX_CALLS:
             raise BadReply(f"the vendor sent more than {MAX_CALLS} calls in one reply")
-        arguments = sound(item.get("arguments"), "arguments")
-        call_id = sound(item.get("call_id"), "the id of a call") or f"call_{index}"
-        item_id = sound(item.get("id"), "an id")
+        arguments = words(item.get("arguments"), "arguments")
+        call_id = words(item.get("call_id"), "the id of a call") or f"call_{index}"
+        item_id = words(item.get("id"), "an id")
         self._calls.append(_Call(call_id, item_id, _place(place), len(arguments)))
         return CallDelta(index, call_id, name, arguments)
 
@@ -133,7 +132,7 @@ class Calls:
         index = self._found(message)
         if index is None:
             raise BadReply("the vendor sent arguments of a call that it told nothing of")
-        piece = sound(message.get("delta"), "arguments")
+        piece = words(message.get("delta"), "arguments")
         self._calls[index].given += len(piece)
         return CallDelta(index, arguments=piece)
 
@@ -164,7 +163,7 @@ class Calls:
         return told
 
     def _rest(self, index: int, told: Mapping[str, Any]) -> list[CallDelta]:
-        call, whole = self._calls[index], sound(told.get("arguments"), "arguments")
+        call, whole = self._calls[index], words(told.get("arguments"), "arguments")
         rest = "" if call.is_done else whole[call.given :]
         call.given += len(rest)
         return [CallDelta(index, arguments=rest)] if rest else []
@@ -194,11 +193,11 @@ def content_of(item: Mapping[str, Any]) -> tuple[str, list[Any], bool]:
     texts, tokens, was_refused = [], [], False
     for part in map(fields, items(item.get("content"))):
         if part.get("type") == "output_text":
-            texts.append(sound(part.get("text")))
+            texts.append(words(part.get("text")))
             tokens += items(part.get("logprobs"))
         elif part.get("type") == "refusal":
             was_refused = True
-            texts.append(sound(part.get("refusal")))
+            texts.append(words(part.get("refusal")))
     return "".join(texts), tokens, was_refused
 
 
@@ -206,8 +205,8 @@ def thoughts_of(item: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Return the texts of an item of thoughts: those of the thoughts, and those of the summary."""
     content, summary = items(item.get("content")), items(item.get("summary"))
     return (
-        [sound(fields(part).get("text")) for part in content],
-        [sound(fields(part).get("text")) for part in summary],
+        [words(fields(part).get("text")) for part in content],
+        [words(fields(part).get("text")) for part in summary],
     )
 
 

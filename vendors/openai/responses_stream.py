@@ -30,11 +30,10 @@ from llmdispatcher.vendors.openai.responses_parts import (
     thoughts_of,
     usage_of,
 )
-from llmdispatcher.vendors.openai.texts import sound
 from llmdispatcher.vendors.openai.tokens import logprobs as logprobs_of
 from llmdispatcher.vendors.wire import faults
 from llmdispatcher.vendors.wire.faults import Habits
-from llmdispatcher.vendors.wire.reading import fields, items, shown
+from llmdispatcher.vendors.wire.reading import fields, items, shown, words
 
 Message = Mapping[str, Any]
 
@@ -108,39 +107,39 @@ class ResponsesReplies:
     # -- pieces, and parts that are done -------------------------------------------------------
 
     def _text_delta(self, message: Message) -> Iterator[Piece]:
-        text, logprobs = sound(message.get("delta")), self._logprobs(message)
+        text, logprobs = words(message.get("delta")), self._logprobs(message)
         self._text.more(len(text))
         self._tokens.more(len(logprobs))
         yield from _told(Delta(text, logprobs=logprobs))
 
     def _text_done(self, message: Message) -> Iterator[Piece]:
-        text, logprobs = sound(message.get("text")), self._logprobs(message)
+        text, logprobs = words(message.get("text")), self._logprobs(message)
         text = text[self._text.part_done(len(text)) :]
         logprobs = logprobs[self._tokens.part_done(len(logprobs)) :]
         yield from _told(Delta(text, logprobs=logprobs))
 
     def _refusal_delta(self, message: Message) -> Iterator[Piece]:
         self._was_refused = True
-        text = sound(message.get("delta"))
+        text = words(message.get("delta"))
         self._text.more(len(text))
         yield from _told(Delta(text))
 
     def _refusal_done(self, message: Message) -> Iterator[Piece]:
         self._was_refused = True
-        text = sound(message.get("refusal"))
+        text = words(message.get("refusal"))
         yield from _told(Delta(text[self._text.part_done(len(text)) :]))
 
     def _thought_delta(self, message: Message) -> Iterator[Piece]:
-        yield from _thought(self._thoughts.more(sound(message.get("delta")), _place(message)))
+        yield from _thought(self._thoughts.more(words(message.get("delta")), _place(message)))
 
     def _thought_done(self, message: Message) -> Iterator[Piece]:
-        yield from _thought(self._thoughts.part_done(sound(message.get("text")), _place(message)))
+        yield from _thought(self._thoughts.part_done(words(message.get("text")), _place(message)))
 
     def _summary_delta(self, message: Message) -> Iterator[Piece]:
-        yield from _thought(self._summary.more(sound(message.get("delta")), _place(message)))
+        yield from _thought(self._summary.more(words(message.get("delta")), _place(message)))
 
     def _summary_done(self, message: Message) -> Iterator[Piece]:
-        yield from _thought(self._summary.part_done(sound(message.get("text")), _place(message)))
+        yield from _thought(self._summary.part_done(words(message.get("text")), _place(message)))
 
     def _call_delta(self, message: Message) -> Iterator[Piece]:
         yield from _called([self._calls.more(message)])
@@ -230,8 +229,8 @@ class ResponsesReplies:
         yield from self._again(response)
         self._usage = usage_of(response.get("usage"))
         name, model = response.get("id"), response.get("model")
-        self._request_id = sound(name) if isinstance(name, str) else ""
-        self._model = sound(model) if isinstance(model, str) else ""
+        self._request_id = words(name) if isinstance(name, str) else ""
+        self._model = words(model) if isinstance(model, str) else ""
         self._reason = self._why(response, status)
 
     def _why(self, response: Message, status: str) -> FinishReason:

@@ -241,6 +241,7 @@ _TOGETHER_ROW = Row(
             words=_UP_TO_HIGH,
         ),
         thoughts="reasoning",
+        numbered_calls=True,
         prices=Prices.PER_MILLION,
         habits=Habits(forbidden_is_overflow=True),
     ),

@@ -25,11 +25,10 @@ from llmdispatcher.models.reply import (
 from llmdispatcher.vendors.openai.calls import Calls
 from llmdispatcher.vendors.openai.figures import Figures
 from llmdispatcher.vendors.openai.kept import Kept
-from llmdispatcher.vendors.openai.texts import sound
 from llmdispatcher.vendors.openai.tokens import logprobs
 from llmdispatcher.vendors.openai.ways import Ways
 from llmdispatcher.vendors.wire import faults
-from llmdispatcher.vendors.wire.reading import fields, items, shown, tally
+from llmdispatcher.vendors.wire.reading import fields, items, shown, tally, words
 
 _REASONS = {
     "stop": FinishReason.STOP,
@@ -163,9 +162,9 @@ class ChatReplies:
     def _read(self, message: Mapping[str, Any], *, whole: bool) -> Iterator[Piece]:
         self._figures.begin()
         if not self._model and isinstance(model := message.get("model"), str):
-            self._model = sound(model)
+            self._model = words(model)
         if not self._request_id and isinstance(name := message.get("id"), str):
-            self._request_id = sound(name)
+            self._request_id = words(name)
         if usage := message.get("usage"):
             self._figures.take(usage, whole=whole)
         if "x_groq" in message:
@@ -179,7 +178,7 @@ class ChatReplies:
         if error := told.get("error"):
             raise faults.of_message({"error": error}, self._ways.habits)
         if isinstance(name := told.get("id"), str):
-            self._request_id = sound(name)
+            self._request_id = words(name)
         self._figures.take(told.get("usage"))
 
     # -- choices -------------------------------------------------------------------------------
@@ -210,7 +209,7 @@ class ChatReplies:
         text, thoughts = _content(part.get("content"))
         if refusal := part.get("refusal"):
             choice.has_refused = True
-            text += sound(refusal)
+            text += words(refusal)
         calls: tuple[CallDelta, ...] = ()
         if pieces := part.get("tool_calls"):
             calls = tuple(choice.calls.take(pieces, whole=whole))
@@ -254,26 +253,26 @@ def _reason(told: object) -> FinishReason | None:
 def _content(told: object) -> tuple[str, str]:
     """Return text and thoughts: of a string, or of a list of parts, of which others are ignored."""
     if not isinstance(told, list):
-        return sound(told), ""
+        return words(told), ""
     text: list[str] = []
     thoughts: list[str] = []
     for part in told:
         match part:
-            case {"type": "text", "text": str(words)}:
-                text.append(words)
-            case {"type": "thinking", "thinking": str(words)}:
-                thoughts.append(words)
+            case {"type": "text", "text": str(piece)}:
+                text.append(piece)
+            case {"type": "thinking", "thinking": str(piece)}:
+                thoughts.append(piece)
             case {"type": "thinking", "thinking": list(parts)}:
                 found = [fields(each).get("text") for each in parts]
-                thoughts += [words for words in found if isinstance(words, str)]
-    return sound("".join(text)), sound("".join(thoughts))
+                thoughts += [each for each in found if isinstance(each, str)]
+    return words("".join(text)), words("".join(thoughts))
 
 
 def _thoughts(part: Mapping[str, Any]) -> str:
     """Return thoughts by one of the two names that hosts have for them; some send both."""
     for name in ("reasoning_content", "reasoning"):
         if (told := part.get(name)) and isinstance(told, str):
-            return sound(told)
+            return words(told)
     return ""
 
 

@@ -195,6 +195,8 @@ class Ways:
     """Thinking models take the system's words from the developer."""
     pictures: Pictures = Pictures.ANY
     prefill: Prefill | None = None
+    numbered_calls: bool = False
+    """Calls that are given back have an ``index``."""
     short_ids: bool = False
     """Ids of calls have nine letters or digits."""
     priority: bool = False

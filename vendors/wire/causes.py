@@ -50,11 +50,13 @@ _KINDS: dict[Cause, str] = {
         credit_balance_exhausted organization_spend_limit_exceeded project_spend_limit_exceeded
         organization_usage_limit_exceeded enforced_spend_limit_reached contract_spend_limit_reached
         payment_required insufficient_credits insufficient_balance weight_exceeds_budget
-        budget_exceeded budgetexceedederror quota_exceeded credit_limit""",
+        budget_exceeded budgetexceedederror quota_exceeded credit_limit
+        linked_organization_billing_unavailable user_profile_not_billable""",
     Cause.OVERFLOW: """
         context_length_exceeded exceed_context_size_error contextwindowexceedederror
         token_limit_exceeded max_tokens_exceeded string_too_long request_too_large
-        context_window_exceeded model_context_window_exceeded payload_too_large""",
+        context_window_exceeded model_context_window_exceeded payload_too_large
+        request_body_too_large_after_decoding""",
     Cause.FILTER: """
         content_filter content_policy_violation responsibleaipolicyviolation invalid_prompt
         bio_policy cyber_policy misalignment_policy_violation image_content_policy_violation refusal
@@ -64,10 +66,11 @@ _KINDS: dict[Cause, str] = {
         authentication_error authenticationerror invalid_api_key api_key_invalid api_key_expired
         incorrect_api_key invalid_authentication unauthenticated unauthorized permission_error
         permission_denied permissiondeniederror api_key_service_blocked service_disabled
-        insufficient_permissions access_denied forbidden account_deactivated organization_on_hold
+        insufficient_permissions access_denied account_deactivated organization_on_hold
         unsupported_country_region_territory token_not_found_in_db expired_key auth_error
         key_model_access_denied team_model_access_denied user_model_access_denied
-        permissiondenied invalid_token model_terms_required""",
+        permissiondenied invalid_token model_terms_required organization_disabled_error
+        claude_code_key_creator_not_member""",
     Cause.MISSING: """
         model_not_found not_found_error notfounderror not_found deploymentnotfound
         deployment_not_found invalid_model unknown_model model_decommissioned model_deprecated

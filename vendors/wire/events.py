@@ -1,12 +1,13 @@
 """Cuts the bytes of a stream into messages, wherever the bytes were cut. Pure.
 
 ``Sse`` reads server-sent events (WHATWG HTML, section 9.2) as vendors send them: with and without
-names, with comments, with any of the three ends of a line. ``Lines`` reads one JSON text a line.
-Both refuse a message without end.
+names, with comments, with any of the three ends of a line, with a byte order mark. ``Lines`` reads
+one JSON text a line. Both refuse a message without end.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -16,6 +17,14 @@ from llmdispatcher.models.errors import BadReply
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 """Of one message: a whole reply, or a picture that a model drew, fits many times."""
+
+
+LINE_BYTES = 64
+"""What a line of a message costs besides its bytes, so that many short ones stay bounded too."""
+
+_BOM = b"\xef\xbb\xbf"
+_UNKNOWN = re.compile(rb"[a-z][a-z0-9_-]{0,63}:")
+"""A field that nobody knows, which the standard has ignored."""
 
 
 @attrs.frozen
@@ -80,20 +89,32 @@ class Sse:
         self._data: list[bytes] = []
         self._bare: list[bytes] = []
         self._size = 0
+        self._has_begun = False
+        self._ended_in_cr = False
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """Yield the events that are whole."""
-        for row in self._rows.feed(chunk):
-            for line in row.removesuffix(b"\r").split(b"\r"):
-                yield from self._take(line)
+        if chunk and (self._ended_in_cr or b"\r" in chunk):
+            chunk = self._unified(chunk)
+        for line in self._rows.feed(chunk):
+            yield from self._take(line)
+
+    def _unified(self, chunk: bytes) -> bytes:
+        """Make one of the three ends of a line; CR and LF may have come apart."""
+        if self._ended_in_cr:
+            chunk = chunk.removeprefix(b"\n")
+        self._ended_in_cr = chunk.endswith(b"\r")
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def end(self) -> Iterator[Event]:
         """Yield the last event, where nothing ended it."""
         if rest := self._rows.rest():
-            yield from self._take(rest.rstrip(b"\r"))
+            yield from self._take(rest)
         yield from self._flush()
 
     def _take(self, line: bytes) -> Iterator[Event]:
+        if not self._has_begun:
+            self._has_begun, line = True, line.removeprefix(_BOM)
         if not line:
             yield from self._flush()
         elif line.startswith(b":"):
@@ -104,12 +125,12 @@ class Sse:
             self._name = line[6:].strip().decode(errors="replace")
         elif line.startswith(b"error:"):  # llama-server, of old
             self._keep(self._data, line[6:].removeprefix(b" "))
-        elif not line.startswith((b"id:", b"retry:")) and line not in {b"data", b"event", b"id"}:
+        elif not _UNKNOWN.match(line) and line not in {b"data", b"event", b"id", b"retry"}:
             self._keep(self._bare, line)
 
     def _keep(self, where: list[bytes], line: bytes) -> None:
         where.append(line)
-        self._size += len(line) + 1
+        self._size += len(line) + LINE_BYTES
         if self._size > MAX_MESSAGE_BYTES:
             raise BadReply(f"the vendor sent an event of more than {MAX_MESSAGE_BYTES} bytes")
 

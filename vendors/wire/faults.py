@@ -37,8 +37,9 @@ class Habits:
 
 def of_answer(head: Head, body: bytes, habits: Habits | None = None) -> DispatcherError:
     """Return the error of an answer with a status of 300 or more."""
-    case = Case(said=of_body(body, head.media_type), status=head.status, headers=head.headers)
-    return _error(case, habits or Habits())
+    said = of_body(body, head.media_type)
+    status = head.status if head.status >= HTTPStatus.MULTIPLE_CHOICES else said.code
+    return _error(Case(said=said, status=status, headers=head.headers), habits or Habits())
 
 
 def of_message(message: Any, habits: Habits | None = None) -> DispatcherError:  # noqa: ANN401

@@ -58,6 +58,8 @@ def _never_fits(case: Case) -> DispatcherError:
 
 def _overflow(case: Case) -> DispatcherError:
     needed, limit = overflow.counts(case.said.message, case.said.numbers)
+    if needed is not None and limit is not None and needed < limit:
+        needed = None  # of the prompt alone; it is the reply that does not fit beside it
     return ContextOverflow(needed, limit, message=case.words)
 
 
@@ -67,13 +69,13 @@ def _filter(case: Case) -> DispatcherError:
 
 def _auth(case: Case) -> DispatcherError:
     return AuthRejected(
-        f"the key is not accepted: {case.words}; check the key, and what it may use",
+        f"access is refused: {case.words}; check the key, and what it may use",
         **case.facts(),
     )
 
 
 def _missing(case: Case) -> DispatcherError:
-    return ModelNotFound(f"there is no such model: {case.words}", **case.facts())
+    return ModelNotFound(f"the vendor does not have this model: {case.words}", **case.facts())
 
 
 _PER_DAY = re.compile(r"perday|permonth", re.IGNORECASE)

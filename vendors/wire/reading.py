@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,12 +25,21 @@ def parsed(data: bytes | str) -> Any:  # noqa: ANN401 - a stranger's JSON
 
 
 def words(value: object, what: str = "a text") -> str:
-    """Return a text that may be missing. Raises BadReply for what is none."""
+    """Return a text that may be missing, as UTF-8 can hold it. Raises BadReply for what is none."""
     if value is None:
         return ""
     if not isinstance(value, str):
         raise BadReply(f"the vendor sent {type(value).__name__} where {what} belongs")
-    return value
+    return value if value.isascii() else _sound(value)
+
+
+def _sound(text: str) -> str:
+    """Join pairs of surrogates, and replace lone ones: half of a character is none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def fields(value: object) -> Mapping[str, Any]:
@@ -59,5 +69,10 @@ def shown(data: object) -> str:
     """Return the beginning of what could not be read, as an error shows it."""
     if isinstance(data, bytes | bytearray):
         data = bytes(data[:SHOWN_CHARS]).decode(errors="replace")
-    text = data if isinstance(data, str) else repr(data)
+    text = data if isinstance(data, str) else _SHORT.repr(data)
     return repr(text[:SHOWN_CHARS])
+
+
+_SHORT = reprlib.Repr()  # of a stranger's JSON, which may be deep and long
+_SHORT.maxstring = _SHORT.maxother = SHOWN_CHARS
+_SHORT.maxdict = _SHORT.maxlist = 16

@@ -52,8 +52,8 @@ _KEYS = re.compile(
 
 _NAMED = re.compile(
     r"((?:api[-_ ]?key|apikey|key|token|authorization|secret|password|credentials?)"
-    r"(?:\s{1,2}[a-z]{1,10}){0,3}"  # "API key provided: ..."
-    r"(?:[\"'`]?\s{0,2}[:=]\s{0,2}[\"'`(]?|\s{0,2}[\"'`(]|\s))"
+    r"(?:(?:\s{1,2}[a-z]{1,10}){0,3}[\"'`)\]]?\s{0,2}[:=]\s{0,2}[\"'`(]?"  # "key provided: ..."
+    r"|\s{0,2}[\"'`(]|\s))"
     rf"((?=[A-Za-z_\-+/=.~*…•]{{0,64}}[0-9*…•]){_RUN}{{16,}})",
     re.IGNORECASE,
 )
@@ -68,7 +68,7 @@ def cleaned(text: str, limit_chars: int = SHOWN_CHARS) -> str:
     window = limit_chars * _LOOKED_AT + _TAIL_CHARS
     if len(text) > window:
         text = text[: window - _TAIL_CHARS]
-    text = _ESCAPES.sub("", text)
+    text = _ESCAPES.sub("", _hidden(text))  # before: an escape may swallow how a key begins
     text = _SURROGATES.sub("\ufffd", _UNSEEN.sub("", text))
     text = _SPACES.sub(" ", text).strip()
     text = _hidden(text)

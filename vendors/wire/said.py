@@ -96,6 +96,8 @@ _NOTHING = frozenset({"None", "null", "nil", ""})
 
 _PAGES = ("<!doctype", "<html", "<head", "<body", "<?xml", "<error", "<center", "<h1")
 _HEADINGS = ("title", "message", "h1", "code")
+_REPEATED = re.compile(r"""['"]input['"]: |\binput_value=|\[type=\w{1,40}, """)
+"""From here on pydantic repeats what it was given, which may be a whole prompt (vLLM)."""
 _LITELLM = re.compile(r"litellm\.([A-Za-z]{3,60})")
 
 
@@ -225,7 +227,7 @@ class _Reading:
             self._parts.append(inner)
         for name in _LITELLM.findall(words[:MATCHED_CHARS]):
             self._kinds.add(name.lower())
-        words = words[:MATCHED_CHARS]
+        words = _REPEATED.split(words[:MATCHED_CHARS], maxsplit=1)[0].rstrip(" ,[{")
         if words and not any(words in kept for kept in self._texts):
             self._texts.append(words)
 

@@ -38,7 +38,7 @@ SENTENCES = (
     _sentence(
         Cause.MONEY,
         _REFUSED | {401, 503},
-        r"insufficient (?:balance|credits?|funds)",
+        r"insufficient (?:balance|credits?|funds)|\binsufficient_quota\b",
         r"credit balance is too low",
         r"prepayment credits? (?:are|is) (?:depleted|exhausted)",
         r"spend(?:ing)? (?:limit|cap)s? (?:has been |was |is )?(?:reached|exceeded)",
@@ -58,11 +58,12 @@ SENTENCES = (
     ),
     _sentence(
         Cause.OVERFLOW,
-        _REFUSED | {500},
+        frozenset({400, 403, 404, 413, 422, 500}),
         r"maximum context length",
         r"exceeds? the (?:model'?s )?(?:available )?context (?:window|length|size)",
         r"(?:longer|greater) than the (?:model'?s )?(?:context length|maximum model length)",
         r"prompt is too long",
+        r"context length of only",
         r"exceed context limit",
         r"input tokens exceed the configured limit",
         r"token count.{0,40}exceeds the maximum number of tokens",
@@ -81,8 +82,7 @@ SENTENCES = (
         frozenset({400, 403, 422, 500}),
         r"content filtering policy",
         r"content management policy",
-        r"(?:input|prompt|content) was flagged",
-        r"flagged (?:by|as)",
+        r"(?:input|prompt|content|request|messages?) (?:was|were|is|has been) flagged",
         r"violat\w{1,6} our usage polic",
         r"rejected (?:by|as a result of) (?:the|our) safety system",
         r"content exists risk",
@@ -90,7 +90,7 @@ SENTENCES = (
     ),
     _sentence(
         Cause.AUTH,
-        _REFUSED,
+        frozenset({400, 403, 404, 422}),
         r"api key not valid",
         r"(?:invalid|incorrect|missing|no|expired) api[ -]?key",
         r"api key (?:expired|is (?:invalid|missing|required))",
@@ -101,7 +101,7 @@ SENTENCES = (
     _sentence(
         Cause.MISSING,
         frozenset({400, 403, 422, 500}),
-        r"model\b.{0,120}\b(?:not found|does not exist|doesn't exist|not loaded|is not available"
+        r"model\b.{0,80}\b(?:not found|does not exist|doesn't exist|not loaded|is not available"
         r"|is not a valid model|has been decommissioned|no longer (?:available|supported))",
         r"is not a valid model id",
         r"no models? loaded",
@@ -130,7 +130,7 @@ SENTENCES = (
     ),
     _sentence(
         Cause.RATE,
-        _REFUSED | {500, 503},
+        _REFUSED | {500},
         r"rate limit (?:reached|exceeded)",
         r"too many requests",
         unless="server_is_overloaded unavailable_error",
@@ -139,9 +139,10 @@ SENTENCES = (
         Cause.OVERLOAD,
         _FAILED | {404, 429},
         r"server busy",
-        r"loading model|currently loading|model is loading|still loading",
+        r"(?<!error )loading model|currently loading|model is loading|still loading",
         r"(?:currently|temporarily|service|is|server) (?:overloaded|unavailable|at capacity)",
-        r"over capacity|no healthy upstream",
+        r"over capacity|too busy|no healthy upstream",
+        r"context size has been exceeded",  # llama-server: all requests together
         unless="rate_limit_exceeded rate_limit_error resource_exhausted",
     ),
     _sentence(

@@ -6,14 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from replies_of import Read, bytewise, streamed, whole
 from speaking_anthropic import MODEL, SIGNATURE, event, message, spoken
 
-from llmdispatcher.draft import ReplyDraft
-from llmdispatcher.models.errors import BadReply, DispatcherError, Overloaded
-from llmdispatcher.models.form import ResponseFormat
+from llmdispatcher.models.errors import BadReply, Overloaded
 from llmdispatcher.models.message import Keepsake, ToolCall
 from llmdispatcher.models.reply import CallDelta, Delta, Finish, FinishReason, Usage
 from llmdispatcher.vendors.anthropic import stream
@@ -331,83 +327,3 @@ def test_arguments_that_nest_without_end() -> None:
         MessageReplies().whole({"content": [{"type": "tool_use", "input": deep}]})
     while deep:  # freed level by level: Python 3.11 would recurse
         deep = deep.pop("x")
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
-)
-
-_KINDS = (
-    "message_start",
-    "content_block_start",
-    "content_block_delta",
-    "content_block_stop",
-    "message_delta",
-    "message_stop",
-    "error",
-    "text",
-    "thinking",
-    "redacted_thinking",
-    "tool_use",
-    "text_delta",
-    "thinking_delta",
-    "signature_delta",
-    "input_json_delta",
-    "end_turn",
-)
-
-_NAMES = (
-    "type index message content_block delta usage content text thinking signature data id name"
-    " input partial_json stop_reason stop_details category output_tokens input_tokens error model"
-    " cache_read_input_tokens output_tokens_details thinking_tokens"
-)
-
-VALUES = st.recursive(
-    JSON | st.sampled_from(_KINDS) | st.integers(-1, 3),
-    lambda inner: (
-        st.dictionaries(st.sampled_from(_NAMES.split()), inner, max_size=6)
-        | st.lists(inner, max_size=3)
-    ),
-    max_leaves=20,
-)
-
-EVENTS = st.lists(
-    st.fixed_dictionaries(
-        {"type": st.sampled_from(_KINDS[:6])},
-        optional={name: VALUES for name in _NAMES.split() if name not in {"type", "error"}},
-    )
-    | VALUES,
-    max_size=12,
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(EVENTS, st.sampled_from(("", *_KINDS)))
-def test_whatever_comes(events: list[Any], name: str) -> None:
-    """Any JSON gives pieces that make a reply, or one of our errors; and never anything else."""
-    replies, draft = MessageReplies(), ReplyDraft(1, ResponseFormat())
-    for told in events:
-        try:
-            for piece in replies.take(name, told):
-                draft.add(piece)
-        except DispatcherError:
-            pass
-        assert isinstance(replies.usage(), Usage)
-    if (finish := replies.finish()) is not None:
-        draft.finish(finish)
-
-
-@settings(max_examples=150, deadline=None)
-@given(VALUES | st.fixed_dictionaries({"content": VALUES | st.lists(VALUES)}))
-def test_whatever_comes_whole(told: Any) -> None:
-    """The same for an answer that comes in one."""
-    replies, draft = MessageReplies(), ReplyDraft(1, ResponseFormat())
-    try:
-        for piece in replies.whole(told):
-            draft.add(piece)
-    except DispatcherError:
-        pass
-    if (finish := replies.finish()) is not None:
-        draft.finish(finish)

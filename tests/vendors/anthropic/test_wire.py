@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from typing import Any
 
 import pytest
 from anthropic.types import ModelInfo
-from hypothesis import given
-from hypothesis import strategies as st
 from speaking_anthropic import failed, models, page, row
 
 from llmdispatcher.models.card import FREE, Capability
@@ -147,33 +143,6 @@ def test_what_is_no_list(wrong: object) -> None:
     """What cannot be read is a bad reply."""
     with pytest.raises(BadReply):
         WIRE.listed(wrong)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
-
-ROWS = st.lists(
-    st.fixed_dictionaries(
-        {"id": JSON | st.text(min_size=1)},
-        optional={
-            "max_tokens": JSON,
-            "max_input_tokens": JSON,
-            "capabilities": JSON,
-            "lifecycle": JSON,
-        },
-    )
-    | JSON
-)
-
-
-@given(ROWS, JSON, JSON)
-def test_whatever_the_list_is(rows: list[Any], more: Any, last: Any) -> None:
-    """Any JSON gives cards or one of our errors."""
-    for told in ({"data": rows, "has_more": more, "last_id": last}, more):
-        with contextlib.suppress(DispatcherError):
-            assert WIRE.listed(told) is not None
 
 
 def test_health() -> None:

@@ -153,7 +153,7 @@ REFUSED: list[tuple[str, str, Callable[[], Request]]] = [
     ("reasoning", NEW, lambda: Request.of("x", reasoning=False)),
     ("reasoning", "gemini-2.0-flash", lambda: Request.of("x", reasoning=True)),
     ("effort", "gemma-3-27b-it", lambda: Request.of("x", effort="low")),
-    ("images", OLD, lambda: Request.of([system([Image(PIXEL)]), "x"])),
+    ("images", OLD, lambda: Request.of([system([Image(PIXEL)]), user("x")])),
     ("images", OLD, lambda: Request.of(user([Image(url="file:///etc/x.png")]))),
 ]  # fmt: skip
 
@@ -236,14 +236,22 @@ def test_fields_of_the_site_go_along() -> None:
 
 def test_counting_asks_with_all_that_is_sent() -> None:
     """System and tools count too."""
-    request = Request.of([system("S"), "x"], tools=[ADD])
+    request = Request.of([system("S"), user("x")], tools=[ADD])
     counting = WIRE.counting(request, WIRE.card(OLD))
     assert counting is not None
     assert counting.path == "/models/gemini-2.5-flash:countTokens"
     sent = {"model": "models/gemini-2.5-flash", **body(request)}
     assert counting.body == {"generateContentRequest": sent}
     assert WIRE.counted({"totalTokens": 3}) == 3
-    for bad in ({}, {"totalTokens": True}, {"totalTokens": -1}, [], None, {"totalTokens": "3"}):
+    bads: tuple[Any, ...] = (
+        {},
+        {"totalTokens": True},
+        {"totalTokens": -1},
+        [],
+        None,
+        {"totalTokens": "3"},
+    )
+    for bad in bads:
         with pytest.raises(BadReply):
             WIRE.counted(bad)
 

@@ -26,7 +26,9 @@ def turns(*messages: Message, model: str = OLD) -> list[dict[str, Any]]:
 def test_turns_have_two_roles_and_the_system_stands_apart() -> None:
     """Consecutive turns of one role are one, and what the system says is in none of them."""
     sent = body(
-        Request.of([system("S"), user("A"), user(["B", "C"]), assistant("D"), system("T"), "E"])
+        Request.of(
+            [system("S"), user("A"), user(["B", "C"]), assistant("D"), system("T"), user("E")]
+        )
     )
     assert sent["systemInstruction"] == {"parts": [{"text": "S"}, {"text": "T"}]}
     assert sent["contents"] == [

@@ -109,8 +109,7 @@ def test_other_refusals() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        "the prompt is longer than the context length currently available to the model; shorten"
-        " the prompt, adjust the context length in settings, or use another",
+        "the prompt is longer than the context length currently available to the model",
         "the input length exceeds the context length",
         "input exceeds maximum context length and cannot be truncated further",
     ],

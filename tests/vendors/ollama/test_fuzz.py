@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -67,10 +68,8 @@ MESSAGES = VALUES | st.builds(_changed, st.sampled_from(RECORDED), st.integers(0
 
 
 def _survives(read: Callable[[], object]) -> None:
-    try:
+    with contextlib.suppress(DispatcherError):
         read()
-    except DispatcherError:
-        pass
 
 
 @given(st.lists(MESSAGES, max_size=4))
@@ -113,10 +112,12 @@ def test_bytes(data: bytes, status: int) -> None:
 
 def test_what_nests() -> None:
     """What nests as deep as JSON is parsed is read, or refused by errors of ours."""
-    deep: Any = {}
-    for _ in range(900):
-        deep = {"arguments": deep, "error": deep, "message": deep, "function": deep}
-    call = {"function": {"name": "f", "arguments": deep}}
-    _survives(lambda: [*OllamaReplies().whole({"message": {"tool_calls": [call]}, "done": True})])
-    _survives(lambda: [*OllamaReplies().whole(deep)])
-    _survives(lambda: WIRE.listed({"models": [deep], "error": deep}))
+    for name in ("arguments", "error", "message", "function"):
+        deep: Any = {}
+        for _ in range(900):
+            deep = {name: [deep]} if name == "arguments" else {name: deep}
+        call = {"function": {"name": "f", "arguments": deep}}
+        told = {"message": {"tool_calls": [call]}, "done": True}
+        _survives(lambda told=told: [*OllamaReplies().whole(told)])  # type: ignore[misc]
+        _survives(lambda deep=deep: [*OllamaReplies().whole(deep)])  # type: ignore[misc]
+        _survives(lambda deep=deep: WIRE.listed({"models": [deep], "error": deep}))  # type: ignore[misc]

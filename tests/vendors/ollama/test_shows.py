@@ -42,7 +42,8 @@ def test_a_list() -> None:
         parameters=3_200_000_000,
         size_bytes=2019393189,
     )
-    assert (embeds.capabilities, embeds.parameters) == ({Capability.EMBED}, 23_000_000)
+    assert embeds.capabilities == {Capability.EMBED}
+    assert embeds.parameters == 23_000_000
     assert (away.local, away.price) == (False, None)
     assert away.capabilities == {"chat", "completion", "tools", "effort"}
 
@@ -144,7 +145,8 @@ def test_the_cloud_itself() -> None:
     """Ollama's own site has models without any sign of it, of which none is local."""
     wire = OllamaWire(Site(vendor="ollama"), hosted=True)
     (card,) = cards({"model": "gpt-oss:120b", "capabilities": ["completion"]}, wire=wire)
-    assert (card.local, card.capabilities) == (False, {"chat", "completion"})
+    assert not card.local
+    assert card.capabilities == {"chat", "completion"}
     assert wire.loading("gpt-oss:120b") is None
 
 
@@ -218,6 +220,25 @@ def test_a_probe() -> None:
         health = WIRE.probed(Head(status, JSON), body)
         assert not health.is_ready
         assert str(status) in health.detail
+
+
+@pytest.mark.parametrize(
+    ("version", "is_old"),
+    [
+        ("0.33.0", False),
+        ("0.12.6", False),
+        ("v0.12.5-rc1", True),
+        ("0.5.13", True),
+        ("0.0.0", False),
+        ("1.0", False),
+        ("", False),
+    ],
+)
+def test_old_servers(version: str, is_old: bool) -> None:  # noqa: FBT001 - a row of a table
+    """A server that is too old to refuse a long prompt serves, and says so."""
+    health = WIRE.probed(Head(200, JSON), json.dumps({"version": version}).encode())
+    assert health.is_ready
+    assert ("silently" in health.detail) == is_old
 
 
 def test_loading() -> None:

@@ -211,7 +211,7 @@ def test_logprobs_that_do_not_come() -> None:
     """A server that ignores the wish for log-probabilities is told of."""
     finish = streamed(OllamaReplies(top=0), [said("a"), END], lines=True).finish
     assert finish is not None
-    assert "newer Ollama" in finish.warnings[0]
+    assert "0.12.11" in finish.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from replies_of import Read, bytewise, streamed, whole
 
 from llmdispatcher.models.errors import BadReply, DispatcherError
 from llmdispatcher.models.reply import FinishReason, Progress, Usage
+from llmdispatcher.vendors.openai.responses_parts import MAX_CALLS
 from llmdispatcher.vendors.openai.responses_stream import ResponsesReplies
 
 REASONS = {
@@ -315,3 +316,17 @@ def test_deep_nests_are_survived() -> None:
     for item in (sealed, message("a", phase=deep), {"type": deep}, deep):
         with contextlib.suppress(DispatcherError):
             [*reader.take("", {"type": "response.output_item.done", "item": item})]
+
+
+def test_bounds_hold() -> None:
+    """Thoughts that nest without end are refused, and so are calls without end."""
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    sealed = {**thoughts(), "more": deep}
+    with pytest.raises(BadReply, match="too deep"):
+        [*replies().take("", {"type": "response.output_item.done", "item": sealed})]
+    calls = [call("f", "{}", f"c{place}") for place in range(MAX_CALLS + 1)]
+    assert len(whole(replies(), json.dumps(answer(*calls[:-1])).encode()).choices[0].tool_calls)
+    with pytest.raises(BadReply, match="more than 1024 calls"):
+        whole(replies(), json.dumps(answer(*calls)).encode())

@@ -612,7 +612,7 @@ LITELLM: list[Row] = [
             "throttling_error",
             "429",
         ),
-        RateLimited,
+        QuotaExhausted,
         {},
         {},
     ),
@@ -782,7 +782,7 @@ def test_more_than_a_minutes_limit_never_fits(habits: Habits | None, judge: Any)
 def test_less_than_a_minutes_limit_fits_later(judge: Any) -> None:
     """A size that the limit allows is a matter of time."""
     said = openai("Tokens per minute: Limit 6000, Requested 900. Try again in 3s.", "tokens")
-    row = ("1.6", 413, said, RateLimited, {"retry_after_s": 3.0}, {})
+    row: Row = ("1.6", 413, said, RateLimited, {"retry_after_s": 3.0}, {})
 
     judge(row, Habits(too_large_is_rate=True))
 

@@ -210,6 +210,20 @@ VLLM: list[Row] = [
         {},
     ),
     (
+        "1.7 the reply alone is too long",
+        400,
+        vllm(
+            "'max_tokens' or 'max_completion_tokens' is too large: 5000. This model's maximum"
+            " context length is 4096 tokens and your request has 100 input tokens"
+            " (5000 > 4096 - 100).",
+            "BadRequestError",
+            400,
+        ),
+        ContextOverflow,
+        {"needed_tokens": None, "limit_tokens": 4096},
+        {},
+    ),
+    (
         "1.7 nothing is left for a reply",
         400,
         vllm("max_tokens must be at least 1, got -186.", "BadRequestError", 400),
@@ -248,6 +262,19 @@ VLLM: list[Row] = [
         ),
         Unsupported,
         {"feature": "tools"},
+        {},
+    ),
+    (
+        "2.6 a prompt that pydantic repeats",
+        400,
+        vllm(
+            "[{'type': 'extra_forbidden', 'loc': ('body', 'top_a'), 'msg': 'Extra inputs are not"
+            " permitted', 'input': {'prompt': 'rate limit exceeded, my secret'}}]",
+            "Bad Request",
+            400,
+        ),
+        Unsupported,
+        {"says": "not permitted'"},
         {},
     ),
     (
