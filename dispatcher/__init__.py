@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from llmdispatcher.facade import AsyncDispatcher, AsyncStream, Dispatcher, Stream, Vendor
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
+from llmdispatcher.models.count import TokenCount
 from llmdispatcher.models.embedding import Embeddings, EmbedRequest, Reranked, RerankRequest
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
@@ -248,6 +249,7 @@ __all__ = [
     "Text",
     "TimedOut",
     "Together",
+    "TokenCount",
     "TokenLogprob",
     "ToolCall",
     "ToolSpec",

@@ -86,14 +86,19 @@ class Desk:
         self._closed = False
         self.books = Books()
         self._landlord = Landlord(budget, self._report)
+        self._around: Finder | None = None
         try:
             for vendor in vendors or ("embedded",):
                 self.register(vendor)
         except ConfigError:
             self.close()
             raise
+        if not vendors:
+            from llmdispatcher.around import Around  # noqa: PLC0415 - few programs name nothing
 
-    def register(self, vendor: VendorSpec | str) -> None:
+            self._around = Around(self.register)
+
+    def register(self, vendor: VendorSpec | str) -> Engine:
         """Start a vendor; text is the name of an installed one. Raises ConfigError."""
         spec = _spec(vendor)
         self._check_open()
@@ -107,6 +112,7 @@ class Desk:
             self._check_open()
             message = "registered already; give one of the two another name="
             raise ConfigError([Problem(message, f"vendor {spec.name!r}")])
+        return engine
 
     def vendors(self) -> tuple[Vendor, ...]:
         """Return every registered vendor with its models and its state."""
@@ -143,6 +149,12 @@ class Desk:
         from llmdispatcher import embed  # noqa: PLC0415 - few need it
 
         return self._begin(request, Stopper(), embed.rerank)
+
+    def counting(self, prompt: Prompt, options: Options) -> Flow:
+        """Return the flow that counts a prompt's tokens, not yet begun."""
+        from llmdispatcher import count  # noqa: PLC0415 - few need it
+
+        return self._begin(Request.of(prompt, **options), Stopper(), count.count)
 
     def saving(self, path: str | PathLike[str], prompt: Prompt, options: Options) -> Flow:
         """Return the flow that puts a conversation into a file, not yet begun."""
@@ -189,7 +201,9 @@ class Desk:
         streaming: bool = False,
     ) -> Flow:
         """Return the flow of a request, which first waits for vendors that look for models."""
-        finders = [each for each in self._all().values() if isinstance(each, Finder)]
+        finders: list[Finder] = []
+        finders += [each for each in self._all().values() if isinstance(each, Finder)]
+        finders += [] if self._around is None else [self._around]
         if not finders:
             return serve(self._job(request, stopper, streaming=streaming))
         from llmdispatcher import look  # noqa: PLC0415 - few need it

@@ -14,6 +14,7 @@ from typing import Any, Self, Unpack
 from llmdispatcher.desk import Desk, OnEvent, Vendor
 from llmdispatcher.drive import arun, run
 from llmdispatcher.flow import Flow
+from llmdispatcher.models.count import TokenCount
 from llmdispatcher.models.embedding import (
     Embeddings,
     EmbedRequest,
@@ -167,6 +168,16 @@ class Dispatcher(_Front):
         asked = RerankRequest.of(query, documents, top=top, **options)
         return _result(self._desk.reranking(asked))  # type: ignore[no-any-return]
 
+    def count_tokens(self, prompt: Prompt, **options: Unpack[Options]) -> TokenCount:
+        """Return how many tokens a prompt has, for the model that would be asked first.
+
+        Takes what ``send`` does, and sends no request for a reply. Where the vendor does not tell,
+        as most do not, the count is estimated, and says so.
+
+        Raises what ``send`` does.
+        """
+        return _result(self._desk.counting(prompt, options))  # type: ignore[no-any-return]
+
     def save_state(
         self, path: str | PathLike[str], prompt: Prompt, **options: Unpack[Options]
     ) -> Saved:
@@ -274,6 +285,10 @@ class AsyncDispatcher(_Front):
         """Return how well each document answers a query; see ``Dispatcher.rerank``."""
         asked = RerankRequest.of(query, documents, top=top, **options)
         return await _aresult(self._desk.reranking(asked))  # type: ignore[no-any-return]
+
+    async def count_tokens(self, prompt: Prompt, **options: Unpack[Options]) -> TokenCount:
+        """Return how many tokens a prompt has; see ``Dispatcher.count_tokens``."""
+        return await _aresult(self._desk.counting(prompt, options))  # type: ignore[no-any-return]
 
     async def save_state(
         self, path: str | PathLike[str], prompt: Prompt, **options: Unpack[Options]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -43,7 +43,7 @@ class Watch:
     holds nothing.
     """
 
-    def __init__(self, shared: Future[None]) -> None:
+    def __init__(self, shared: Future[Any]) -> None:
         from concurrent.futures import Future  # noqa: PLC0415 - 10 ms at import
 
         self.future: Future[None] = Future()

@@ -130,7 +130,7 @@ def unfit(request: Work, needed: frozenset[Capability], card: ModelCard) -> str:
     """Return why a model cannot serve the request; empty if it can."""
     if request.vendor is not None and request.vendor != card.vendor:
         return f"the request names the vendor {request.vendor!r}"
-    if request.model is not None and request.model != card.model:
+    if request.model is not None and not is_named(request.model, card):
         return f"the request names the model {request.model!r}"
     if card.named_only and request.model is None:
         return "one of many of its vendor: name it with model=…, or register it with models=[…]"
@@ -157,8 +157,14 @@ def expected_microusd(card: ModelCard, usage: Usage) -> int | None:
     return None if card.price is None else card.price.cost_microusd(usage)
 
 
+def is_named(model: str, card: ModelCard) -> bool:
+    """Whether a name is one of a model's."""
+    return model == card.model or model in card.aliases
+
+
 def _named(request: Work, card: ModelCard) -> bool:
-    return card.vendor == request.vendor or card.model == request.model
+    named = request.model is not None and is_named(request.model, card)
+    return card.vendor == request.vendor or named
 
 
 def _candidate(target: Target, cost_microusd: int | None, note: str) -> Candidate:

@@ -9,12 +9,12 @@ from llmdispatcher.flow import Emit, Step, Wait
 from llmdispatcher.landlord import Landlord, Lease
 from llmdispatcher.models.errors import BadRequest, TimedOut, Unsupported, VendorError
 from llmdispatcher.release import Watch
-from llmdispatcher.route import Target
+from llmdispatcher.route import Target, is_named
 
 
 def choose(targets: Sequence[Target], model: str, vendor: str | None) -> Target:
     """Find the one model of this name. Raises BadRequest where there is none, or several."""
-    named = [t for t in targets if t.card.model == model]
+    named = [t for t in targets if is_named(model, t.card)]
     if not named:
         known = sorted({t.card.model for t in targets})
         raise BadRequest("model", model, f"one of those registered: {', '.join(known)}")

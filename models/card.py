@@ -132,6 +132,10 @@ def _exact(name: str, usd: str | float | Decimal) -> int:
     return int(scaled)
 
 
+def _aliases(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
 def _capabilities(values: Iterable[Capability | str]) -> frozenset[Capability]:
     return frozenset(map(Capability, values))
 
@@ -152,6 +156,8 @@ class ModelCard:
     size_bytes: int | None = integer("size_bytes", 0, 2**63 - 1)
     quality: int | None = integer("quality", 1, 5)
     """Tier from 1 (toy) to 5 (frontier): a prior for how good its answers are."""
+    aliases: tuple[str, ...] = attrs.field(converter=_aliases, default=())
+    """Other names by which a request may name it."""
     last_resort: bool = flag(default=False)
     """A candidate only when no other model can serve the request, or when it is named."""
     named_only: bool = flag(default=False)

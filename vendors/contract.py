@@ -182,6 +182,17 @@ class Resident(Protocol):
 
 
 @runtime_checkable
+class Counter(Protocol):
+    """An engine that can tell how many tokens a prompt has, without answering it."""
+
+    def count(self, request: Request, model: str) -> Future[int | None]:
+        """Begin to ask; None where this model's tokens cannot be asked for.
+
+        Fails with a DispatcherError.
+        """
+
+
+@runtime_checkable
 class Finder(Protocol):
     """An engine that must look which models it has: a server is asked for its list."""
 

@@ -32,10 +32,10 @@ TALK = [
 def test_a_conversation_is_taken_up_again(tmp_path: Path) -> None:
     """What was saved by one dispatcher is not read again by the next, which says the same."""
     path = tmp_path / "talk.state"
-    with Dispatcher() as d:
+    with Dispatcher("embedded") as d:
         said = d.send(TALK, temperature=0, max_tokens=20)
         saved = d.save_state(path, TALK)
-    with Dispatcher() as d:
+    with Dispatcher("embedded") as d:
         restored = d.restore_state(path)
         again = d.send(TALK, temperature=0, max_tokens=20)
 
@@ -48,7 +48,7 @@ def test_a_conversation_is_taken_up_again(tmp_path: Path) -> None:
 
 def test_saving_reads_what_is_not_remembered(tmp_path: Path) -> None:
     """A conversation that was never asked about is decoded first, which the books know of."""
-    with Dispatcher() as d:
+    with Dispatcher("embedded") as d:
         saved = d.save_state(tmp_path / "x", TALK)
 
         assert saved.tokens > 32
@@ -59,7 +59,7 @@ def test_asyncio_does_the_same(tmp_path: Path) -> None:
     """Both verbs have their awaitable twins."""
 
     async def main() -> None:
-        async with AsyncDispatcher() as d:
+        async with AsyncDispatcher("embedded") as d:
             saved = await d.save_state(tmp_path / "x", TALK)
             assert await d.restore_state(tmp_path / "x") == saved
 
@@ -93,5 +93,5 @@ def test_of_several_one_must_be_named(tmp_path: Path) -> None:
 
 def test_a_short_conversation_says_so(tmp_path: Path) -> None:
     """What takes no time to read is not worth a file."""
-    with Dispatcher() as d, pytest.raises(StateUnusable, match="too short"):
+    with Dispatcher("embedded") as d, pytest.raises(StateUnusable, match="too short"):
         d.save_state(tmp_path / "x", "Hi!")

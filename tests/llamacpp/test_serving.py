@@ -74,7 +74,7 @@ def slow(slow_model: Path) -> Iterator[Dispatcher]:
 
 def test_the_first_question() -> None:
     """What the README shows first."""
-    with Dispatcher() as d:
+    with Dispatcher("embedded") as d:
         reply = d.send("What is the capital of France?", temperature=0)
 
     assert "Paris" in reply.text

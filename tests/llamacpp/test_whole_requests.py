@@ -134,7 +134,7 @@ def test_classes_are_made_of_each_of_several_replies(door: Dispatcher) -> None:
 
 def test_attrs_classes_are_made_by_the_embedded_model() -> None:
     """A class with what is optional and what is not, by a model that was trained."""
-    with Dispatcher() as d:
+    with Dispatcher("embedded") as d:
         light = d.send("A lamp.", schema=Light, temperature=0, max_tokens=200).parsed
 
     assert isinstance(light, Light)
@@ -144,7 +144,7 @@ def test_attrs_classes_are_made_by_the_embedded_model() -> None:
 def test_any_json_is_an_object_or_a_list() -> None:
     """Without a schema, the reply is JSON of any kind; one that is cut is no JSON and no error."""
     form = ResponseFormat("json")
-    with Dispatcher() as d:
+    with Dispatcher("embedded") as d:
         reply = d.send("Hi.", response_format=form, n=4, seed=1, max_tokens=100)
 
     for choice in reply.choices:

@@ -375,7 +375,7 @@ def test_a_schema_that_cannot_be_enforced_is_told_of() -> None:
     """The call is made all the same, with any JSON object, and the reply says so."""
     odd = ToolSpec("odd", "", {"type": "object", "properties": {}, "not": {}})
     plain = ToolSpec("plain")
-    with Dispatcher() as d:
+    with Dispatcher("embedded") as d:
         reply = d.send("Hi.", tools=[odd, plain], max_tokens=1)
         silent = d.send("Hi.", tools=[odd], tool_choice="none", max_tokens=1)
 
@@ -387,5 +387,5 @@ def test_a_schema_that_cannot_be_enforced_is_told_of() -> None:
 
 def test_a_switch_that_is_not_there_is_told_of() -> None:
     """A model whose template cannot be told to think, or not to, is left as it is, with a word."""
-    with Dispatcher() as d:
+    with Dispatcher("embedded") as d:
         assert any("no switch" in text for text in d.send("Hi.", reasoning=True).warnings)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
@@ -61,32 +62,60 @@ class Address:
 def address(text: Any, api_path: str = "") -> Address:  # noqa: ANN401 - what was given
     """Read a ``base_url``; ``api_path`` is put behind one that has no path of its own.
 
-    Raises BadRequest, which says what is wrong.
+    Raises BadRequest, which says what is wrong, and shows no name and password.
     """
     given = text.strip().rstrip("/") if isinstance(text, str) else ""
-    if "://" not in given:
-        given = _with_scheme(text, given)
-    try:
-        parts = urlsplit(given)
-        host, port = (parts.hostname or "").rstrip("."), parts.port
-    except ValueError:
-        host, port = "", None
-    if not host or parts.scheme not in {"http", "https"} or not given.isascii() or " " in given:
-        raise BadRequest("base_url", text, "an address such as https://host/v1")
-    if parts.username is not None or parts.query or parts.fragment:
+    parts = _parts(given)
+    if parts is None or (host := _host(parts)) is None:
+        raise BadRequest("base_url", shown(text), "an address such as https://host/v1")
+    if not parts.scheme:  # localhost:1234 means one thing; elsewhere it must be said
+        if not is_loopback(host):
+            allowed = "an address that begins with https:// or http://"
+            raise BadRequest("base_url", shown(text), allowed)
+        parts = parts._replace(scheme="http")
+    if parts.username is not None or parts.query or parts.fragment or given[-1:] in {"?", "#"}:
         allowed = "an address alone: keys go into api_key_env=… or api_key=…, and nothing behind ?"
         raise BadRequest("base_url", f"{parts.scheme}://{host}/…", allowed)
     named = f"[{host}]" if ":" in host else host
-    root = f"{parts.scheme}://{named}" + ("" if port is None else f":{port}")
+    root = f"{parts.scheme}://{named}" + ("" if parts.port is None else f":{parts.port}")
     return Address(root=root, path=_path(parts.path, api_path), host=host)
 
 
-def _with_scheme(text: object, given: str) -> str:
-    """Take ``localhost:1234`` for what it means; elsewhere it must be said whether to encrypt."""
-    host = urlsplit(f"//{given}").hostname if given else None
-    if not host or not is_loopback(host):
-        raise BadRequest("base_url", text, "an address that begins with https:// or http://")
-    return f"http://{given}"
+def shown(text: Any) -> Any:  # noqa: ANN401 - what was given
+    """Return what was given as an address, as an error may show it: without name and password."""
+    return _USER.sub("://…@", text) if isinstance(text, str) else text
+
+
+def _parts(given: str) -> SplitResult | None:
+    """Take an address apart; None for what is none. Without a scheme that of the parts is empty."""
+    if not given.isascii() or not given.isprintable() or " " in given or "\\" in given:
+        return None
+    try:
+        parts = urlsplit(given if "://" in given else f"//{given}")
+        is_sound = parts.scheme in {"", "http", "https"} and parts.port != 0
+    except ValueError:
+        return None
+    return parts if is_sound else None
+
+
+def _host(parts: SplitResult) -> str | None:
+    """Return the host of an address; None for what cannot be one.
+
+    Numbers that only some read as an address (``127.1``, ``0x7f000001``) are none: what is judged
+    here must be what is connected to.
+    """
+    host = (parts.hostname or "").rstrip(".")
+    if _number(host) is not None:
+        return host
+    last = host.rpartition(".")[2]
+    is_name = _NAME.fullmatch(host) and not last.isdigit() and not last.startswith("0x")
+    return host if is_name else None
+
+
+_NAME = re.compile(
+    r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*"
+)
+_USER = re.compile(r"://[^/?#]*@")
 
 
 def _path(path: str, api_path: str) -> str:
@@ -114,13 +143,16 @@ def is_inner(host: str) -> bool:
 
 
 def _number(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an address; of one of IPv4 in the clothes of IPv6 the one that is connected to."""
     try:
-        return ipaddress.ip_address(name.partition("%")[0])
+        number = ipaddress.ip_address(name)
     except ValueError:
         return None
+    mapped = getattr(number, "ipv4_mapped", None)
+    return number if mapped is None else mapped
 
 
 def is_under(host: str, domains: tuple[str, ...]) -> bool:
     """Whether a host is one of the domains, or below one."""
     name = host.lower()
-    return any(name == domain or name.endswith(f".{domain}") for domain in domains)
+    return any(domain and (name == domain or name.endswith(f".{domain}")) for domain in domains)

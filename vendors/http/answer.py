@@ -7,8 +7,10 @@ answer that ends before is an error, whatever its status.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
+from typing import Any
 
 import attrs
 
@@ -24,11 +26,17 @@ MAX_ANSWER_BYTES = 256 * 2**20
 MAX_FAULT_BYTES = 2**20
 """Of an error: what says more is cut, since it is a page and no error."""
 
+SNIFFED_BYTES = 2**13
+"""By so much of an answer it is known whether it is a stream under a wrong name."""
+
 ALIVE = Progress("queued", 0, 0)
 """What a comment in a stream says: nothing yet, and somebody is there."""
 
 _SSE = frozenset({"text/event-stream"})
 _LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
+_FIELDS = (b"data:", b"event:", b":", b"id:", b"retry:")
+"""How server-sent events begin, and JSON never does."""
 _REQUEST_IDS = (
     "x-request-id",
     "request-id",
@@ -38,6 +46,9 @@ _REQUEST_IDS = (
     "x-groq-id",
 )
 """Headers in which vendors name a request; the first that is there counts."""
+
+MAX_ID_CHARS = 200
+"""Of a vendor's own name for a request."""
 
 Fault = Callable[[Head, bytes], DispatcherError]
 
@@ -56,7 +67,11 @@ class Reading:
         self._place = 0
         self._before: Usage | None = None
         """Of the exchanges that have ended."""
+        self._warnings: tuple[str, ...] = ()
+        """The same."""
         self._answer: _Answer | None = None
+        self._held: DispatcherError | None = None
+        """What to raise once the pieces before it have been taken."""
         self.has_begun = False
         """Whether any piece of a reply has come."""
         self.is_over = False
@@ -75,11 +90,16 @@ class Reading:
         """Take the beginning of an answer."""
         self._answer = _Answer(self._exchanges[self._place], head, self._fault)
 
+    def check(self) -> None:
+        """Raise what came behind the pieces that were taken last, if an error did."""
+        if self._held is not None:
+            raise self._held
+
     def feed(self, chunk: bytes) -> list[Piece]:
         """Take the next bytes. Raises the error that they are, or BadReply."""
         assert self._answer is not None  # noqa: S101 - begun before it is fed
-        pieces = self._answer.feed(chunk)
-        self.has_begun = self.has_begun or any(not isinstance(p, Progress) for p in pieces)
+        pieces: list[Piece] = []
+        self._keep(self._answer.feed(chunk), pieces)
         return pieces
 
     def end(self) -> list[Piece]:
@@ -88,18 +108,39 @@ class Reading:
         Raises StreamInterrupted for a reply that is not whole.
         """
         assert self._answer is not None  # noqa: S101 - begun before it ends
-        pieces, finish = self._answer.end()
+        pieces: list[Piece] = []
+        self._keep(self._answer.end(), pieces)
+        if self._held is not None:
+            return pieces
+        finish = self._answer.finish()
         self._answer = None
         self._before = finish.usage if self._before is None else self._before + finish.usage
+        self._warnings += finish.warnings
         self._place += 1
         if self._place == len(self._exchanges):
             self.is_over = True
-            pieces.append(attrs.evolve(finish, usage=self._before))
+            pieces.append(attrs.evolve(finish, usage=self._before, warnings=self._warnings))
         return pieces
 
-    def is_whole(self) -> bool:
-        """Whether the answer that is being read could end here."""
-        return self._answer is not None and self._answer.is_whole()
+    def _keep(self, found: Iterator[Piece], pieces: list[Piece]) -> None:
+        """Take pieces until there are no more; an error behind some is raised by ``check``."""
+        try:
+            for piece in found:
+                self.has_begun = self.has_begun or not isinstance(piece, Progress)
+                if piece is not ALIVE or not pieces:
+                    pieces.append(piece)
+        except DispatcherError as error:
+            if not pieces:
+                raise
+            self._held = error
+
+    def may_end(self, *, broken: bool) -> bool:
+        """Whether the answer that is being read could end here, though its end is missing.
+
+        Where the connection broke, only an error can: a reply may lack what comes behind it.
+        """
+        answer = self._answer
+        return answer is not None and (answer.is_fault or (not broken and answer.is_whole()))
 
     def usage(self) -> Usage:
         """Return the tokens until now."""
@@ -115,63 +156,102 @@ class _Answer:
     def __init__(self, exchange: Exchange, head: Head, fault: Fault) -> None:
         self._head, self._fault = head, fault
         self._replies = exchange.replies
-        self._is_fault = not HTTPStatus.OK <= head.status < HTTPStatus.MULTIPLE_CHOICES
-        self._is_page = head.media_type in {"text/html", "application/xhtml+xml"}
-        self._cutter = None if self._is_fault else _cutter(head)
+        self.is_fault = not HTTPStatus.OK <= head.status < HTTPStatus.MULTIPLE_CHOICES
+        self._is_packed = head.headers.get("content-encoding", "").lower() not in {"", "identity"}
+        self._cutter = None if self.is_fault else _cutter(head)
+        self._is_one = self.is_fault
+        """It is no stream under a wrong name."""
         self._kept = bytearray()
         self._size = 0
         self._was_told = False
         self.is_done = False
 
-    def feed(self, chunk: bytes) -> list[Piece]:
+    def feed(self, chunk: bytes) -> Iterator[Piece]:
         self._size += len(chunk)
         if self._size > MAX_ANSWER_BYTES:
             raise BadReply(f"the vendor's answer is longer than {MAX_ANSWER_BYTES} bytes")
+        if self._is_packed:
+            self._check_packed()
+            return
         if self._cutter is None:
             self._kept += chunk
-            if (self._is_fault or self._is_page) and len(self._kept) > MAX_FAULT_BYTES:
+            if self.is_fault and len(self._kept) > MAX_FAULT_BYTES:
                 raise self._fault(self._head, bytes(self._kept[:MAX_FAULT_BYTES]))
-            return []
-        return self._pieces(self._cutter.feed(chunk))
+            self._cutter = None if self._is_one else self._sniffed()
+            if self._cutter is None:
+                return
+            chunk = bytes(self._kept)
+            self._kept.clear()
+        yield from self._pieces(self._cutter.feed(chunk))
 
-    def _pieces(self, events: Iterator[Event]) -> list[Piece]:
-        pieces: list[Piece] = []
+    def _check_packed(self) -> None:
+        """Raise what an answer is that was packed although that was not asked for."""
+        if self.is_fault:
+            raise self._fault(self._head, b"")
+        packing = self._head.headers["content-encoding"][:20]
+        raise BadReply(
+            f"the answer is packed ({packing!r}), which was not asked for: switch that off in the"
+            " server, or in the proxy before it",
+            status=self._head.status,
+        )
+
+    def _sniffed(self) -> Cutter | None:
+        """Return what cuts a stream that came under a wrong name."""
+        begun = bytes(self._kept[:SNIFFED_BYTES]).removeprefix(codecs.BOM_UTF8).lstrip()
+        self._is_one = len(self._kept) >= SNIFFED_BYTES
+        return _guessed(begun)
+
+    def _pieces(self, events: Iterator[Event], *, is_end: bool = False) -> Iterator[Piece]:
         for event in events:
             if event.is_comment:
-                if not pieces:
-                    pieces.append(ALIVE)
+                yield ALIVE
             elif event.data.strip() == b"[DONE]":
                 self.is_done = True
             elif not self.is_done:
-                self._was_told = True
-                pieces += self._replies.take(event.name, parsed(event.data))
+                yield from self._replies.take(event.name, self._parsed(event, is_end=is_end))
                 self.is_done = self._replies.is_done
-        return pieces
 
-    def end(self) -> tuple[list[Piece], Finish]:
-        if self._is_fault or self._is_page:
+    def _parsed(self, event: Event, *, is_end: bool) -> Any:  # noqa: ANN401 - a stranger's JSON
+        """Parse a message; what is cut off at the end of a stream is no worse than nothing."""
+        was_told, self._was_told = self._was_told, True
+        try:
+            return parsed(event.data)
+        except BadReply:
+            if is_end and was_told:
+                raise self._cut() from None
+            raise
+
+    def end(self) -> Iterator[Piece]:
+        if self._is_packed and self._size:
+            self._check_packed()
+        if self.is_fault:
             raise self._fault(self._head, bytes(self._kept))
-        pieces = self._whole() if self._cutter is None else self._pieces(self._cutter.end())
-        finish = self._replies.finish()
-        if finish is None:
+        if self._cutter is None:
+            yield from self._whole()
+        else:
+            yield from self._pieces(self._cutter.end(), is_end=True)
+        if self._replies.finish() is None:
             raise self._cut()
-        given = finish.request_id or request_id(self._head)
-        return pieces, attrs.evolve(finish, request_id=given[:200])
 
-    def _whole(self) -> list[Piece]:
-        """Read an answer that has no framing, or whose framing nobody told."""
+    def finish(self) -> Finish:
+        finish = self._replies.finish()
+        assert finish is not None  # noqa: S101 - else ``end`` raised
+        given = request_id(self._head) or finish.request_id  # support asks for the header's
+        return attrs.evolve(finish, request_id=given[:MAX_ID_CHARS])
+
+    def _whole(self) -> Iterator[Piece]:
+        """Read an answer that has no framing."""
         body = bytes(self._kept).strip()
         if not body:
-            return []
+            return
+        if self._head.media_type in _PAGES and not body.startswith((b"{", b"[")):
+            raise BadReply(
+                f"a web page came, and no reply (HTTP {self._head.status}): look whether base_url"
+                " is the address of the API",
+                status=self._head.status,
+            )
         self._was_told = True
-        try:
-            return [*self._replies.whole(parsed(body))]
-        except BadReply:
-            cutter = _guessed(body)
-            if cutter is None:
-                raise
-        events = [*cutter.feed(body), *cutter.end()]
-        return self._pieces(iter(events))
+        yield from self._replies.whole(parsed(body))
 
     def _cut(self) -> DispatcherError:
         if not self._was_told:
@@ -190,9 +270,10 @@ def _cutter(head: Head) -> Cutter | None:
     return Lines() if head.media_type in _LINES else None
 
 
-def _guessed(body: bytes) -> Cutter | None:
-    """Return what cuts a stream that came under a wrong name."""
-    if body.startswith((b"data:", b"event:", b":", b"id:", b"retry:")):
+def _guessed(begun: bytes) -> Cutter | None:
+    """Return what cuts a stream of which this is the beginning; None for what may be none."""
+    if begun.startswith(_FIELDS):
         return Sse()
-    first, _, rest = body.partition(b"\n")
-    return Lines() if rest and first.rstrip().endswith(b"}") else None
+    first, _, rest = begun.partition(b"\n")
+    is_rows = first.rstrip().endswith(b"}") and rest.lstrip().startswith(b"{")
+    return Lines() if is_rows else None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llmdispatcher.models.errors import (
+    BadReply,
     Cancelled,
     DispatcherError,
     StreamInterrupted,
@@ -21,9 +22,10 @@ from llmdispatcher.models.errors import (
     Unreachable,
 )
 from llmdispatcher.models.reply import Piece, Progress, Usage
-from llmdispatcher.vendors.http.answer import Reading
-from llmdispatcher.vendors.http.bound import Bound, Stopped
+from llmdispatcher.vendors.http.bound import MAX_WAIT_S, Bound, Stopped
+from llmdispatcher.vendors.http.secret import frameless
 from llmdispatcher.vendors.http.transport import (
+    CONNECT_S,
     END_S,
     AsyncLine,
     Broken,
@@ -35,10 +37,15 @@ from llmdispatcher.vendors.http.transport import (
 if TYPE_CHECKING:
     import asyncio
 
+    from llmdispatcher.vendors.http.answer import Reading
+
 ALIVE_S = 600.0
 """So long comments in a stream, which say that somebody is there, count as progress without any: a
 vendor that is busy lets callers wait for minutes, and one that is stuck behind a proxy that goes on
 commenting would never be late. The OpenAI client gives a reply as long in all."""
+
+END_READS = 8
+"""Of the end of an answer: what goes on behind it is not waited for."""
 
 Ended = Callable[["HttpCall", DispatcherError | None], None]
 """Told once when a call has ended, and by which error, if by one."""
@@ -56,7 +63,8 @@ class HttpCall:
     ) -> None:
         """``reading`` may be the error because of which there is nothing to send."""
         self._connections = connections
-        self._connect_s = connect_s
+        is_endless = connect_s is None or connect_s > MAX_WAIT_S
+        self._connect_s = CONNECT_S if is_endless else connect_s or 0.0
         self._ended: Ended | None = ended
         self._bound = Bound()
         self._line: Line | None = None
@@ -64,7 +72,8 @@ class HttpCall:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._limit: asyncio.Timeout | None = None
         """Of the task that waits."""
-        self._closing: asyncio.Task[None] | None = None
+        self._cancels = 0
+        """How often that task was to be cancelled before, by others."""
         self._lock = threading.RLock()  # a signal handler may cancel what this thread is ending
         self._is_read = False
         """Somebody is receiving: the connection is theirs to close."""
@@ -72,22 +81,24 @@ class HttpCall:
         """When something came that was no comment; monotonic."""
         self._error: DispatcherError | None = None
         self._reading: Reading | None = None
-        self.is_whole = isinstance(reading, Reading) and not reading.ask.streams
-        """See ``contract.Deferred``."""
         if isinstance(reading, DispatcherError):
             self._end(reading)
         else:
             self._reading = reading
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, however."""
+        return self._ended is None
+
     # -- threads -------------------------------------------------------------------------------
 
     def receive(self, timeout_s: float | None) -> Sequence[Piece]:
         """See ``contract.Call.receive``. The call ends with a TimeoutError, too."""
-        reading = self._open_reading()
-        with self._failing(), self._bound.hold(timeout_s):
+        with self._receiving() as reading, self._bound.hold(timeout_s):
             while True:
                 if self._line is None:
-                    self._bound.connect_until_s = self._connect_until_s()
+                    self._bound.connect_within(self._connect_s)
                     self._line = self._connections.open(reading.ask, self._bound)
                     reading.begin(self._line.head)
                 pieces = self._read(reading, self._line)
@@ -106,17 +117,17 @@ class HttpCall:
         return pieces
 
     def _last(self, reading: Reading, read: Callable[[], bytes]) -> bytes:
-        """Read on; an answer that only lacks its end, and does not get there in time, has ended."""
+        """Read on; an answer that only lacks its end, and does not get there, has ended."""
         try:
             return read()
-        except TooSlow:
-            if not reading.is_whole():
+        except (TooSlow, Broken) as error:
+            if not reading.may_end(broken=isinstance(error, Broken)):
                 raise
             return b""
 
     def _drain(self, line: Line) -> None:
         """Read the end of an answer of which all has come, so that the connection is kept."""
-        with contextlib.suppress(Broken, TooSlow), self._bound.hold(END_S):
+        with contextlib.suppress(Broken, TooSlow, Stopped), self._bound.hold(END_S):
             for _ in range(END_READS):
                 if not line.read():
                     return
@@ -127,28 +138,29 @@ class HttpCall:
         """See ``contract.Call.areceive``. The call ends with a TimeoutError, too."""
         import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
 
-        reading = self._open_reading()
-        with self._failing():
+        with self._receiving() as reading:
+            task = asyncio.current_task()
+            self._cancels = 0 if task is None else task.cancelling()
             async with asyncio.timeout(timeout_s) as limit:
                 self._loop, self._limit = asyncio.get_running_loop(), limit
-                if self._bound.is_stopped:
-                    raise Stopped
+                pieces: list[Piece] = []
                 try:
-                    return await self._areceive(reading)
+                    while not pieces:
+                        if self._bound.is_stopped:
+                            raise Stopped
+                        pieces = self._lively(await self._aread(reading))
                 finally:
                     self._limit = None
-        raise AssertionError  # the block raises what it does not return
+                    line, self._aline = self._aline, self._aline if pieces else None
+                    if line is not None and not pieces:
+                        await line.close()
+        return pieces
 
-    async def _areceive(self, reading: Reading) -> list[Piece]:
-        while True:
-            if self._aline is None:
-                self._aline = await self._connections.aopen(reading.ask, self._connect_s)
-                reading.begin(self._aline.head)
-            pieces = await self._aread(reading, self._aline)
-            if pieces := self._lively(pieces):
-                return pieces
-
-    async def _aread(self, reading: Reading, line: AsyncLine) -> list[Piece]:
+    async def _aread(self, reading: Reading) -> list[Piece]:
+        line = self._aline
+        if line is None:
+            line = self._aline = await self._connections.aopen(reading.ask, self._connect_s)
+            reading.begin(line.head)
         chunk = await self._alast(reading, line)
         pieces = reading.feed(chunk) if chunk else []
         if not chunk or reading.is_answered:
@@ -161,22 +173,41 @@ class HttpCall:
 
     async def _alast(self, reading: Reading, line: AsyncLine) -> bytes:
         """See ``_last``."""
+        import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
+
         try:
             return await line.read()
-        except TimeoutError:
-            if not reading.is_whole():
+        except (TooSlow, Broken) as error:
+            if not reading.may_end(broken=isinstance(error, Broken)):
                 raise
-            return b""
+        except asyncio.CancelledError:
+            if not (self._is_late() and reading.may_end(broken=False)):
+                raise
+        return b""
 
     async def _adrain(self, line: AsyncLine) -> None:
         """See ``_drain``."""
         import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
 
-        with contextlib.suppress(Broken, TimeoutError):
+        try:
             async with asyncio.timeout(END_S):
                 for _ in range(END_READS):
                     if not await line.read():
                         return
+        except (Broken, TimeoutError):
+            return
+        except asyncio.CancelledError:
+            if not self._is_late():
+                raise
+
+    def _is_late(self) -> bool:
+        """Whether the task is being cancelled because of the limit, and of nothing else."""
+        import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
+
+        task, limit = asyncio.current_task(), self._limit
+        if task is None or limit is None or self._bound.is_stopped:
+            return False
+        return limit.expired() and task.cancelling() == self._cancels + 1
 
     # -- both ----------------------------------------------------------------------------------
 
@@ -191,17 +222,12 @@ class HttpCall:
         if loop is not None and limit is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(_expire, limit, loop)
-        if not self._is_read:  # whoever reads is released, and ends it
+        with self._lock:
+            is_read = self._is_read
+            if not is_read:
+                self._error = self._error or Cancelled()
+        if not is_read:  # whoever reads is released, and ends it
             self._end(Cancelled())
-
-    def _open_reading(self) -> Reading:
-        if self._error is not None:
-            raise self._error
-        assert self._reading is not None  # noqa: S101 - there is an error else
-        return self._reading
-
-    def _connect_until_s(self) -> float | None:
-        return None if self._connect_s is None else time.monotonic() + self._connect_s
 
     def _lively(self, pieces: list[Piece]) -> list[Piece]:
         """Leave out comments that say for too long that nothing comes."""
@@ -213,42 +239,55 @@ class HttpCall:
         return pieces if now_s - self._heard_s < ALIVE_S else []
 
     @contextlib.contextmanager
-    def _failing(self) -> Iterator[None]:
-        """End the call with whatever ends it, told as what it means."""
-        self._is_read = True
+    def _receiving(self) -> Iterator[Reading]:
+        """Let somebody receive; whatever ends the call meanwhile is told as what it means."""
+        with self._lock:
+            if self._error is not None:
+                raise self._error.with_traceback(None)
+            if self._ended is None:
+                raise Cancelled("the reply was read to its end before")
+            self._is_read = True
+        assert self._reading is not None  # noqa: S101 - there is an error else
+        has_failed = True
         try:
-            yield
-        except Stopped:
+            self._reading.check()
+            yield self._reading
+            has_failed = False
+        except Stopped as stopped:
+            frameless(stopped)
             raise self._ending(Cancelled()) from None
         except TimeoutError as slow:
-            if self._bound.is_stopped:
-                raise self._ending(Cancelled()) from None
-            if isinstance(slow, TooSlow) and slow.connecting:
-                raise self._ending(TimedOut("connect", self._connect_s or 0.0)) from None
-            self._end(Cancelled("the request took too long"))
-            raise TimeoutError from None
+            frameless(slow)
+            raise self._lateness(slow) from None
         except Broken as broken:
             raise self._ending(self._meaning(broken)) from None
         except DispatcherError as error:
             raise self._ending(error) from error.__cause__
-        except BaseException:
-            self._end(Cancelled())
-            raise
         finally:
             self._is_read = False
-            if self._bound.is_stopped:  # after all came that came
+            if has_failed or self._bound.is_stopped:  # after all came that came
                 self._end(Cancelled())
+
+    def _lateness(self, slow: TimeoutError) -> Exception:
+        if self._bound.is_stopped:
+            return self._ending(Cancelled())
+        if isinstance(slow, TooSlow) and slow.connecting and self._bound.is_late_to_connect:
+            return self._ending(TimedOut("connect", self._connect_s))
+        self._end(Cancelled("the request took too long"))
+        return TimeoutError()
 
     def _meaning(self, broken: Broken) -> DispatcherError:
         if self._reading is not None and self._reading.has_begun:
             return StreamInterrupted(f"the connection broke in the middle of the reply: {broken}")
         if not broken.connected:
             return Unreachable(f"no connection could be made: {broken}")
+        if broken.spoke:
+            return BadReply(f"what answers there speaks no HTTP, or not this: {broken}")
         return Unreachable(f"the connection broke before the reply began: {broken}")
 
     def _ending(self, error: DispatcherError) -> DispatcherError:
         """Return the error to raise: what a stopped call breaks with means nothing."""
-        told = Cancelled() if self._bound.is_stopped else error
+        told = Cancelled() if self._bound.is_stopped else self._connections.hushed(error)
         self._end(told)
         return told
 
@@ -262,17 +301,9 @@ class HttpCall:
         if line is not None:
             line.close()
         if aline is not None and self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and its sockets with it
-                self._loop.call_soon_threadsafe(self._close_soon, aline, self._loop)
+            self._connections.end_soon(self._loop, aline.close)
         if ended is not None:
             ended(self, error)
-
-    def _close_soon(self, line: AsyncLine, loop: asyncio.AbstractEventLoop) -> None:
-        self._closing = loop.create_task(line.close())
-
-
-END_READS = 8
-"""Of the end of an answer: what goes on behind it is not waited for."""
 
 
 def _expire(limit: asyncio.Timeout, loop: asyncio.AbstractEventLoop) -> None:

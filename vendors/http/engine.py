@@ -25,9 +25,9 @@ from llmdispatcher.models.request import Deadlines, Request
 from llmdispatcher.vendors.contract import State, Status
 from llmdispatcher.vendors.http.answer import Reading
 from llmdispatcher.vendors.http.call import HttpCall
-from llmdispatcher.vendors.http.lookout import Lookout
+from llmdispatcher.vendors.http.lookout import Lookout, begin
 from llmdispatcher.vendors.http.transport import Connections, Place
-from llmdispatcher.vendors.wire.exchange import Wire
+from llmdispatcher.vendors.wire.exchange import Ask, Head, Wire
 
 WARM_S = 60.0
 """So long after it served a local server is believed to have its model loaded still; Ollama keeps
@@ -45,6 +45,8 @@ class Outfit:
     place: Place
     cards: tuple[ModelCard, ...] = ()
     """The models that the user named; without any, the vendor is asked."""
+    named_only: bool = False
+    """Models that the vendor lists are served only where a request names one."""
     loads: bool = False
     """A server of one's own, which may have to load a model before it serves."""
     warm_s: float = WARM_S
@@ -58,9 +60,12 @@ class HttpEngine:
     def __init__(self, outfit: Outfit) -> None:
         self._outfit = outfit
         self._connections = Connections(outfit.place)
-        self._lookout = Lookout(outfit.wire, self._connections, outfit.cards)
+        self._lookout = Lookout(
+            outfit.wire, self._connections, outfit.cards, named_only=outfit.named_only
+        )
         self._lock = threading.RLock()  # a signal handler may close what this thread is using
         self._calls: weakref.WeakSet[HttpCall] = weakref.WeakSet()
+        """Those under way; under the lock, since no two threads may change a set at once."""
         self._warm: dict[str, float] = {}
         self._loading: dict[str, Future[None]] = {}
         self._closed = False
@@ -104,9 +109,8 @@ class HttpEngine:
                 return loading
             loading = self._loading[model] = Future()
         loading.set_running_or_notify_cancel()  # nobody who stops waiting stops the load
-        threading.Thread(
-            target=self._load, args=(model, loading), name="llmdispatcher-load", daemon=True
-        ).start()
+        if (failure := begin(lambda: self._load(model, loading), "load")) is not None:
+            self._loaded(model, loading, failure)
         return loading
 
     def _load(self, model: str, loading: Future[None]) -> None:
@@ -118,12 +122,46 @@ class HttpEngine:
         except DispatcherError as raised:
             error = raised
         finally:
-            with self._lock:
-                self._loading.pop(model, None)
-            if error is None:
-                loading.set_result(None)
+            self._loaded(model, loading, error)
+
+    def _loaded(self, model: str, loading: Future[None], error: DispatcherError | None) -> None:
+        with self._lock:
+            self._loading.pop(model, None)
+        if error is None:
+            loading.set_result(None)
+        else:
+            loading.set_exception(error)
+
+    def count(self, request: Request, model: str) -> Future[int | None]:
+        """See ``contract.Counter.count``."""
+        counting: Future[int | None] = Future()
+        counting.set_running_or_notify_cancel()  # who stops waiting stops nobody
+        try:
+            ask = None if self._outfit.problem else self._counting(request, model)
+        except DispatcherError as error:
+            counting.set_exception(error)
+            return counting
+        if ask is None:
+            counting.set_result(None)
+        elif (failure := begin(lambda: self._count(ask, counting), "count")) is not None:
+            counting.set_exception(failure)
+        return counting
+
+    def _counting(self, request: Request, model: str) -> Ask | None:
+        return self._outfit.wire.counting(request, self._card(model))
+
+    def _count(self, ask: Ask, counting: Future[int | None]) -> None:
+        error: DispatcherError = BadReply("a bug in the vendor; stderr has more")
+        tokens = None
+        try:
+            tokens = self._lookout.count(ask)
+        except DispatcherError as raised:
+            error = raised
+        finally:
+            if tokens is None:
+                counting.set_exception(error)
             else:
-                loading.set_exception(error)
+                counting.set_result(tokens)
 
     def submit(self, work: Work, model: str) -> HttpCall:
         """See ``contract.Engine.submit``."""
@@ -134,8 +172,11 @@ class HttpEngine:
             deadlines.connect_s,
             lambda ended, error: self._ended(ended, model, error),
         )
-        self._calls.add(call)
-        if self._closed:
+        with self._lock:
+            if not call.is_over:
+                self._calls.add(call)
+            is_closed = self._closed
+        if is_closed:
             call.cancel()
         return call
 
@@ -147,16 +188,21 @@ class HttpEngine:
         is_whole = isinstance(work, Request) and not work.streamed
         wire = self._outfit.whole if is_whole else self._outfit.wire
         try:
-            return Reading(wire.exchanges(work, self._card(model)), wire.fault)
+            return Reading(wire.exchanges(work, self._card(model)), self._fault)
         except DispatcherError as error:
             return error
+
+    def _fault(self, head: Head, body: bytes) -> DispatcherError:
+        """Return the error that an answer stands for; a vendor may repeat the key in it."""
+        return self._outfit.wire.fault(head, self._connections.blotted(body))
 
     def _card(self, model: str) -> ModelCard:
         known = (card for card in self._lookout.cards() if card.model == model)
         return next(known, None) or self._outfit.wire.card(model)
 
     def _ended(self, call: HttpCall, model: str, error: DispatcherError | None) -> None:
-        self._calls.discard(call)
+        with self._lock:
+            self._calls.discard(call)
         if error is None:
             self._lookout.served()
             self._warm[model] = time.monotonic() + self._outfit.warm_s

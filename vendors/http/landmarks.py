@@ -45,6 +45,8 @@ class Landmark:
     paths: tuple[str, ...]
     """What to ask there, from the server's own root; each answer may be enough."""
     recognise: Recognise
+    stays: bool = True
+    """What it is told stays on this machine; of some that cannot be known."""
 
 
 def whose(answers: Iterable[tuple[str, Head, bytes]]) -> Landmark | None:
@@ -187,6 +189,7 @@ LANDMARKS: tuple[Landmark, ...] = (
         ports=(4000,),
         paths=("/health/liveliness", "/health/readiness"),
         recognise=_litellm,
+        stays=False,
     ),
     Landmark(
         preset="openai-compatible",
@@ -208,6 +211,7 @@ LANDMARKS: tuple[Landmark, ...] = (
         ports=(1337, 1234, 8000, 8080),
         paths=("/v1/models",),
         recognise=_compatible,
+        stays=False,
     ),
 )
 """The kinds, those that can be told apart surely before those that are known by less."""

@@ -15,9 +15,16 @@ from http import HTTPStatus
 import attrs
 
 from llmdispatcher.models.card import ModelCard
-from llmdispatcher.models.errors import BadReply, DispatcherError, TimedOut, Unreachable
+from llmdispatcher.models.errors import (
+    BadReply,
+    BadRequest,
+    DispatcherError,
+    TimedOut,
+    Unreachable,
+)
 from llmdispatcher.vendors.http.bound import Bound, Stopped
-from llmdispatcher.vendors.http.transport import Broken, Connections, TooSlow
+from llmdispatcher.vendors.http.secret import frameless
+from llmdispatcher.vendors.http.transport import Broken, Connections, Line, TooSlow
 from llmdispatcher.vendors.wire.exchange import Ask, Head, Health, Wire
 from llmdispatcher.vendors.wire.reading import parsed
 
@@ -49,29 +56,46 @@ FAILED_S = 5.0
 """The same for one that could not be read, and for health."""
 
 
-def fetch(connections: Connections, ask: Ask, bound: Bound) -> tuple[Head, bytes]:
+def fetch(
+    connections: Connections, ask: Ask, bound: Bound, limit_s: float | None = LOOK_S
+) -> tuple[Head, bytes]:
     """Ask, and read all of the answer. Raises a VendorError where there is none."""
     try:
-        with bound.hold(LOOK_S):
-            bound.connect_until_s = time.monotonic() + CONNECT_S
+        with bound.hold(limit_s):
+            bound.connect_within(CONNECT_S)
             line = connections.open(ask, bound)
             try:
-                parts, size = [], 0
-                while chunk := line.read():
-                    parts.append(chunk)
-                    size += len(chunk)
-                    if size > MAX_BODY_BYTES:
-                        raise BadReply(f"the answer is longer than {MAX_BODY_BYTES} bytes")
+                return line.head, _body(line)
             finally:
                 line.close()
     except TooSlow as slow:
-        phase, limit_s = ("connect", CONNECT_S) if slow.connecting else ("total", LOOK_S)
-        raise TimedOut(phase, limit_s) from None
+        connecting = slow.connecting and bound.is_late_to_connect
+        phase, passed_s = ("connect", CONNECT_S) if connecting else ("total", limit_s or 0.0)
+        raise TimedOut(phase, passed_s) from None
     except Broken as broken:
-        raise Unreachable(f"no answer: {broken}") from None
-    except Stopped:
+        raise connections.hushed(Unreachable(f"no answer: {broken}")) from None
+    except Stopped as stopped:
+        frameless(stopped)
         raise Unreachable("the vendor was closed") from None
-    return line.head, b"".join(parts)
+
+
+def _body(line: Line) -> bytes:
+    parts, size = [], 0
+    while chunk := line.read():
+        parts.append(chunk)
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise BadReply(f"the answer is longer than {MAX_BODY_BYTES} bytes")
+    return b"".join(parts)
+
+
+def begin(work: Callable[[], object], what: str) -> DispatcherError | None:
+    """Do work in a thread that nobody waits for; returns why none could be started."""
+    try:
+        threading.Thread(target=work, name=f"llmdispatcher-{what}", daemon=True).start()
+    except RuntimeError as error:  # the interpreter is ending, or there are too many
+        return Unreachable(f"no thread could be started: {error}")
+    return None
 
 
 @attrs.frozen(kw_only=True)
@@ -80,22 +104,31 @@ class Known:
 
     cards: tuple[ModelCard, ...] = ()
     error: DispatcherError | None = None
-    seen_s: float = 0.0
-    """When; monotonic."""
+    seen_s: float | None = None
+    """When; monotonic. None is not yet."""
 
 
 class Lookout:
     """Over one vendor."""
 
-    def __init__(self, wire: Wire, connections: Connections, given: Sequence[ModelCard]) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        connections: Connections,
+        given: Sequence[ModelCard],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        named_only: bool = False,
+    ) -> None:
         self._wire, self._connections, self._given = wire, connections, tuple(given)
-        self._lock = threading.Lock()
+        self._clock, self._named_only = clock, named_only
+        self._lock = threading.RLock()  # a signal handler may close what this thread is using
         self._known = Known(cards=self._given)
         self._looking: Future[None] | None = None
         self._health: tuple[float, Health] | None = None
         self._probing = False
         self._bounds: set[Bound] = set()
-        self._closed = False
+        self._closed = threading.Event()
 
     # -- models --------------------------------------------------------------------------------
 
@@ -115,41 +148,58 @@ class Lookout:
             return _done()
         with self._lock:
             known, looking = self._known, self._looking
-            age_s = time.monotonic() - known.seen_s
             limit_s = FRESH_S if afresh else FAILED_S if known.error else LIST_S
-            is_old = not known.seen_s or age_s > limit_s
-            if looking is None and is_old and not self._closed:
-                self._looking = looking = Future()
-                looking.set_running_or_notify_cancel()  # one who stops waiting stops nobody else
-                self._start(lambda: self._look(listing, looking), "models")
-        return _done() if looking is None or (known.seen_s and not afresh) else looking
+            is_old = known.seen_s is None or self._clock() - known.seen_s > limit_s
+            if looking is None and is_old and not self._closed.is_set():
+                looking = self._begin_to_look(listing)
+        is_known = known.seen_s is not None and not afresh
+        return _done() if looking is None or is_known else looking
 
-    def _look(self, listing: Ask, looking: Future[None]) -> None:
+    def _begin_to_look(self, listing: Ask) -> Future[None]:
+        self._looking = looking = Future[None]()
+        looking.set_running_or_notify_cancel()  # one who stops waiting stops nobody else
+        if (failure := begin(lambda: self._look(listing), "models")) is not None:
+            self._looked(failure, {})
+        return looking
+
+    def _look(self, listing: Ask) -> None:
         error: DispatcherError | None = BadReply("a bug in reading the list; stderr has more")
-        cards: list[ModelCard] = []
+        cards: dict[str, ModelCard] = {}
         try:
             self._read(listing, cards)
             error = None
         except DispatcherError as raised:
-            error = raised
+            error = self._connections.hushed(raised)
         finally:
-            kept = self._known.cards if error is not None else tuple(cards)
-            with self._lock:
-                self._known = Known(cards=kept, error=error, seen_s=time.monotonic())
-                self._looking = None
+            self._looked(error, cards)
+
+    def _looked(self, error: DispatcherError | None, cards: dict[str, ModelCard]) -> None:
+        with self._lock:
+            kept = self._known.cards if error is not None else tuple(cards.values())
+            self._known = Known(cards=kept, error=error, seen_s=self._clock())
+            looking, self._looking = self._looking, None
+        if looking is not None:
             looking.set_result(None)
 
-    def _read(self, listing: Ask, cards: list[ModelCard]) -> None:
+    def _read(self, listing: Ask, cards: dict[str, ModelCard]) -> None:
+        """Read page after page, until one has nothing new: some servers know of no pages."""
         more: Ask | None = listing
         for _ in range(MAX_PAGES):
             if more is None:
                 return
+            if not self._connections.serves_threads:
+                allowed = "given where there is an async_client only: the list is read in a thread"
+                raise BadRequest("models", (), allowed)
             head, body = self._fetch(more)
-            if head.status != HTTPStatus.OK:
+            if not HTTPStatus.OK <= head.status < HTTPStatus.MULTIPLE_CHOICES:
                 raise self._wire.fault(head, body)
             listed = self._wire.listed(parsed(body))
-            cards += listed.cards[: MAX_CARDS - len(cards)]
-            more = listed.more
+            known = len(cards)
+            for card in listed.cards:
+                if len(cards) < MAX_CARDS:
+                    kept = attrs.evolve(card, named_only=True) if self._named_only else card
+                    cards.setdefault(card.model, kept)
+            more = listed.more if len(cards) > known else None
 
     # -- health --------------------------------------------------------------------------------
 
@@ -157,16 +207,16 @@ class Lookout:
         """Return what the last probe found, and probe again if that is old; None before any."""
         with self._lock:
             known = self._health
-            is_old = known is None or time.monotonic() - known[0] > FAILED_S
-            starts = is_old and not self._probing and not self._closed
+            is_old = known is None or self._clock() - known[0] > FAILED_S
+            starts = is_old and not self._probing and not self._closed.is_set()
             self._probing = self._probing or starts
-        if starts:
-            self._start(self._probe, "health")
+        if starts and begin(self._probe, "health") is not None:
+            self._probing = False
         return known[1] if known is not None else None
 
     def served(self) -> None:
         """Note that it served just now, which is the best of probes."""
-        self._health = time.monotonic(), Health(is_ready=True)
+        self._health = self._clock(), Health(is_ready=True)
 
     def failed(self) -> None:
         """Note that it failed in a way that a probe would show."""
@@ -182,10 +232,13 @@ class Lookout:
     def look(self) -> Health:
         """Probe now, and return what was found."""
         try:
-            health = self._wire.probed(*self._fetch(self._wire.probe()))
+            if self._connections.serves_threads:
+                health = self._wire.probed(*self._fetch(self._wire.probe()))
+            else:
+                health = Health(is_ready=True)  # as far as anybody can tell
         except DispatcherError as error:
             health = Health(is_ready=False, detail=str(error))
-        self._health = time.monotonic(), health
+        self._health = self._clock(), health
         return health
 
     def wait_ready(self, loading: Ask | None) -> None:
@@ -195,49 +248,44 @@ class Lookout:
         with which a load fails.
         """
         health = self.look()
-        while health.is_loading and not self._closed:
-            time.sleep(POLL_S)
+        while health.is_loading and not self._closed.wait(POLL_S):
             health = self.look()
-        if loading is None or not health.is_ready:
+        if loading is None or not health.is_ready or not self._connections.serves_threads:
             return
-        bound = self._bound()
-        try:
-            with bound.hold(None):
-                bound.connect_until_s = time.monotonic() + CONNECT_S
-                line = self._connections.open(loading, bound)
-                body = b"".join(iter(line.read, b""))
-                line.close()
-        except (Broken, TooSlow, Stopped) as broken:
-            raise Unreachable(f"the connection broke while the model loaded: {broken}") from None
-        finally:
-            self._bounds.discard(bound)
-        if line.head.status != HTTPStatus.OK:
-            raise self._wire.fault(line.head, body)
+        head, body = self._fetch(loading, None)
+        if not HTTPStatus.OK <= head.status < HTTPStatus.MULTIPLE_CHOICES:
+            raise self._connections.hushed(self._wire.fault(head, body))
 
     # -- both ----------------------------------------------------------------------------------
 
+    def count(self, counting: Ask) -> int:
+        """Ask how many tokens a prompt has. Raises the error with which that fails."""
+        head, body = self._fetch(counting)
+        if not HTTPStatus.OK <= head.status < HTTPStatus.MULTIPLE_CHOICES:
+            raise self._connections.hushed(self._wire.fault(head, body))
+        return self._wire.counted(parsed(body))
+
     def close(self) -> None:
         """Stop looking."""
-        self._closed = True
-        for bound in list(self._bounds):
+        self._closed.set()
+        with self._lock:
+            bounds = list(self._bounds)
+        for bound in bounds:
             bound.stop()
 
-    def _fetch(self, ask: Ask) -> tuple[Head, bytes]:
-        bound = self._bound()
-        try:
-            return fetch(self._connections, ask, bound)
-        finally:
-            self._bounds.discard(bound)
-
-    def _bound(self) -> Bound:
+    def _fetch(self, ask: Ask, limit_s: float | None = LOOK_S) -> tuple[Head, bytes]:
+        """Fetch, until closed; what comes back has no keys in it that were sent."""
         bound = Bound()
-        self._bounds.add(bound)
-        if self._closed:
+        with self._lock:
+            self._bounds.add(bound)
+        if self._closed.is_set():
             bound.stop()
-        return bound
-
-    def _start(self, work: Callable[[], object], what: str) -> None:
-        threading.Thread(target=work, name=f"llmdispatcher-{what}", daemon=True).start()
+        try:
+            head, body = fetch(self._connections, ask, bound, limit_s)
+        finally:
+            with self._lock:
+                self._bounds.discard(bound)
+        return head, self._connections.blotted(body)
 
 
 def _done() -> Future[None]:

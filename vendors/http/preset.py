@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 import attrs
 
 from llmdispatcher.models.errors import ConfigError, Problem
+from llmdispatcher.vendors.http.secret import Secret, secret
 from llmdispatcher.vendors.http.vendor import HttpVendor
 
 if TYPE_CHECKING:
     import httpx2
 
     from llmdispatcher.models.card import ModelCard
-    from llmdispatcher.vendors.http.secret import Secret
     from llmdispatcher.vendors.wire.exchange import Wire
 
 
@@ -99,14 +99,18 @@ def row(name: str) -> Row:
         key_env=theirs.key_env,
         key_header=theirs.key_header,
         key_prefix="Bearer " if is_bearer else "",
-        key_domains=_AZURE if name.startswith("azure") else () if theirs.local else (domain,),
+        key_domains=_AZURE
+        if name.startswith("azure")
+        else ()
+        if theirs.local or not domain
+        else (domain,),
         needs_key=bool(theirs.key_env) and not theirs.local and name not in _OPEN,
         local=theirs.local,
     )
 
 
-def wire(vendor: HttpVendor, chosen: Row, *, local: bool, streaming: bool) -> Wire:
-    """Make the dialect of a vendor."""
+def wire(vendor: HttpVendor, chosen: Row, host: str, *, local: bool, streaming: bool) -> Wire:
+    """Make the dialect of a vendor that is at a host."""
     from llmdispatcher.vendors.wire.exchange import Site  # noqa: PLC0415 - on first use
 
     site = Site(
@@ -127,13 +131,17 @@ def wire(vendor: HttpVendor, chosen: Row, *, local: bool, streaming: bool) -> Wi
 
             return gemini.GeminiWire(site)
         case "ollama":
+            from llmdispatcher.vendors.http.address import is_under  # noqa: PLC0415
             from llmdispatcher.vendors.ollama import wire as ollama  # noqa: PLC0415
 
-            return ollama.OllamaWire(site)
+            return ollama.OllamaWire(site, hosted=is_under(host, chosen.key_domains))
     from llmdispatcher.vendors.openai import rows  # noqa: PLC0415 - on first use
     from llmdispatcher.vendors.openai import wire as openai  # noqa: PLC0415
 
-    return openai.OpenAIWire(site, rows.ROWS[chosen.name].ways)
+    ways = rows.ROWS[chosen.name].ways
+    if vendor.api_version is not None:
+        ways = attrs.evolve(ways, api_version=vendor.api_version)
+    return openai.OpenAIWire(site, ways)
 
 
 class HttpOptions(TypedDict, total=False):
@@ -164,8 +172,17 @@ class Preset:
 
     def __call__(self, **options: Unpack[HttpOptions]) -> HttpVendor:
         """Make the spec. Raises BadRequest for a value that cannot be."""
+        if "api_key" in options:  # first: a traceback would show it
+            options["api_key"] = secret(options.pop("api_key"))
         given: dict[str, Any] = {"name": self.name, **options}
-        return HttpVendor(preset=self.name, **given)
+        preset = self.name
+        if preset == "azure" and given.get("api_version") not in _UNDATED:
+            preset = "azure-dated"
+        return HttpVendor(preset=preset, **given)
+
+
+_UNDATED = frozenset({None, "v1", "latest", "preview"})
+"""Versions of Azure's API that have no date: deployments are named in the body, as models are."""
 
 
 OpenAI = Preset("openai")

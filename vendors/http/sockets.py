@@ -1,8 +1,11 @@
-"""Blocking sockets that keep to a deadline: the only module that imports httpcore2.
+"""Sockets that keep to a deadline: the only module that imports httpcore2.
 
 The HTTP client bounds each operation on a socket by itself, so a vendor that sends a byte now and
-then would never be late. These sockets ask ``bound`` before each operation how long is left.
-Looking up a name cannot be bounded or stopped at all, so connections are made in another thread.
+then would never be late. Blocking sockets ask ``bound`` before each operation how long is left; in
+an event loop, whose own timeouts bound all the rest, only connecting has a limit of its own: the
+connection, a proxy's answer and the encryption together.
+
+Looking up a name cannot be bounded or stopped at all, so threads connect in another thread.
 """
 
 from __future__ import annotations
@@ -10,18 +13,25 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import httpcore2
 
-from llmdispatcher.vendors.http.bound import Stopped, current
+from llmdispatcher.vendors.http.bound import Bound, Gate, current
 
 CONNECT_S = 30.0
 """For a connection, where nobody set a limit."""
 
-WRITE_BYTES = 64 * 2**10
-"""Written at once; in between it is looked how long is left."""
+WRITE_BYTES = 16 * 2**10
+"""Written at once, so that a slow reader cannot stretch the limit of one operation: a kernel takes
+as much in one piece, and so does a record of TLS."""
+
+_TUNNEL = b"CONNECT "
+"""How a request to a proxy begins that no request to a vendor begins with."""
+
+Options = Iterable[httpcore2.SOCKET_OPTION] | None
 
 
 class Backend(httpcore2.NetworkBackend):
@@ -36,16 +46,17 @@ class Backend(httpcore2.NetworkBackend):
         port: int,
         timeout: float | None = None,
         local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+        socket_options: Options = None,
     ) -> httpcore2.NetworkStream:
         """Connect to the first of a host's addresses that answers."""
+        until_s = time.monotonic() + _limit_s(timeout)
 
         def connect() -> httpcore2.NetworkStream:
-            limit_s = CONNECT_S if timeout is None else timeout
             failure: Exception = httpcore2.ConnectError(f"{host} has no address")
             places = _addresses(host, port)
             for tried, place in enumerate(places):
-                share_s = limit_s / (len(places) - tried)  # a dead one leaves time for the others
+                left_s = max(0.001, until_s - time.monotonic())
+                share_s = left_s / (len(places) - tried)  # a dead one leaves time for the others
                 try:
                     return self._inner.connect_tcp(
                         place, port, share_s, local_address, socket_options
@@ -54,16 +65,21 @@ class Backend(httpcore2.NetworkBackend):
                     failure = error
             raise failure
 
-        return _Stream(_elsewhere(connect))
+        return _Stream(_elsewhere(connect, current()))
 
     def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+        self, path: str, timeout: float | None = None, socket_options: Options = None
     ) -> httpcore2.NetworkStream:
         """Connect to a socket of this machine."""
-        return _Stream(self._inner.connect_unix_socket(path, timeout, socket_options))
+        limit_s = _limit_s(timeout)
+        return _Stream(self._inner.connect_unix_socket(path, limit_s, socket_options))
+
+
+def _limit_s(timeout: float | None) -> float:
+    """Return how long connecting may take. Raises Stopped."""
+    bound = current()
+    left_s = None if bound is None else bound.left_s(connecting=True)
+    return min(limit for limit in (timeout, left_s, CONNECT_S) if limit is not None)
 
 
 def _addresses(host: str, port: int) -> list[str]:
@@ -75,42 +91,47 @@ def _addresses(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(where[0]) for *_, where in found))
 
 
-def _elsewhere(connect: Callable[[], httpcore2.NetworkStream]) -> httpcore2.NetworkStream:
-    """Connect in another thread, so that this one can stop waiting."""
-    bound = current()
+def _elsewhere(
+    connect: Callable[[], httpcore2.NetworkStream], bound: Bound | None
+) -> httpcore2.NetworkStream:
+    """Connect in another thread, so that this one can stop waiting. Raises Stopped.
+
+    The other ends when its own limit has passed, and closes what it made.
+    """
     if bound is None:
         return connect()
-    done = threading.Event()
+    gate, lock = Gate(), threading.Lock()
     made: list[httpcore2.NetworkStream | Exception] = []
-    lock, given_up = threading.Lock(), False
+    given_up = False
 
     def run() -> None:
+        result: httpcore2.NetworkStream | Exception = httpcore2.ConnectError("a bug; see stderr")
         try:
-            result: httpcore2.NetworkStream | Exception = connect()
+            result = connect()
         except (httpcore2.NetworkError, httpcore2.TimeoutException) as error:
             result = error
-        with lock:
-            made.append(result)
-            late = given_up
-        if late and not isinstance(result, Exception):
-            result.close()  # nobody waits for it any more
-        done.set()
+        finally:
+            with lock:
+                made.append(result)
+                late = given_up
+            if late and not isinstance(result, Exception):
+                result.close()  # nobody waits for it any more
+            gate.open()
 
     threading.Thread(target=run, name="llmdispatcher-connect", daemon=True).start()
+    is_made = False
     try:
-        finished = bound.wait(done)
-    except Stopped:
-        finished = False
-    with lock:
-        given_up = not finished
-        result = made[0] if made else None
-    if not finished:
-        if result is not None and not isinstance(result, Exception):
+        is_made = bound.wait(gate)
+    finally:
+        with lock:
+            given_up = not is_made
+            result = made[0] if made else None
+        if given_up and result is not None and not isinstance(result, Exception):
             result.close()
+    if not is_made or result is None:
         raise httpcore2.ConnectTimeout("no connection in time")
     if isinstance(result, Exception):
         raise result
-    assert result is not None  # noqa: S101 - done is set behind it
     return result
 
 
@@ -120,31 +141,45 @@ class _Stream(httpcore2.NetworkStream):
     def __init__(self, inner: httpcore2.NetworkStream) -> None:
         self._inner = inner
         self._socket: socket.socket = inner.get_extra_info("socket")
-
-    def _left_s(self, timeout: float | None, *, connecting: bool = False) -> float | None:
-        bound = current()
-        if bound is None:
-            return timeout
-        try:
-            bound.use(self._socket)
-            return bound.left_s(connecting=connecting)
-        except Stopped:
-            raise httpcore2.ReadError("stopped") from None
+        self._tunnels = False
+        """A proxy is being asked for a way through, which belongs to connecting."""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read what is there, waiting for it."""
-        left_s = self._left_s(timeout)
-        if left_s == 0:
-            raise httpcore2.ReadTimeout("no time is left")
-        return self._inner.read(max_bytes, left_s)
+        """Read what is there, waiting for it. Raises Stopped."""
+        bound = current()
+        if bound is None:
+            return self._inner.read(max_bytes, timeout)
+        try:
+            left_s = bound.left_s(connecting=self._tunnels)
+            if left_s == 0:
+                raise httpcore2.ReadTimeout("no time is left")  # noqa: TRY301 - as the library's
+            bound.use(self._socket)
+            try:
+                return self._inner.read(max_bytes, left_s)
+            finally:
+                bound.leave()
+        except httpcore2.ReadTimeout as slow:
+            if self._tunnels:
+                raise httpcore2.ConnectTimeout(str(slow)) from None
+            raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write all of it."""
-        for start in range(0, len(buffer), WRITE_BYTES):
-            left_s = self._left_s(timeout)
+        """Write all of it. Raises Stopped."""
+        self._tunnels = buffer.startswith(_TUNNEL)
+        bound = current()
+        if bound is None:
+            self._inner.write(buffer, timeout)
+            return
+        view = memoryview(buffer)
+        for start in range(0, len(view), WRITE_BYTES):
+            left_s = bound.left_s(connecting=self._tunnels)
             if left_s == 0:
                 raise httpcore2.WriteTimeout("no time is left")
-            self._inner.write(buffer[start : start + WRITE_BYTES], left_s)
+            bound.use(self._socket)
+            try:
+                self._inner.write(view[start : start + WRITE_BYTES], left_s)  # type: ignore[arg-type]
+            finally:
+                bound.leave()
 
     def close(self) -> None:
         """Close the connection."""
@@ -156,11 +191,111 @@ class _Stream(httpcore2.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore2.NetworkStream:
+        """Go on encrypted. Raises Stopped."""
+        bound = current()
+        if bound is None:
+            return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
+        # a second hold on the connection: who shakes hands takes this socket apart
+        held = socket.fromfd(self._socket.fileno(), self._socket.family, self._socket.type)
+        made = None
+        try:
+            limit_s = _limit_s(timeout)
+            if limit_s == 0:
+                raise httpcore2.ConnectTimeout("no time is left")
+            bound.use(held)
+            made = _Stream(self._inner.start_tls(ssl_context, server_hostname, limit_s))
+            return made
+        finally:
+            bound.leave()
+            held.close()
+            if made is None:  # the library closes it only where the handshake fails
+                self._inner.close()
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - as the library has it
+        """Tell of the connection, as the library's own does."""
+        return self._inner.get_extra_info(info)
+
+
+class AsyncBackend(httpcore2.AsyncNetworkBackend):
+    """Makes connections of event loops, all of whose beginning has one limit."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - as the library has it
+        local_address: str | None = None,
+        socket_options: Options = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """Connect to whichever of a host's addresses answers first."""
+        limit_s = CONNECT_S if timeout is None else timeout
+        until_s = time.monotonic() + limit_s
+        made = await self._inner.connect_tcp(host, port, limit_s, local_address, socket_options)
+        return _AsyncStream(made, until_s)
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - as the library has it
+        socket_options: Options = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """Connect to a socket of this machine."""
+        limit_s = CONNECT_S if timeout is None else timeout
+        until_s = time.monotonic() + limit_s
+        return _AsyncStream(
+            await self._inner.connect_unix_socket(path, limit_s, socket_options), until_s
+        )
+
+
+class _AsyncStream(httpcore2.AsyncNetworkStream):
+    """A connection of an event loop, which knows until when it must be ready for a request."""
+
+    def __init__(self, inner: httpcore2.AsyncNetworkStream, until_s: float) -> None:
+        self._inner, self._until_s = inner, until_s
+        self._tunnels = False
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> Coroutine[Any, Any, bytes]:
+        """Read what is there, waiting for it."""
+        if self._tunnels:
+            return self._read_tunnel(max_bytes)
+        return self._inner.read(max_bytes, timeout)
+
+    async def _read_tunnel(self, max_bytes: int) -> bytes:
+        try:
+            return await self._inner.read(max_bytes, self._left_s())
+        except httpcore2.ReadTimeout as slow:
+            raise httpcore2.ConnectTimeout(str(slow)) from None
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> Coroutine[Any, Any, None]:
+        """Write all of it."""
+        self._tunnels = buffer.startswith(_TUNNEL)
+        return self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._inner.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109 - that of all the connecting holds
+    ) -> httpcore2.AsyncNetworkStream:
         """Go on encrypted."""
-        left_s = self._left_s(timeout, connecting=True)
-        if left_s == 0:
-            raise httpcore2.ConnectTimeout("no time is left")
-        return _Stream(self._inner.start_tls(ssl_context, server_hostname, left_s))
+        made = None
+        try:
+            inner = await self._inner.start_tls(ssl_context, server_hostname, self._left_s())
+            made = _AsyncStream(inner, self._until_s)
+            return made
+        finally:
+            if made is None:  # the library does not where the task is cancelled
+                await self._inner.aclose()
+
+    def _left_s(self) -> float:
+        return max(0.0, self._until_s - time.monotonic())
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - as the library has it
         """Tell of the connection, as the library's own does."""

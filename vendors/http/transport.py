@@ -1,4 +1,4 @@
-"""Sends requests and hands over what comes: the only module that imports httpx2.
+"""Sends requests and hands over what comes.
 
 A vendor has one ``Connections``: a pool for threads, and one for each event loop that asks. Nothing
 is retried, no redirect is followed, and an answer is never decoded: what breaks is told as
@@ -10,43 +10,42 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import ssl
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+)
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import attrs
-
-from llmdispatcher.models.errors import BadRequest, ExecutableNotFound
+from llmdispatcher.models.errors import BadRequest, DispatcherError
+from llmdispatcher.vendors.http import clients, secret
+from llmdispatcher.vendors.http.clients import (
+    FAILURES,
+    KEPT_S,
+    Broken,
+    Place,
+    TooSlow,
+    told,
+)
 from llmdispatcher.vendors.wire.exchange import Ask, Head
-
-try:
-    import httpx2
-
-    from llmdispatcher.vendors.http.sockets import Backend
-except ModuleNotFoundError as missing:
-    raise ExecutableNotFound(
-        "HTTP vendors are talked to with httpx2, and there is no"
-        f" {missing.name}: pip install httpx2"
-    ) from missing
+from llmdispatcher.vendors.wire.redaction import blotted
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
+
+    import httpx2
 
     from llmdispatcher.vendors.http.bound import Bound
 
-    Loops = weakref.WeakKeyDictionary[
-        asyncio.AbstractEventLoop, tuple[httpx2.AsyncClient, AsyncGenerator[None, None]]
-    ]
+    Loops = dict[asyncio.AbstractEventLoop, tuple[httpx2.AsyncClient, AsyncGenerator[None, None]]]
 
-KEPT_CONNECTIONS = 64
-"""Idle ones of a vendor that are kept; more may be open while requests run."""
-
-KEPT_S = 4.0
-"""So long an idle connection is kept: uvicorn, which serves vLLM and many others, and Node, which
-serves LM Studio, close theirs after 5 s, and a request must not cross that on its way."""
+__all__ = ["KEPT_S", "AsyncLine", "Broken", "Connections", "Line", "Place", "TooSlow"]
 
 CONNECT_S = 30.0
 """For a connection, where nobody set a limit."""
@@ -55,63 +54,59 @@ END_S = 0.05
 """How long the end of an answer, of which all that matters has come, may take: a connection that
 reaches it can be used again."""
 
-_UNSOUND = (httpx2.TransportError, httpx2.StreamError, httpx2.DecodingError, httpx2.InvalidURL)
+MAX_URLS = 256
+"""Addresses that are kept ready: one for each endpoint, and for each model where it is in it."""
 
 
-class Broken(Exception):
-    """The connection could not be made, or broke."""
-
-    def __init__(self, message: str, *, connected: bool, spoke: bool = False) -> None:
-        super().__init__(message)
-        self.connected = connected
-        """Whether there was a connection, so that the request may have arrived."""
-        self.spoke = spoke
-        """Whether the other side said something that is no HTTP."""
-
-
-class TooSlow(TimeoutError):
-    """A deadline passed; ``connecting`` tells which."""
-
-    def __init__(self, *, connecting: bool) -> None:
-        super().__init__()
-        self.connecting = connecting
-
-
-@attrs.frozen(kw_only=True)
-class Place:
-    """One vendor's server, and how it is reached."""
-
-    root: str
-    base: str
-    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    """Of every request, the key among them."""
-    socket: str | None = None
-    """Path of a Unix socket to use instead of host and port."""
-    proxy: str | None = attrs.field(default=None, repr=False)
-    ca_file: str | None = None
-    kept_s: float = KEPT_S
-    client: httpx2.Client | None = None
-    """The caller's own, which is not closed here."""
-    async_client: httpx2.AsyncClient | None = None
+E = TypeVar("E", bound=DispatcherError)
 
 
 class Line:
     """The answer to one request, in a thread."""
 
-    def __init__(self, response: httpx2.Response) -> None:
+    def __init__(self, ended: Callable[[Line], None]) -> None:
+        self._ended: Callable[[Line], None] | None = ended
+        self._response: httpx2.Response | None = None
+        self._chunks: Iterator[bytes] = iter(())
+        self._theirs: tuple[Bound, socket.socket] | None = None
+        """Of a connection that knows of no bound: whom to tell that it is waited for."""
+        self.head = Head(0, {})
+
+    def begin(self, response: httpx2.Response) -> Line:
+        """Take the beginning of the answer."""
         self.head = Head(response.status_code, _headers(response))
-        self._response = response
-        self._chunks = response.iter_raw()
+        self._response, self._chunks = response, response.iter_raw()
+        return self
+
+    def watch(self, bound: Bound) -> None:
+        """Let whoever stops the bound end the waiting for what is to come."""
+        assert self._response is not None  # noqa: S101 - begun before it is watched
+        stream = self._response.extensions.get("network_stream")
+        found = None if stream is None else stream.get_extra_info("socket")
+        self._theirs = None if found is None else (bound, found)
 
     def read(self) -> bytes:
-        """Return what comes next; nothing at the end. Raises Broken and TooSlow."""
-        with _told(connected=True):
-            return next(self._chunks, b"")
+        """Return what comes next; nothing at the end. Raises Broken, TooSlow and Stopped."""
+        try:
+            if self._theirs is None:
+                return next(self._chunks, b"")
+            bound, used = self._theirs
+            bound.use(used)
+            try:
+                return next(self._chunks, b"")
+            finally:
+                bound.leave()
+        except FAILURES as error:
+            raise told(error, connected=True) from None
 
     def close(self) -> None:
-        """Let go of the connection; what was not read to its end is closed."""
-        with contextlib.suppress(*_UNSOUND, OSError):
-            self._response.close()
+        """Let go of the connection; what was not read to its end is closed. Idempotent."""
+        if self._response is not None:
+            with contextlib.suppress(*FAILURES, OSError):
+                self._response.close()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(self)
 
 
 class AsyncLine:
@@ -124,12 +119,14 @@ class AsyncLine:
 
     async def read(self) -> bytes:
         """See ``Line.read``."""
-        with _told(connected=True):
+        try:
             return await anext(self._chunks, b"")
+        except FAILURES as error:
+            raise told(error, connected=True) from None
 
     async def close(self) -> None:
         """See ``Line.close``."""
-        with contextlib.suppress(*_UNSOUND, OSError):
+        with contextlib.suppress(*FAILURES, OSError):
             await self._response.aclose()
 
 
@@ -146,61 +143,142 @@ class Connections:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._headers = [
-            *place.headers.items(),
-            ("Accept", "application/json, text/event-stream"),
-            ("Accept-Encoding", "identity"),
-            ("User-Agent", "llmdispatcher"),
-        ]
+        self._headers = _merged(
+            {
+                "Accept": "application/json, text/event-stream",
+                "Accept-Encoding": "identity",
+                "User-Agent": "llmdispatcher",
+            },
+            place.headers,
+        )
+        self._fixed = {name.lower() for name in place.headers}
         self._urls: dict[str, httpx2.URL] = {}
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._client: httpx2.Client | None = None
-        self._loops: Loops = weakref.WeakKeyDictionary()
         self._closing: set[asyncio.Task[None]] = set()
         """An event loop holds its tasks only weakly."""
         self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have no connections: at first, and in a forked process, where they are the parent's."""
+        self._parents = getattr(self, "_client", None), getattr(self, "_loops", None)
+        self._lock = threading.RLock()  # a signal handler may close what this thread is using
+        self._client: httpx2.Client | None = None
+        self._lines: weakref.WeakSet[Line] = weakref.WeakSet()
+        """Of threads, which may be waiting on them."""
+        self._loops: Loops = {}
+        self._pid = os.getpid()
+
+    @property
+    def serves_threads(self) -> bool:
+        """Whether threads can ask; they cannot where the caller gave a client for loops alone."""
+        return self._place.async_client is None or self._place.client is not None
 
     def open(self, ask: Ask, bound: Bound) -> Line:
         """Send a request and wait for the beginning of the answer, within the bound.
 
-        Raises Broken and TooSlow.
+        Raises Broken, TooSlow and Stopped.
         """
-        client = self._threads_client()
-        request = self._request(client, ask)
-        if self._place.client is not None:
-            request.extensions["timeout"] = _timeouts(bound)
-        with _told(connected=False):
-            return Line(client.send(request, stream=True, auth=None, follow_redirects=False))
+        if self._pid != os.getpid():
+            self._begin()
+        with self._lock:
+            client = self._threads_client()
+            line = Line(self._ended)
+            self._lines.add(line)
+        is_open = False
+        try:
+            request = self._request(client, ask)
+            if client is not self._place.client:
+                response = client.send(request, stream=True, auth=None, follow_redirects=False)
+                line.begin(response)
+            else:
+                request.extensions["timeout"] = _timeouts(bound)
+                line.begin(client.send(request, stream=True, follow_redirects=False)).watch(bound)
+            is_open = True
+        except FAILURES as error:
+            raise told(error, connected=False) from None
+        except RuntimeError as error:
+            raise _unusable(error) from None
+        finally:
+            if not is_open:
+                line.close()
+        return line
 
     async def aopen(self, ask: Ask, connect_s: float | None) -> AsyncLine:
         """Do the same in an event loop, whose own deadlines bound all but the connecting."""
+        if self._pid != os.getpid():
+            self._begin()
         client = self._loops_client()
-        request = self._request(client, ask)
-        request.extensions["timeout"] = {"connect": CONNECT_S if connect_s is None else connect_s}
-        with _told(connected=False):
-            response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+        is_theirs = client is self._place.async_client
+        limit_s = CONNECT_S if connect_s is None else connect_s
+        try:
+            request = self._request(client, ask)
+            request.extensions["timeout"] = {"connect": limit_s}
+            response = await (
+                client.send(request, stream=True, follow_redirects=False)
+                if is_theirs
+                else client.send(request, stream=True, auth=None, follow_redirects=False)
+            )
+        except FAILURES as error:
+            raise told(error, connected=False) from None
+        except RuntimeError as error:
+            raise _unusable(error) from None
         return AsyncLine(response)
 
+    def hushed(self, error: E) -> E:
+        """Take the keys that are sent with requests out of what an error says."""
+        return secret.hushed(error, self._place.secrets)
+
+    def blotted(self, body: bytes) -> bytes:
+        """Take them out of what a vendor sent."""
+        return blotted(body, self._place.secrets)
+
     def close(self) -> None:
-        """Close the connections of threads, and of event loops that run, soon. Idempotent."""
+        """Close the connections of threads, and of event loops that run, soon. Idempotent.
+
+        One that a thread is waiting on is closed by that thread, once it was stopped: another
+        could be given its number meanwhile.
+        """
+        if self._pid != os.getpid():
+            self._begin()
         with self._lock:
             self._closed = True
-            client, self._client = self._client, None
             loops = [(loop, client) for loop, (client, _) in self._loops.items()]
-            self._loops.clear()
-        if self._pid != os.getpid():
-            return  # they are the parent's
+        self._ended(None)
+        for loop, theirs in loops:
+            self.end_soon(loop, theirs.aclose)
+
+    def end_soon(
+        self, loop: asyncio.AbstractEventLoop, end: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Have an event loop end something of its own, from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self._end, loop, end)
+
+    def _end(
+        self, loop: asyncio.AbstractEventLoop, end: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        task = loop.create_task(end())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _ended(self, line: Line | None) -> None:
+        """Close the client of threads, once all of them are done with it."""
+        client = None
+        with self._lock:
+            if line is not None:
+                self._lines.discard(line)
+            if self._closed and not self._lines:
+                client, self._client = self._client, None
         if client is not None:
             client.close()
-        for loop, theirs in loops:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and its sockets with it
-                loop.call_soon_threadsafe(self._close_soon, theirs)
+
+    # -- requests ------------------------------------------------------------------------------
 
     def _request(self, client: httpx2.Client | httpx2.AsyncClient, ask: Ask) -> httpx2.Request:
         url, headers = self._url(ask), self._headers
         if ask.headers:
-            headers = [*headers, *ask.headers.items()]
+            theirs = [pair for pair in ask.headers.items() if pair[0].lower() not in self._fixed]
+            headers = [*headers, *theirs]
         content = None
         if ask.body is not None:
             headers = [*headers, ("Content-Type", "application/json")]
@@ -209,37 +287,27 @@ class Connections:
         if client is self._place.client or client is self._place.async_client:
             # with what the caller's client adds
             return client.build_request(method, url, headers=headers, content=content)
-        return httpx2.Request(method, url, headers=headers, content=content)
+        return clients.request(method, url, headers, content)
 
     def _url(self, ask: Ask) -> httpx2.URL:
         text = (self._place.root if ask.at_root else self._place.base) + ask.path
         if text not in self._urls:
             if len(self._urls) >= MAX_URLS:
                 self._urls.clear()
-            self._urls[text] = httpx2.URL(text)
+            self._urls[text] = clients.url(text)
         return self._urls[text]
 
-    def _forget_parents(self) -> None:
-        """Let go of connections that a forked process shares with its parent."""
-        if self._pid != os.getpid():
-            self._pid, self._client = os.getpid(), None
-            self._loops = weakref.WeakKeyDictionary()
+    # -- clients -------------------------------------------------------------------------------
 
     def _threads_client(self) -> httpx2.Client:
         if self._place.client is not None:
             return self._place.client
-        if self._client is not None and self._pid == os.getpid():
-            return self._client
-        if self._place.async_client is not None:
-            raise _no_client("client", "a thread", "httpx2.Client")
-        with self._lock:
-            self._forget_parents()
+        if self._client is None:
+            if self._place.async_client is not None:
+                raise _no_client("client", "a thread", "httpx2.Client")
             self._check_open()
-            if self._client is None:
-                self._client = httpx2.Client(
-                    transport=_bounded(self._place), trust_env=False, timeout=None
-                )
-            return self._client
+            self._client = clients.client(self._place)
+        return self._client
 
     def _loops_client(self) -> httpx2.AsyncClient:
         import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
@@ -250,28 +318,55 @@ class Connections:
             raise _no_client("async_client", "an event loop", "httpx2.AsyncClient")
         loop = asyncio.get_running_loop()
         with self._lock:
-            self._forget_parents()
             self._check_open()
             if loop not in self._loops:
-                transport = httpx2.AsyncHTTPTransport(**_settings(self._place))
-                client = httpx2.AsyncClient(transport=transport, trust_env=False, timeout=None)
-                self._loops[loop] = client, _begun(client)
+                for closed in [other for other in self._loops if other.is_closed()]:
+                    del self._loops[closed]
+                client = clients.async_client(self._place)
+                self._loops[loop] = client, _begun(self._until_it_ends(loop, client))
             return self._loops[loop][0]
 
-    def _close_soon(self, client: httpx2.AsyncClient) -> None:
-        import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
+    async def _until_it_ends(
+        self, loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient
+    ) -> AsyncGenerator[None, None]:
+        """Close a client when its event loop ends: ``asyncio.run`` closes what generators it finds.
 
-        task = asyncio.get_running_loop().create_task(client.aclose())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        The loop is forgotten then, which nothing else does: a generator refers to its loop.
+        """
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._loops.pop(loop, None)
+            await client.aclose()
 
     def _check_open(self) -> None:
         if self._closed:
             raise Broken("the vendor was closed", connected=False)
 
 
-MAX_URLS = 256
-"""Addresses that are kept ready: one for each endpoint, and for each model where it is in it."""
+def _begun(ending: AsyncGenerator[None, None]) -> AsyncGenerator[None, None]:
+    """Begin such a generator, at which the loop that runs takes note of it."""
+    with contextlib.suppress(StopIteration):
+        ending.asend(None).send(None)
+    return ending
+
+
+def _merged(defaults: Mapping[str, str], given: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return headers, of each name one: what is given goes before the defaults."""
+    names = {name.lower() for name in given}
+    return [*given.items(), *(pair for pair in defaults.items() if pair[0].lower() not in names)]
+
+
+def _timeouts(bound: Bound) -> dict[str, float | None]:
+    """Return what the caller's own client can be told: a limit for each operation."""
+    left_s, connecting_s = bound.left_s(), bound.left_s(connecting=True)
+    return {"connect": connecting_s, "pool": left_s, "read": left_s, "write": left_s}
+
+
+def _unusable(error: RuntimeError) -> Broken:
+    """Return what it means that a client cannot be used: it was closed, or is another loop's."""
+    return Broken(f"the client cannot be used: {error}", connected=False)
 
 
 def _no_client(missing: str, where: str, kind: str) -> BadRequest:
@@ -280,89 +375,19 @@ def _no_client(missing: str, where: str, kind: str) -> BadRequest:
 
 
 def _json(body: Mapping[str, Any]) -> bytes:
-    """Write JSON. A lone surrogate, which UTF-8 has no bytes for, is sent as an escape."""
-    try:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except UnicodeEncodeError:
-        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    """Write JSON. A lone surrogate, which UTF-8 has no bytes for, is sent as an escape.
 
-
-# -- clients -----------------------------------------------------------------------------------
-
-
-def _settings(place: Place) -> dict[str, Any]:
-    limits = httpx2.Limits(
-        max_connections=None,
-        max_keepalive_connections=KEPT_CONNECTIONS,
-        keepalive_expiry=place.kept_s,
-    )
-    return {
-        "verify": _encryption(place.ca_file) if place.root.startswith("https:") else False,
-        "limits": limits,
-        "proxy": place.proxy,
-        "uds": place.socket,
-        "trust_env": False,
-    }
-
-
-@cache
-def _encryption(ca_file: str | None) -> ssl.SSLContext:
-    """Make what checks certificates, once: it takes tens of milliseconds.
-
-    With the authorities of the system, or those of the file, which BadRequest names if it is bad.
+    Raises BadRequest for what JSON has no words for, which can only have come with ``extra``.
     """
-    if ca_file is None:
-        return httpx2.create_ssl_context()
     try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise BadRequest("ca_file", ca_file, f"a file of certificates (PEM): {error}") from error
+        try:
+            return _dumped(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return _dumped(body, ensure_ascii=True).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        allowed = f"values that JSON has: {error}"
+        raise BadRequest("the request", "something else", allowed) from None
 
 
-def _bounded(place: Place) -> httpx2.HTTPTransport:
-    """Make a transport whose sockets keep to ``bound``.
-
-    The library's transports take no backend, and its pools do: it is exchanged before its first
-    use. A test fails if that should no longer work.
-    """
-    transport = httpx2.HTTPTransport(**_settings(place))
-    transport._pool._network_backend = Backend()  # noqa: SLF001 - see above
-    return transport
-
-
-def _timeouts(bound: Bound) -> dict[str, float | None]:
-    """Return what the caller's own client can be told: a limit for each operation."""
-    left_s = bound.left_s()
-    return {"connect": bound.left_s(connecting=True), "read": left_s, "write": left_s}
-
-
-async def _until_the_loop_ends(client: httpx2.AsyncClient) -> AsyncGenerator[None, None]:
-    """Close a client when its event loop ends: ``asyncio.run`` closes what generators it finds."""
-    try:
-        yield
-    finally:
-        await client.aclose()
-
-
-def _begun(client: httpx2.AsyncClient) -> AsyncGenerator[None, None]:
-    """Begin such a generator, at which the loop that runs takes note of it."""
-    ending = _until_the_loop_ends(client)
-    with contextlib.suppress(StopIteration):
-        ending.asend(None).send(None)
-    return ending
-
-
-@contextlib.contextmanager
-def _told(*, connected: bool) -> Iterator[None]:
-    """Tell errors of the library as our own."""
-    try:
-        yield
-    except (httpx2.ConnectTimeout, httpx2.PoolTimeout):
-        raise TooSlow(connecting=True) from None
-    except httpx2.TimeoutException:
-        raise TooSlow(connecting=False) from None
-    except _UNSOUND as error:
-        told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        met = connected or not isinstance(error, httpx2.ConnectError | httpx2.ProxyError)
-        spoke = isinstance(error, httpx2.RemoteProtocolError)
-        raise Broken(told, connected=met, spoke=spoke) from None
+def _dumped(body: Mapping[str, Any], *, ensure_ascii: bool) -> str:
+    return json.dumps(body, ensure_ascii=ensure_ascii, separators=(",", ":"), allow_nan=False)

@@ -8,15 +8,17 @@ key is never sent to a host that it was not given for, nor unencrypted over a pu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from llmdispatcher.models.card import FREE, ModelCard
-from llmdispatcher.models.check import at_most, instance, mapping, number, title
+from llmdispatcher.models.check import as_tuple, at_most, instance, mapping, number, title
 from llmdispatcher.models.errors import BadRequest, ConfigError, Problem
-from llmdispatcher.vendors.http.secret import Secret, secret
+from llmdispatcher.vendors.http.address import shown
+from llmdispatcher.vendors.http.secret import Secret, is_sensitive, secret, secrets_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -35,18 +37,40 @@ MAX_KEEP_S = 30 * 24 * 3600
 """A month; longer is for ever."""
 
 
-def _models(values: Iterable[str | ModelCard] | str) -> tuple[str | ModelCard, ...]:
+def _models(values: Iterable[str | ModelCard] | str | None) -> tuple[str | ModelCard, ...]:
     if isinstance(values, str | ModelCard):
-        return (values,)
-    given: tuple[Any, ...] = tuple(values)
+        return _models((values,))
+    given: tuple[Any, ...] = as_tuple("models", values or ())
     for index, value in enumerate(given):
         if not isinstance(value, ModelCard) and (not isinstance(value, str) or not value.strip()):
             raise BadRequest(f"models[{index}]", value, "the name of a model, or a ModelCard")
     return given
 
 
-def _frozen(values: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    return {} if values is None else dict(values)
+def _frozen(values: Any) -> Any:  # noqa: ANN401 - what was given
+    if values is None:
+        return {}
+    return dict(values) if isinstance(values, Mapping) else values
+
+
+def _named(_: object, __: object, headers: Mapping[Any, Any]) -> None:
+    """Check headers, and show no value: it may be a key."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER.fullmatch(name):
+            raise BadRequest("headers", name, "names of headers: letters, digits and -")
+        if name.lower() in _FRAMING:
+            raise BadRequest(f"headers[{name!r}]", "there", "left out: it is the transport's own")
+        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+            allowed = "printable ASCII text without blanks around it"
+            raise BadRequest(f"headers[{name!r}]", "something else", allowed)
+
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_VALUE = re.compile(r"|[!-~]([ -~]{0,16382}[!-~])?")
+_FRAMING = frozenset(
+    {"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+"""What says where a request ends, and what becomes of its connection."""
 
 
 @attrs.frozen(kw_only=True)
@@ -57,7 +81,7 @@ class HttpVendor:
     """Which of the rows of ``preset`` says how it differs from the others."""
     name: str = attrs.field(validator=title)
     """The vendor's name in replies, statistics and errors."""
-    base_url: str | None = None
+    base_url: str | None = attrs.field(default=None, repr=lambda given: repr(shown(given)))
     """Where it is, if not at the preset's own address."""
     models: tuple[str | ModelCard, ...] = attrs.field(
         converter=_models, default=(), validator=at_most(MAX_MODELS, "models")
@@ -68,9 +92,9 @@ class HttpVendor:
     api_key_env: str | None = None
     """Name of the environment variable that holds the key."""
     headers: Mapping[str, str] = attrs.field(
-        converter=_frozen, factory=dict, validator=mapping, repr=False, eq=True, hash=False
+        converter=_frozen, factory=dict, validator=[mapping, _named], repr=False, hash=False
     )
-    """Sent with every request, besides what the vendor needs."""
+    """Sent with every request, instead of those of the same names that would be."""
     extra: Mapping[str, Any] = attrs.field(
         converter=_frozen, factory=dict, validator=mapping, hash=False
     )
@@ -88,7 +112,7 @@ class HttpVendor:
     """Its models run on this machine, so that no text leaves it and nothing is charged. None: as
     the preset says, where the address is this machine."""
     proxy: str | None = attrs.field(default=None, repr=False)
-    """Address of a proxy to go through, instead of what the environment says."""
+    """Address of a proxy to go through, instead of what the environment says; ``""`` is none."""
     ca_file: str | None = None
     """File of the certificates (PEM) to trust, instead of the system's."""
     client: httpx2.Client | None = attrs.field(default=None, eq=False)
@@ -115,53 +139,75 @@ class HttpVendor:
             raise BadRequest("base_url", self.base_url, "the address of the server")
         place = address(given, row.api_path)
         key = self._key(row, place)
-        needs_key = row.needs_key and key is None and self.client is None
+        has_key = key is not None or self.client is not None or self.async_client is not None
+        has_key = has_key or any(is_sensitive(name) for name in self.headers)
         local = row.local and place.is_loopback if self.local is None else self.local
-        wire = preset.wire(self, row, local=local, streaming=self.streaming is not False)
-        whole = preset.wire(self, row, local=local, streaming=self.streaming is True)
+        host = place.host
+        wire = preset.wire(self, row, host, local=local, streaming=self.streaming is not False)
+        whole = preset.wire(self, row, host, local=local, streaming=self.streaming is True)
         return HttpEngine(
             Outfit(
                 wire=wire,
                 whole=whole,
                 place=self._place(row, place, key),
                 cards=self._cards(wire, local=local),
+                named_only=row.needs_key,
                 loads=row.local,
-                problem=_missing(row, self.api_key_env) if needs_key else "",
+                problem=self._missing(row, place) if row.needs_key and not has_key else "",
             )
         )
 
     def _key(self, row: Row, place: Address) -> Secret | None:
         from llmdispatcher.vendors.http import environment  # noqa: PLC0415 - on first use
-        from llmdispatcher.vendors.http.address import is_under  # noqa: PLC0415
 
         key = self.api_key
         if key is None and self.api_key_env is not None:
             key = environment.key((self.api_key_env,))
-        is_own = is_under(place.host, row.key_domains) or (row.local and place.is_inner)
-        if key is None and self.api_key_env is None and is_own:
+        elif key is None and _is_own(row, place):
             key = environment.key(row.key_env)
-        if key is not None and not (place.is_encrypted or place.is_inner):
+        has_key = key is not None or any(is_sensitive(name) for name in self.headers)
+        if has_key and not (place.is_encrypted or place.is_inner):
             allowed = "https:// for a host that is not of this network: the key could be read"
             raise BadRequest("base_url", place.root, allowed)
         return key
 
+    def _missing(self, row: Row, place: Address) -> str:
+        wanted = self.api_key_env or " or ".join(row.key_env)
+        if self.api_key_env is None and not _is_own(row, place):
+            return (
+                f"no key: {wanted} is for {self.preset}'s own address, and not sent to"
+                f" {place.host}; give api_key_env=… or api_key=…"
+            )
+        return (
+            f"no key: the environment variable {wanted} is not set; set it, or give api_key_env=…"
+            " or api_key=…"
+        )
+
     def _place(self, row: Row, place: Address, key: Secret | None) -> Place:
         from llmdispatcher.vendors.http import environment  # noqa: PLC0415 - on first use
-        from llmdispatcher.vendors.http.transport import KEPT_S, Place  # noqa: PLC0415
+        from llmdispatcher.vendors.http.clients import KEPT_S, Place, check  # noqa: PLC0415
 
-        headers = {str(name): str(value) for name, value in self.headers.items()}
-        if key is not None:
-            headers[row.key_header] = row.key_prefix + key.reveal()
-        return Place(
+        proxy = environment.proxy(place) if self.proxy is None else self.proxy or None
+        made = Place(
             root=place.root,
             base=place.base,
-            headers=headers,
-            proxy=self.proxy or environment.proxy(place),
+            headers=self._headers(row, key),
+            secrets=secrets_of(self._headers(row, key), proxy),
+            proxy=proxy,
             ca_file=self.ca_file,
             kept_s=KEPT_S if place.is_inner else KEPT_CLOUD_S,
             client=self.client,
             async_client=self.async_client,
         )
+        check(made)
+        return made
+
+    def _headers(self, row: Row, key: Secret | None) -> dict[str, str]:
+        """Return those of every request; what the user gives goes before the key."""
+        headers = dict(self.headers)
+        if key is not None and row.key_header not in {name.lower() for name in headers}:
+            headers[row.key_header] = row.key_prefix + key.reveal()
+        return headers
 
     def _cards(self, wire: Wire, *, local: bool) -> tuple[ModelCard, ...]:
         made = [
@@ -175,9 +221,18 @@ KEPT_CLOUD_S = 30.0
 """So long an idle connection to a cloud is kept: their front ends keep theirs for a minute."""
 
 
-def _missing(row: Row, named: str | None) -> str:
-    wanted = named or " or ".join(row.key_env)
-    return (
-        f"no key: the environment variable {wanted} is not set; set it, or give api_key_env=… or"
-        " api_key=…"
-    )
+def _from_environment(row: Row) -> str | None:
+    """Return the address that users of Ollama set for its own programs."""
+    if row.name != "ollama":
+        return None
+    from llmdispatcher.vendors.http import environment, landmarks  # noqa: PLC0415 - on first use
+
+    given = environment.ollama_host()
+    return landmarks.ollama_base(given) if given else None
+
+
+def _is_own(row: Row, place: Address) -> bool:
+    """Whether the key that a preset's own client would read may go there."""
+    from llmdispatcher.vendors.http.address import is_under  # noqa: PLC0415 - on first use
+
+    return is_under(place.host, row.key_domains) or (row.local and place.is_inner)

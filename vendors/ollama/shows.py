@@ -30,6 +30,8 @@ from llmdispatcher.vendors.wire.reading import fields, items, known, tally
 LIST, LOADED, SHOW = "/api/tags", "/api/ps", "/api/show"
 
 _COUNT = re.compile(r"^(\d{1,12}(?:\.\d{1,6})?) ?([KMBT]?)$", re.ASCII | re.IGNORECASE)
+_LATEST = ":latest"
+"""The tag that Ollama takes for names that have none."""
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
@@ -121,6 +123,7 @@ def _card(model: str, site: Site, can: Iterable[Capability], *, away: bool) -> M
     return ModelCard(
         vendor=site.vendor,
         model=model,
+        aliases=(model.removesuffix(_LATEST),) if model.endswith(_LATEST) else (),
         local=here,
         capabilities=_held(can, away=away),
         price=FREE if here else None,

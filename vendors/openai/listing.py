@@ -23,6 +23,9 @@ from llmdispatcher.vendors.wire.exchange import Site
 from llmdispatcher.vendors.wire.reading import fields, items, shown, words
 from llmdispatcher.vendors.wire.reading import known as size
 
+MAX_ALIASES = 32
+"""Of one model; Mistral's have three at most."""
+
 MAX_MODELS = 100_000
 """Of one list; OpenRouter's has some hundreds."""
 
@@ -109,6 +112,9 @@ def _told(name: str, row: Mapping[str, Any], site: Site, ways: Ways) -> ModelCar
         base,
         capabilities=_capabilities(base.capabilities, row, abilities(ways)),
         price=base.price or _price(row, ways),
+        aliases=tuple(words(a) for a in items(row.get("aliases")) if isinstance(a, str))[
+            :MAX_ALIASES
+        ],
         context_tokens=_context(row) or base.context_tokens,
         max_output_tokens=_output(row) or base.max_output_tokens,
         parameters=size(fields(row.get("meta")).get("n_params")),
