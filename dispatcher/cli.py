@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import attrs
 
+from llmdispatcher import remote
 from llmdispatcher.interrupt import audible
 from llmdispatcher.models.errors import ConfigError, DispatcherError, Refused, RequestError
 from llmdispatcher.models.message import system, user
@@ -161,6 +162,22 @@ def doctor(args: argparse.Namespace, terminal: Terminal, _: Sequence[VendorSpec]
     return FAILED if diagnosis.problems else 0
 
 
+def models(args: argparse.Namespace, terminal: Terminal, _: Sequence[VendorSpec]) -> int:
+    """List the models of a vendor, or of the servers that run on this machine."""
+    from llmdispatcher import models_view  # noqa: PLC0415 - the other commands do without
+
+    specs = [remote.vendor(args, _LIMITS)] if args.vendor else None
+    if specs is None:
+        specs, notes = models_view.found()
+        for note in notes:
+            terminal.note(note)
+        if not specs:
+            terminal.note("no server was found on this machine; --vendor NAME asks one elsewhere")
+    vendors = models_view.listed(specs)
+    terminal.write(models_view.as_json(vendors) if args.json else models_view.text(vendors))
+    return 0 if any(vendor.cards for vendor in vendors) else FAILED
+
+
 def _question(args: argparse.Namespace, terminal: Terminal) -> str:
     """Put the question together from the command line and from stdin."""
     words = " ".join(args.prompt)
@@ -212,6 +229,8 @@ def _vendor(args: argparse.Namespace) -> VendorSpec:
     """Make the vendor that the options name: a file, or else the embedded model."""
     from llmdispatcher.vendors import discovery  # noqa: PLC0415 - importlib.metadata is slow
 
+    if getattr(args, "vendor", None) is not None:
+        return remote.vendor(args, _LIMITS)
     limits = {field: getattr(args, field, None) for field in (*_LIMITS, *_POOL, "cache_type")}
     given = {name: value for name, value in limits.items() if value is not None}
     if args.model == "" or "://" in (args.model or ""):
@@ -300,7 +319,9 @@ def _ask_options(parser: argparse.ArgumentParser) -> None:
 def _common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="tell speed and cost")
     parser.add_argument("--system", metavar="TEXT", help="instructions for the model")
-    _add_limits(_model_group(parser), _LIMITS)
+    model = _model_group(parser)
+    remote.add_options(model)
+    _add_limits(model, _LIMITS)
     drawing = parser.add_argument_group("the answer")
     drawing.add_argument("--max-tokens", type=int, metavar="N", help="the longest answer")
     drawing.add_argument(
@@ -331,6 +352,11 @@ def _doctor_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _models_options(parser: argparse.ArgumentParser) -> None:
+    remote.add_options(parser.add_argument_group("where"))
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
 def _model_group(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model = parser.add_argument_group("the model")
     model.add_argument("-m", "--model", metavar="FILE.gguf", help="default: the embedded one")
@@ -355,6 +381,7 @@ COMMANDS = {
     "ask": Command("answer one question", _ask_options, ask),
     "chat": Command("hold a conversation", _common_options, chat),
     "plan": Command("say how a model would be loaded, and what that takes", _plan_options, plan),
+    "models": Command("list the models of a vendor, or of this machine", _models_options, models),
     "doctor": Command(
         "look what is installed, whether it works, and how to mend it", _doctor_options, doctor
     ),

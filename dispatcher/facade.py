@@ -28,7 +28,7 @@ from llmdispatcher.models.request import Deadlines, Options, Prompt
 from llmdispatcher.stream import AsyncStream, Stream
 from llmdispatcher.tenancy import Budget
 from llmdispatcher.usage import Stats
-from llmdispatcher.vendors.contract import VendorSpec
+from llmdispatcher.vendors.contract import Engine, VendorSpec
 
 __all__ = ["AsyncDispatcher", "AsyncStream", "Dispatcher", "OnEvent", "Stream", "Vendor"]
 
@@ -48,9 +48,12 @@ class _Front:
         budget = Budget(max_memory_mb=max_memory_mb, max_vram_mb=max_vram_mb)
         self._desk = Desk(vendors, on_event, deadlines, catalog, budget)
 
-    def register_vendor(self, vendor: VendorSpec | str) -> None:
-        """Add a vendor. Raises ConfigError if one of its name is there already."""
-        self._desk.register(vendor)
+    def register_vendor(self, vendor: VendorSpec | str) -> Engine:
+        """Add a vendor, and return its engine, which few programs need.
+
+        Raises ConfigError if one of its name is there already.
+        """
+        return self._desk.register(vendor)
 
     def vendors(self) -> tuple[Vendor, ...]:
         """Return the registered vendors, their models and their states now."""

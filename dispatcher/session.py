@@ -48,7 +48,8 @@ class Session:
     @property
     def is_demo(self) -> bool:
         """Whether nothing but models of last resort, such as the embedded one, can answer."""
-        return all(card.last_resort for v in self._dispatcher.vendors() for card in v.cards)
+        cards = [card for vendor in self._dispatcher.vendors() for card in vendor.cards]
+        return bool(cards) and all(card.last_resort for card in cards)
 
     @property
     def partial(self) -> str:

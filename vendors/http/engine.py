@@ -85,14 +85,16 @@ class HttpEngine:
             return Status(State.CLOSED)
         if self._outfit.problem:
             return Status(State.FAILED, self._outfit.problem)
-        health = self._lookout.health()
+        health, error = self._lookout.health(), self.error()
+        unlisted = f"its models could not be listed: {error}" if error else ""
+        if unlisted and not self.cards():
+            return Status(State.FAILED, unlisted, running=running)
         if health is None or health.is_loading:
             state = State.ABSENT if health is None else State.LOADING
             return Status(state, "" if health is None else health.detail, running=running)
         if not health.is_ready:
             return Status(State.FAILED, health.detail, running=running)
-        detail = f"its models could not be listed: {error}" if (error := self.error()) else ""
-        return Status(State.BUSY if running else State.READY, detail, running=running)
+        return Status(State.BUSY if running else State.READY, unlisted, running=running)
 
     def error(self) -> DispatcherError | None:
         """Return why the models could not be listed, if they could not."""
