@@ -92,7 +92,7 @@ async def main() -> None:
     """Serve until the process is ended."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Instant, "127.0.0.1", 0, backlog=256)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - it is a program
+    print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 

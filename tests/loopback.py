@@ -125,12 +125,14 @@ class Loopback:
 
     async def _end(self) -> None:
         assert self._server is not None
-        self._server.close()
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening.fileno())  # one accepted while it closes is lost
         for _ in range(LATE_TURNS):
             for task in [*self._tasks]:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.sleep(0.001)
+        self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

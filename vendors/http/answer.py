@@ -8,7 +8,7 @@ answer that ends before is an error, whatever its status.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -32,6 +32,7 @@ SNIFFED_BYTES = 2**13
 ALIVE = Progress("queued", 0, 0)
 """What a comment in a stream says: nothing yet, and somebody is there."""
 
+_DONE = b"[DONE]"
 _SSE = frozenset({"text/event-stream"})
 _LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
@@ -201,11 +202,11 @@ class _Answer:
         self._is_one = len(self._kept) >= SNIFFED_BYTES
         return _guessed(begun)
 
-    def _pieces(self, events: Iterator[Event], *, is_end: bool = False) -> Iterator[Piece]:
+    def _pieces(self, events: Iterable[Event], *, is_end: bool = False) -> Iterator[Piece]:
         for event in events:
             if event.is_comment:
                 yield ALIVE
-            elif event.data.strip() == b"[DONE]":
+            elif event.data == _DONE or event.data.strip() == _DONE:
                 self.is_done = True
             elif not self.is_done:
                 yield from self._replies.take(event.name, self._parsed(event, is_end=is_end))

@@ -10,7 +10,6 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 MAX_WAIT_S = 1e6
 """Eleven days; what is longer is for ever, and poll(2) could not take it in milliseconds."""
@@ -50,18 +49,9 @@ class Bound:
         self.until_s: float | None = None
         """When the wait ends."""
 
-    @contextlib.contextmanager
-    def hold(self, timeout_s: float | None) -> Iterator[None]:
+    def hold(self, timeout_s: float | None) -> Hold:
         """Let all that this thread does with sockets be bounded, until the block ends."""
-        outer_until_s = self.until_s
-        is_endless = timeout_s is None or timeout_s > MAX_WAIT_S
-        self.until_s = None if is_endless else time.monotonic() + (timeout_s or 0.0)
-        before = getattr(_thread, "bound", None)
-        _thread.bound = self
-        try:
-            yield
-        finally:
-            _thread.bound, self.until_s = before, outer_until_s
+        return Hold(self, timeout_s)
 
     def connect_within(self, limit_s: float) -> None:
         """Begin to connect, for so long."""
@@ -117,6 +107,26 @@ class Bound:
                 # the thread that reads
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(self._using, socket.SHUT_RDWR)
+
+
+class Hold:
+    """A block in which a thread is bounded. A class, since it is entered for every piece."""
+
+    __slots__ = ("_before", "_bound", "_outer_until_s", "_timeout_s")
+
+    def __init__(self, bound: Bound, timeout_s: float | None) -> None:
+        self._bound, self._timeout_s = bound, timeout_s
+
+    def __enter__(self) -> None:
+        bound, timeout_s = self._bound, self._timeout_s
+        self._outer_until_s = bound.until_s
+        is_endless = timeout_s is None or timeout_s > MAX_WAIT_S
+        bound.until_s = None if is_endless else time.monotonic() + (timeout_s or 0.0)
+        self._before: Bound | None = getattr(_thread, "bound", None)
+        _thread.bound = bound
+
+    def __exit__(self, *_: object) -> None:
+        _thread.bound, self._bound.until_s = self._before, self._outer_until_s
 
 
 _thread = threading.local()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from llmdispatcher.models.errors import (
@@ -95,15 +95,27 @@ class HttpCall:
 
     def receive(self, timeout_s: float | None) -> Sequence[Piece]:
         """See ``contract.Call.receive``. The call ends with a TimeoutError, too."""
-        with self._receiving() as reading, self._bound.hold(timeout_s):
-            while True:
-                if self._line is None:
-                    self._bound.connect_within(self._connect_s)
-                    self._line = self._connections.open(reading.ask, self._bound)
-                    reading.begin(self._line.head)
-                pieces = self._read(reading, self._line)
-                if pieces := self._lively(pieces):
-                    return pieces
+        reading, has_failed = self._begin(), True
+        try:
+            with self._bound.hold(timeout_s):
+                pieces = self._receive(reading)
+            has_failed = False
+        except ENDINGS as error:
+            raise self._told(error) from cause(error)
+        finally:
+            self._leave(has_failed=has_failed)
+        return pieces
+
+    def _receive(self, reading: Reading) -> list[Piece]:
+        reading.check()
+        while True:
+            if self._line is None:
+                self._bound.connect_within(self._connect_s)
+                self._line = self._connections.open(reading.ask, self._bound)
+                reading.begin(self._line.head)
+            pieces = self._read(reading, self._line)
+            if pieces := self._lively(pieces):
+                return pieces
 
     def _read(self, reading: Reading, line: Line) -> list[Piece]:
         chunk = self._last(reading, line.read)
@@ -138,22 +150,33 @@ class HttpCall:
         """See ``contract.Call.areceive``. The call ends with a TimeoutError, too."""
         import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
 
-        with self._receiving() as reading:
+        reading, has_failed = self._begin(), True
+        try:
             task = asyncio.current_task()
             self._cancels = 0 if task is None else task.cancelling()
             async with asyncio.timeout(timeout_s) as limit:
                 self._loop, self._limit = asyncio.get_running_loop(), limit
-                pieces: list[Piece] = []
-                try:
-                    while not pieces:
-                        if self._bound.is_stopped:
-                            raise Stopped
-                        pieces = self._lively(await self._aread(reading))
-                finally:
-                    self._limit = None
-                    line, self._aline = self._aline, self._aline if pieces else None
-                    if line is not None and not pieces:
-                        await line.close()
+                pieces = await self._areceive(reading)
+            has_failed = False
+        except ENDINGS as error:
+            raise self._told(error) from cause(error)
+        finally:
+            self._leave(has_failed=has_failed)
+        return pieces
+
+    async def _areceive(self, reading: Reading) -> list[Piece]:
+        reading.check()
+        pieces: list[Piece] = []
+        try:
+            while not pieces:
+                if self._bound.is_stopped:
+                    raise Stopped
+                pieces = self._lively(await self._aread(reading))
+        finally:
+            self._limit = None
+            line, self._aline = self._aline, self._aline if pieces else None
+            if line is not None and not pieces:
+                await line.close()
         return pieces
 
     async def _aread(self, reading: Reading) -> list[Piece]:
@@ -238,9 +261,8 @@ class HttpCall:
             self._end(None)
         return pieces if now_s - self._heard_s < ALIVE_S else []
 
-    @contextlib.contextmanager
-    def _receiving(self) -> Iterator[Reading]:
-        """Let somebody receive; whatever ends the call meanwhile is told as what it means."""
+    def _begin(self) -> Reading:
+        """Let somebody receive. Raises what ended the call before."""
         with self._lock:
             if self._error is not None:
                 raise self._error.with_traceback(None)
@@ -248,25 +270,27 @@ class HttpCall:
                 raise Cancelled("the reply was read to its end before")
             self._is_read = True
         assert self._reading is not None  # noqa: S101 - there is an error else
-        has_failed = True
-        try:
-            self._reading.check()
-            yield self._reading
-            has_failed = False
-        except Stopped as stopped:
-            frameless(stopped)
-            raise self._ending(Cancelled()) from None
-        except TimeoutError as slow:
-            frameless(slow)
-            raise self._lateness(slow) from None
-        except Broken as broken:
-            raise self._ending(self._meaning(broken)) from None
-        except DispatcherError as error:
-            raise self._ending(error) from error.__cause__
-        finally:
-            self._is_read = False
-            if has_failed or self._bound.is_stopped:  # after all came that came
-                self._end(Cancelled())
+        return self._reading
+
+    def _leave(self, *, has_failed: bool) -> None:
+        self._is_read = False
+        if has_failed or self._bound.is_stopped:  # after all came that came
+            self._end(Cancelled())
+
+    def _told(self, error: Exception) -> Exception:
+        """End the call, and return what ended it as what it means."""
+        match error:
+            case Stopped():
+                frameless(error)
+                return self._ending(Cancelled())
+            case TimeoutError():
+                frameless(error)
+                return self._lateness(error)
+            case Broken():
+                return self._ending(self._meaning(error))
+            case DispatcherError():
+                return self._ending(error)
+        return error
 
     def _lateness(self, slow: TimeoutError) -> Exception:
         if self._bound.is_stopped:
@@ -304,6 +328,15 @@ class HttpCall:
             self._connections.end_soon(self._loop, aline.close)
         if ended is not None:
             ended(self, error)
+
+
+ENDINGS = (Stopped, TimeoutError, Broken, DispatcherError)
+"""What ends a call while somebody receives."""
+
+
+def cause(error: Exception) -> BaseException | None:
+    """Return what an error is told to come from: of our own, what they came from."""
+    return error.__cause__ if isinstance(error, DispatcherError) else None
 
 
 def _expire(limit: asyncio.Timeout, loop: asyncio.AbstractEventLoop) -> None:

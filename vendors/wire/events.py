@@ -8,7 +8,7 @@ one JSON text a line. Both refuse a message without end.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import attrs
@@ -23,6 +23,8 @@ LINE_BYTES = 64
 """What a line of a message costs besides its bytes, so that many short ones stay bounded too."""
 
 _BOM = b"\xef\xbb\xbf"
+_OBJECT = b"data: {"
+"""How almost every event begins."""
 _UNKNOWN = re.compile(rb"[a-z][a-z0-9_-]{0,63}:")
 """A field that nobody knows, which the standard has ignored."""
 
@@ -39,7 +41,7 @@ class Event:
 class Cutter(Protocol):
     """Cuts a stream into events."""
 
-    def feed(self, chunk: bytes) -> Iterator[Event]:
+    def feed(self, chunk: bytes) -> Iterable[Event]:
         """Yield the events that are whole. Raises BadReply for one without end."""
 
     def end(self) -> Iterator[Event]:
@@ -68,6 +70,11 @@ class _Rows:
         if self._looked > MAX_MESSAGE_BYTES:
             raise BadReply(f"the vendor sent a line of more than {MAX_MESSAGE_BYTES} bytes")
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a line is kept that is not whole."""
+        return bool(self._begun)
+
     def rest(self) -> bytes:
         rest = bytes(self._begun)
         self._begun.clear()
@@ -91,13 +98,25 @@ class Sse:
         self._size = 0
         self._has_begun = False
         self._ended_in_cr = False
+        self._is_between = False
+        """Nothing of an event is kept."""
 
-    def feed(self, chunk: bytes) -> Iterator[Event]:
+    def feed(self, chunk: bytes) -> Iterable[Event]:
         """Yield the events that are whole."""
+        # almost every chunk of almost every stream is one event, whole: no need to cut it
+        is_one = chunk.startswith(_OBJECT) and chunk.find(b"\n") == len(chunk) - 2
+        if is_one and self._is_between and chunk.endswith(b"\n\n") and b"\r" not in chunk:
+            return (Event("", chunk[6:-2]),)
+        return self._cut(chunk)
+
+    def _cut(self, chunk: bytes) -> Iterator[Event]:
+        self._is_between = False
         if chunk and (self._ended_in_cr or b"\r" in chunk):
             chunk = self._unified(chunk)
         for line in self._rows.feed(chunk):
             yield from self._take(line)
+        is_empty = not (self._name or self._data or self._bare or self._rows.has_begun)
+        self._is_between = is_empty and self._has_begun and not self._ended_in_cr
 
     def _unified(self, chunk: bytes) -> bytes:
         """Make one of the three ends of a line; CR and LF may have come apart."""

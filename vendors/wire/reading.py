@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import reprlib
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from llmdispatcher.models.errors import BadReply
 SHOWN_CHARS = 200
 """How much of what could not be read an error shows."""
 
+_BOM = "\ufeff"
+
 MAX_COUNT = 2**63 - 1
 """Of tokens; as ``Usage`` takes."""
 
@@ -19,8 +22,11 @@ MAX_COUNT = 2**63 - 1
 def parsed(data: bytes | str) -> Any:  # noqa: ANN401 - a stranger's JSON
     """Parse JSON. Raises BadReply."""
     try:
-        return json.loads(data)
+        # decoded here: the parser would guess the encoding of bytes first
+        return json.loads(data if isinstance(data, str) else data.decode().removeprefix(_BOM))
     except (ValueError, RecursionError):  # not UTF-8 is a ValueError too
+        if isinstance(data, bytes) and data.startswith(codecs.BOM_UTF8):
+            return parsed(data.removeprefix(codecs.BOM_UTF8))
         raise BadReply(f"the vendor sent what is no JSON: {shown(data)}") from None
 
 
