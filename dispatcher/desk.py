@@ -86,7 +86,8 @@ class Desk:
         self._closed = False
         self.books = Books()
         self._landlord = Landlord(budget, self._report)
-        self._around: Finder | None = None
+        self._finders: tuple[Finder, ...] = ()
+        """Of the engines, and whoever else looks for models; asked before each request."""
         try:
             for vendor in vendors or ("embedded",):
                 self.register(vendor)
@@ -96,7 +97,7 @@ class Desk:
         if not vendors:
             from llmdispatcher.around import Around  # noqa: PLC0415 - few programs name nothing
 
-            self._around = Around(self.register)
+            self._finders = (*self._finders, Around(self.register))
 
     def register(self, vendor: VendorSpec | str) -> Engine:
         """Start a vendor; text is the name of an installed one. Raises ConfigError."""
@@ -107,6 +108,7 @@ class Desk:
             refused = self._closed or spec.name in self._engines
             if not refused:
                 self._engines[spec.name] = engine
+                self._finders += (engine,) if isinstance(engine, Finder) else ()
         if refused:
             engine.close()
             self._check_open()
@@ -201,9 +203,8 @@ class Desk:
         streaming: bool = False,
     ) -> Flow:
         """Return the flow of a request, which first waits for vendors that look for models."""
-        finders: list[Finder] = []
-        finders += [each for each in self._all().values() if isinstance(each, Finder)]
-        finders += [] if self._around is None else [self._around]
+        self._check_open()
+        finders = self._finders
         if not finders:
             return serve(self._job(request, stopper, streaming=streaming))
         from llmdispatcher import look  # noqa: PLC0415 - few need it

@@ -44,7 +44,7 @@ from llmdispatcher.release import Stopper, Watch, own
 from llmdispatcher.retry import Verdict, verdict
 from llmdispatcher.route import Ranking, Target
 from llmdispatcher.usage import Books
-from llmdispatcher.vendors.contract import Call, Deferred, Report
+from llmdispatcher.vendors.contract import Call, Report
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -266,7 +266,7 @@ class Trial(Generic[W, D]):
         """Relay the pieces of the reply until its finish."""
         request = self.job.request.within(self._deadlines(), streamed=self.job.streaming)
         call = self._call = self.target.engine.submit(request, self.target.card.model)
-        self._is_whole = isinstance(call, Deferred) and call.is_whole
+        self._is_whole = getattr(call, "is_whole", False)  # ``Deferred``, which is slow to ask
         self.job.stopper.arm(call.cancel)
         while True:
             for piece in (yield from self._receive(call)):

@@ -7,7 +7,6 @@ means "the vendor's own default": a field that is None is not sent.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
@@ -312,10 +311,15 @@ class Request:
         """Return a copy with other deadlines. What was validated once is not looked at again."""
         if self.deadlines is deadlines and self.streamed is streamed:
             return self
-        made = copy.copy(self)
+        made = object.__new__(Request)  # for every attempt; ``copy`` goes through pickle's ways
+        for name in _FIELDS:
+            object.__setattr__(made, name, getattr(self, name))
         object.__setattr__(made, "deadlines", deadlines)
         object.__setattr__(made, "streamed", streamed)
         return made
+
+
+_FIELDS = tuple(field.name for field in attrs.fields(Request))
 
 
 def _unknown_option(name: str) -> str:

@@ -67,7 +67,8 @@ def address(text: Any, api_path: str = "") -> Address:  # noqa: ANN401 - what wa
     given = text.strip().rstrip("/") if isinstance(text, str) else ""
     parts = _parts(given)
     if parts is None or (host := _host(parts)) is None:
-        raise BadRequest("base_url", shown(text), "an address such as https://host/v1")
+        text = given = shown(text)  # a traceback would show it
+        raise BadRequest("base_url", text, "an address such as https://host/v1")
     if not parts.scheme:  # localhost:1234 means one thing; elsewhere it must be said
         if not is_loopback(host):
             allowed = "an address that begins with https:// or http://"
@@ -75,7 +76,9 @@ def address(text: Any, api_path: str = "") -> Address:  # noqa: ANN401 - what wa
         parts = parts._replace(scheme="http")
     if parts.username is not None or parts.query or parts.fragment or given[-1:] in {"?", "#"}:
         allowed = "an address alone: keys go into api_key_env=… or api_key=…, and nothing behind ?"
-        raise BadRequest("base_url", f"{parts.scheme}://{host}/…", allowed)
+        text = given = f"{parts.scheme}://{host}/…"  # a traceback would show it
+        parts = None
+        raise BadRequest("base_url", text, allowed)
     named = f"[{host}]" if ":" in host else host
     root = f"{parts.scheme}://{named}" + ("" if parts.port is None else f":{parts.port}")
     return Address(root=root, path=_path(parts.path, api_path), host=host)
@@ -105,7 +108,7 @@ def _host(parts: SplitResult) -> str | None:
     here must be what is connected to.
     """
     host = (parts.hostname or "").rstrip(".")
-    if _number(host) is not None:
+    if "%" not in host and _number(host) is not None:
         return host
     last = host.rpartition(".")[2]
     is_name = _NAME.fullmatch(host) and not last.isdigit() and not last.startswith("0x")

@@ -123,7 +123,7 @@ class Reading:
             pieces.append(attrs.evolve(finish, usage=self._before, warnings=self._warnings))
         return pieces
 
-    def _keep(self, found: Iterator[Piece], pieces: list[Piece]) -> None:
+    def _keep(self, found: Iterable[Piece], pieces: list[Piece]) -> None:
         """Take pieces until there are no more; an error behind some is raised by ``check``."""
         try:
             for piece in found:
@@ -167,23 +167,22 @@ class _Answer:
         self._was_told = False
         self.is_done = False
 
-    def feed(self, chunk: bytes) -> Iterator[Piece]:
+    def feed(self, chunk: bytes) -> Iterable[Piece]:
         self._size += len(chunk)
         if self._size > MAX_ANSWER_BYTES:
             raise BadReply(f"the vendor's answer is longer than {MAX_ANSWER_BYTES} bytes")
         if self._is_packed:
             self._check_packed()
-            return
         if self._cutter is None:
             self._kept += chunk
             if self.is_fault and len(self._kept) > MAX_FAULT_BYTES:
                 raise self._fault(self._head, bytes(self._kept[:MAX_FAULT_BYTES]))
             self._cutter = None if self._is_one else self._sniffed()
             if self._cutter is None:
-                return
+                return ()
             chunk = bytes(self._kept)
             self._kept.clear()
-        yield from self._pieces(self._cutter.feed(chunk))
+        return self._pieces(self._cutter.feed(chunk))
 
     def _check_packed(self) -> None:
         """Raise what an answer is that was packed although that was not asked for."""

@@ -10,8 +10,8 @@ import importlib.util
 import os
 import ssl
 from functools import cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -23,7 +23,8 @@ from llmdispatcher.vendors.wire.redaction import cleaned
 try:
     import httpx2
 
-    from llmdispatcher.vendors.http.sockets import AsyncBackend, Backend
+    from llmdispatcher.vendors.http import sockets
+    from llmdispatcher.vendors.http.sockets import AsyncBackend, Backend, Received, Sent, Target
 except ModuleNotFoundError as missing:
     raise ExecutableNotFound(
         f"HTTP vendors are talked to with httpx2, and there is no {missing.name}: pip install"
@@ -40,11 +41,17 @@ serves LM Studio, close theirs after 5 s, and a request must not cross that on i
 SHOWN_CHARS = 300
 """How much of the library's words an error repeats: it may quote what a stranger sent."""
 
-UNSOUND = (httpx2.TransportError, httpx2.StreamError, httpx2.DecodingError, httpx2.InvalidURL)
-"""What the library raises."""
-
-FAILURES = (*UNSOUND, ssl.SSLError, ConnectionError)
-"""The same, with what it lets through from below."""
+FAILURES = (
+    *sockets.UNSOUND,
+    httpx2.TransportError,
+    httpx2.StreamError,
+    httpx2.DecodingError,
+    httpx2.InvalidURL,
+    ssl.SSLError,
+    ConnectionError,
+)
+"""What the library raises, from its pools and from a caller's own client, and what it lets through
+from below."""
 
 
 class Broken(Exception):
@@ -95,57 +102,84 @@ def check(place: Place) -> None:
     if place.ca_file is not None:
         encryption(place.ca_file)
     if place.proxy is not None:
-        _check_proxy(place.proxy)
+        _check_proxy(place)
 
 
-def _check_proxy(proxy: str) -> None:
+def _check_proxy(place: Place) -> None:
     """Raise BadRequest, which shows no password, for what cannot be a proxy."""
+    scheme = ""
     try:
-        made = httpx2.Proxy(proxy)
-        is_sound = bool(made.url.host)
+        if urlsplit(place.proxy).hostname and urlsplit(place.proxy).port != 0:
+            scheme = httpx2.Proxy(place.proxy).url.scheme  # type: ignore[arg-type] # it is text
     except (TypeError, ValueError, httpx2.InvalidURL):
-        is_sound = False
-    if not is_sound:
-        raise BadRequest("proxy", shown(proxy), "an address such as http://host:3128")
-    if made.url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
-        raise BadRequest("proxy", shown(proxy), "of HTTP, unless there is socksio: pip install it")
+        scheme = ""
+    if not scheme:
+        raise BadRequest("proxy", shown(place.proxy), "an address such as http://host:3128")
+    if scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+        allowed = "of HTTP, unless there is socksio: pip install it"
+        raise BadRequest("proxy", shown(place.proxy), allowed)
 
 
-def client(place: Place) -> httpx2.Client:
-    """Make a client for threads, whose sockets keep to ``bound``.
+class Door:
+    """Connections of threads to one vendor, whose sockets keep to ``bound``.
 
-    The library's transports take no backend, and its pools do: it is exchanged before its first
-    use. A test fails if that should no longer work.
+    Requests go straight to the library's pool, past its client: what that adds (cookies, redirects,
+    authentication, a history) is not wanted, and costs as much as all that is done here. The
+    library's transports take no backend, and its pools do: it is exchanged before its first use. A
+    test fails if that should no longer work.
     """
-    transport = httpx2.HTTPTransport(**_settings(place))
-    transport._pool._network_backend = Backend()  # noqa: SLF001 - see above
-    return httpx2.Client(transport=transport, trust_env=False, timeout=None, cookies=_no_cookies())
+
+    def __init__(self, place: Place) -> None:
+        self._transport = httpx2.HTTPTransport(**_settings(place))
+        self._pool = self._transport._pool  # noqa: SLF001 - see above
+        self._pool._network_backend = Backend()  # noqa: SLF001 - see above
+
+    def send(self, sent: Sent) -> Received:
+        """Send a request, and return the beginning of the answer."""
+        return self._pool.handle_request(sent)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
 
 
-def async_client(place: Place) -> httpx2.AsyncClient:
-    """Make a client for one event loop; the same."""
-    transport = httpx2.AsyncHTTPTransport(**_settings(place))
-    transport._pool._network_backend = AsyncBackend()  # noqa: SLF001 - see above
-    return httpx2.AsyncClient(
-        transport=transport, trust_env=False, timeout=None, cookies=_no_cookies()
+class AsyncDoor:
+    """The same for one event loop."""
+
+    def __init__(self, place: Place) -> None:
+        self._transport = httpx2.AsyncHTTPTransport(**_settings(place))
+        self._pool = self._transport._pool  # noqa: SLF001 - see ``Door``
+        self._pool._network_backend = AsyncBackend()  # noqa: SLF001 - see ``Door``
+
+    async def send(self, sent: Sent) -> Received:
+        """See ``Door.send``."""
+        return await self._pool.handle_async_request(sent)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+
+def url(text: str) -> Url:
+    """Read an address."""
+    made = httpx2.URL(text)
+    return Url(
+        text=text,
+        host=made.netloc,
+        target=Target(
+            scheme=made.raw_scheme, host=made.raw_host, port=made.port, target=made.raw_path
+        ),
     )
 
 
-def request(
-    method: str, url: httpx2.URL, headers: list[tuple[str, str]], content: bytes | None
-) -> httpx2.Request:
-    """Make a request."""
-    return httpx2.Request(method, url, headers=headers, content=content)
+@attrs.frozen(kw_only=True)
+class Url:
+    """An address."""
 
-
-def url(text: str) -> httpx2.URL:
-    """Make an address."""
-    return httpx2.URL(text)
-
-
-def _no_cookies() -> CookieJar:
-    """Make a jar that stays empty: a vendor has no use for cookies, and could fill it."""
-    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    text: str
+    host: bytes
+    """Of the header."""
+    target: Target
 
 
 def _settings(place: Place) -> dict[str, Any]:
@@ -188,23 +222,28 @@ def told(error: BaseException, *, connected: bool) -> Broken | TooSlow:
 
 
 def _meant(error: BaseException, *, connected: bool) -> Broken | TooSlow:
-    if isinstance(error, httpx2.ConnectTimeout | httpx2.PoolTimeout):
+    if isinstance(error, _LATE_TO_CONNECT):
         return TooSlow(connecting=True)
-    if isinstance(error, httpx2.TimeoutException):
+    if isinstance(error, _LATE):
         return TooSlow(connecting=False)
-    met = connected or not isinstance(error, httpx2.ConnectError | httpx2.ProxyError)
+    met = connected or not isinstance(error, _UNMET)
     words = str(error)
-    spoke = isinstance(error, httpx2.RemoteProtocolError) and not words.startswith(_GONE)
+    spoke = isinstance(error, _NO_HTTP) and not words.startswith(_GONE)
     return Broken(_words(error, words), connected=met, spoke=spoke)
 
 
+_LATE_TO_CONNECT = (*sockets.LATE_TO_CONNECT, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+_LATE = (*sockets.LATE, httpx2.TimeoutException)
+_UNMET = (*sockets.UNMET, httpx2.ConnectError, httpx2.ProxyError)
+_NO_HTTP = (*sockets.NO_HTTP, httpx2.RemoteProtocolError)
+_UNPROXIED = (*sockets.UNPROXIED, httpx2.ProxyError)
 _GONE = ("Server disconnected", "peer closed connection", "<ConnectionTerminated")
 """How the library says that the other side hung up, which is no word of theirs."""
 
 
 def _words(error: BaseException, words: str) -> str:
     """Return what went wrong in words."""
-    if isinstance(error, httpx2.ProxyError) and words.startswith("407"):
+    if isinstance(error, _UNPROXIED) and words.startswith("407"):
         return "the proxy wants a name and a password (407): put them into its address"
     system = _system_error(error)
     if system is not None:

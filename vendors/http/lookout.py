@@ -73,7 +73,8 @@ def fetch(
         phase, passed_s = ("connect", CONNECT_S) if connecting else ("total", limit_s or 0.0)
         raise TimedOut(phase, passed_s) from None
     except Broken as broken:
-        raise connections.hushed(Unreachable(f"no answer: {broken}")) from None
+        told = "the vendor was closed" if bound.is_stopped else f"no answer: {broken}"
+        raise connections.hushed(Unreachable(told)) from None
     except Stopped as stopped:
         frameless(stopped)
         raise Unreachable("the vendor was closed") from None
@@ -141,7 +142,7 @@ class Lookout:
         """Why the last look at the list failed, if it did."""
         return self._known.error
 
-    def found(self, *, afresh: bool) -> Future[None]:
+    def found(self, *, afresh: bool = False) -> Future[None]:
         """See ``contract.Finder.found``."""
         listing = None if self._given else self._wire.listing()
         if listing is None:
@@ -252,7 +253,7 @@ class Lookout:
             health = self.look()
         if loading is None or not health.is_ready or not self._connections.serves_threads:
             return
-        head, body = self._fetch(loading, None)
+        head, body = self._fetch(loading, endless=True)
         if not HTTPStatus.OK <= head.status < HTTPStatus.MULTIPLE_CHOICES:
             raise self._connections.hushed(self._wire.fault(head, body))
 
@@ -273,7 +274,7 @@ class Lookout:
         for bound in bounds:
             bound.stop()
 
-    def _fetch(self, ask: Ask, limit_s: float | None = LOOK_S) -> tuple[Head, bytes]:
+    def _fetch(self, ask: Ask, *, endless: bool = False) -> tuple[Head, bytes]:
         """Fetch, until closed; what comes back has no keys in it that were sent."""
         bound = Bound()
         with self._lock:
@@ -281,7 +282,7 @@ class Lookout:
         if self._closed.is_set():
             bound.stop()
         try:
-            head, body = fetch(self._connections, ask, bound, limit_s)
+            head, body = fetch(self._connections, ask, bound, None if endless else LOOK_S)
         finally:
             with self._lock:
                 self._bounds.discard(bound)

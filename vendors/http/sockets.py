@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpcore2
 
@@ -32,6 +32,29 @@ _TUNNEL = b"CONNECT "
 """How a request to a proxy begins that no request to a vendor begins with."""
 
 Options = Iterable[httpcore2.SOCKET_OPTION] | None
+
+Sent: TypeAlias = httpcore2.Request
+Received: TypeAlias = httpcore2.Response
+Target: TypeAlias = httpcore2.URL
+"""A request, an answer and an address, as pools of connections have them."""
+
+UNSOUND = (
+    httpcore2.TimeoutException,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    httpcore2.UnsupportedProtocol,
+    httpcore2.ConnectionNotAvailable,
+)
+"""What pools raise."""
+
+LATE_TO_CONNECT = (httpcore2.ConnectTimeout, httpcore2.PoolTimeout)
+LATE = (httpcore2.TimeoutException,)
+UNMET = (httpcore2.ConnectError, httpcore2.ProxyError)
+"""Raised before there was a connection to the vendor."""
+
+NO_HTTP = (httpcore2.RemoteProtocolError,)
+UNPROXIED = (httpcore2.ProxyError,)
 
 
 class Backend(httpcore2.NetworkBackend):
@@ -165,7 +188,8 @@ class _Stream(httpcore2.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write all of it. Raises Stopped."""
-        self._tunnels = buffer.startswith(_TUNNEL)
+        if buffer:  # the end of a request may be written by itself, and be nothing
+            self._tunnels = buffer.startswith(_TUNNEL)
         bound = current()
         if bound is None:
             self._inner.write(buffer, timeout)
@@ -271,7 +295,8 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> Coroutine[Any, Any, None]:
         """Write all of it."""
-        self._tunnels = buffer.startswith(_TUNNEL)
+        if buffer:  # the end of a request may be written by itself, and be nothing
+            self._tunnels = buffer.startswith(_TUNNEL)
         return self._inner.write(buffer, timeout)
 
     async def aclose(self) -> None:

@@ -14,10 +14,9 @@ import threading
 import weakref
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
     Callable,
     Coroutine,
-    Iterator,
+    Iterable,
     Mapping,
 )
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,23 +26,27 @@ from llmdispatcher.vendors.http import clients, secret
 from llmdispatcher.vendors.http.clients import (
     FAILURES,
     KEPT_S,
+    AsyncDoor,
     Broken,
+    Door,
     Place,
     TooSlow,
+    Url,
     told,
 )
+from llmdispatcher.vendors.http.lines import AsyncLine, Line, named
+from llmdispatcher.vendors.http.sockets import Sent
 from llmdispatcher.vendors.wire.exchange import Ask, Head
 from llmdispatcher.vendors.wire.redaction import blotted
 
 if TYPE_CHECKING:
     import asyncio
-    import socket
 
     import httpx2
 
     from llmdispatcher.vendors.http.bound import Bound
 
-    Loops = dict[asyncio.AbstractEventLoop, tuple[httpx2.AsyncClient, AsyncGenerator[None, None]]]
+    Loops = dict[asyncio.AbstractEventLoop, tuple[AsyncDoor, AsyncGenerator[None, None]]]
 
 __all__ = ["KEPT_S", "AsyncLine", "Broken", "Connections", "Line", "Place", "TooSlow"]
 
@@ -61,83 +64,6 @@ MAX_URLS = 256
 E = TypeVar("E", bound=DispatcherError)
 
 
-class Line:
-    """The answer to one request, in a thread."""
-
-    def __init__(self, ended: Callable[[Line], None]) -> None:
-        self._ended: Callable[[Line], None] | None = ended
-        self._response: httpx2.Response | None = None
-        self._chunks: Iterator[bytes] = iter(())
-        self._theirs: tuple[Bound, socket.socket] | None = None
-        """Of a connection that knows of no bound: whom to tell that it is waited for."""
-        self.head = Head(0, {})
-
-    def begin(self, response: httpx2.Response) -> Line:
-        """Take the beginning of the answer."""
-        self.head = Head(response.status_code, _headers(response))
-        self._response, self._chunks = response, response.iter_raw()
-        return self
-
-    def watch(self, bound: Bound) -> None:
-        """Let whoever stops the bound end the waiting for what is to come."""
-        assert self._response is not None  # noqa: S101 - begun before it is watched
-        stream = self._response.extensions.get("network_stream")
-        found = None if stream is None else stream.get_extra_info("socket")
-        self._theirs = None if found is None else (bound, found)
-
-    def read(self) -> bytes:
-        """Return what comes next; nothing at the end. Raises Broken, TooSlow and Stopped."""
-        try:
-            if self._theirs is None:
-                return next(self._chunks, b"")
-            bound, used = self._theirs
-            bound.use(used)
-            try:
-                return next(self._chunks, b"")
-            finally:
-                bound.leave()
-        except FAILURES as error:
-            raise told(error, connected=True) from None
-
-    def close(self) -> None:
-        """Let go of the connection; what was not read to its end is closed. Idempotent."""
-        if self._response is not None:
-            with contextlib.suppress(*FAILURES, OSError):
-                self._response.close()
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended(self)
-
-
-class AsyncLine:
-    """The same in an event loop."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        self.head = Head(response.status_code, _headers(response))
-        self._response = response
-        self._chunks: AsyncIterator[bytes] = response.aiter_raw()
-
-    async def read(self) -> bytes:
-        """See ``Line.read``."""
-        try:
-            return await anext(self._chunks, b"")
-        except FAILURES as error:
-            raise told(error, connected=True) from None
-
-    async def close(self) -> None:
-        """See ``Line.close``."""
-        with contextlib.suppress(*FAILURES, OSError):
-            await self._response.aclose()
-
-
-def _headers(response: httpx2.Response) -> dict[str, str]:
-    """Return the headers by lower-case names; of a name that comes twice the last."""
-    return {
-        name.decode("latin-1").lower(): value.decode("latin-1")
-        for name, value in response.headers.raw
-    }
-
-
 class Connections:
     """All connections to one vendor. May be used from any thread and any event loop."""
 
@@ -151,8 +77,9 @@ class Connections:
             },
             place.headers,
         )
+        self._packed = _packed(self._headers)
         self._fixed = {name.lower() for name in place.headers}
-        self._urls: dict[str, httpx2.URL] = {}
+        self._urls: dict[str, Url] = {}
         self._closing: set[asyncio.Task[None]] = set()
         """An event loop holds its tasks only weakly."""
         self._closed = False
@@ -162,7 +89,7 @@ class Connections:
         """Have no connections: at first, and in a forked process, where they are the parent's."""
         self._parents = getattr(self, "_client", None), getattr(self, "_loops", None)
         self._lock = threading.RLock()  # a signal handler may close what this thread is using
-        self._client: httpx2.Client | None = None
+        self._client: Door | None = None
         self._lines: weakref.WeakSet[Line] = weakref.WeakSet()
         """Of threads, which may be waiting on them."""
         self._loops: Loops = {}
@@ -186,13 +113,13 @@ class Connections:
             self._lines.add(line)
         is_open = False
         try:
-            request = self._request(client, ask)
-            if client is not self._place.client:
-                response = client.send(request, stream=True, auth=None, follow_redirects=False)
-                line.begin(response)
+            if isinstance(client, Door):
+                line.begin(client.send(self._sent(ask, None)))
             else:
+                request = self._request(client, ask)
                 request.extensions["timeout"] = _timeouts(bound)
-                line.begin(client.send(request, stream=True, follow_redirects=False)).watch(bound)
+                response = client.send(request, stream=True, follow_redirects=False)
+                line.watch(response, bound)
             is_open = True
         except FAILURES as error:
             raise told(error, connected=False) from None
@@ -208,21 +135,22 @@ class Connections:
         if self._pid != os.getpid():
             self._begin()
         client = self._loops_client()
-        is_theirs = client is self._place.async_client
         limit_s = CONNECT_S if connect_s is None else connect_s
         try:
+            if isinstance(client, AsyncDoor):
+                received = await client.send(self._sent(ask, limit_s))
+                head = Head(received.status, named(received.headers))
+                chunks = aiter(received.stream)  # type: ignore[arg-type]  # it is a loop's
+                return AsyncLine(head, chunks, received.aclose)
             request = self._request(client, ask)
             request.extensions["timeout"] = {"connect": limit_s}
-            response = await (
-                client.send(request, stream=True, follow_redirects=False)
-                if is_theirs
-                else client.send(request, stream=True, auth=None, follow_redirects=False)
-            )
+            response = await client.send(request, stream=True, follow_redirects=False)
         except FAILURES as error:
             raise told(error, connected=False) from None
         except RuntimeError as error:
             raise _unusable(error) from None
-        return AsyncLine(response)
+        head = Head(response.status_code, named(response.headers.raw))
+        return AsyncLine(head, response.aiter_raw(), response.aclose)
 
     def hushed(self, error: E) -> E:
         """Take the keys that are sent with requests out of what an error says."""
@@ -245,7 +173,17 @@ class Connections:
             loops = [(loop, client) for loop, (client, _) in self._loops.items()]
         self._ended(None)
         for loop, theirs in loops:
-            self.end_soon(loop, theirs.aclose)
+            self.end_soon(loop, theirs.close)
+
+    async def aclose(self) -> None:
+        """Close all, those of the event loop that runs before this returns."""
+        import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
+
+        with self._lock:
+            found = self._loops.pop(asyncio.get_running_loop(), None)
+        self.close()
+        if found is not None:
+            await found[0].close()
 
     def end_soon(
         self, loop: asyncio.AbstractEventLoop, end: Callable[[], Coroutine[Any, Any, None]]
@@ -274,22 +212,34 @@ class Connections:
 
     # -- requests ------------------------------------------------------------------------------
 
-    def _request(self, client: httpx2.Client | httpx2.AsyncClient, ask: Ask) -> httpx2.Request:
-        url, headers = self._url(ask), self._headers
+    def _sent(self, ask: Ask, connect_s: float | None) -> Sent:
+        """Make a request for a pool of our own."""
+        url, headers, content = self._url(ask), self._packed, None
         if ask.headers:
-            theirs = [pair for pair in ask.headers.items() if pair[0].lower() not in self._fixed]
-            headers = [*headers, *theirs]
-        content = None
+            headers = [*headers, *_packed(self._added(ask))]
+        headers = [(b"Host", url.host), *headers]
         if ask.body is not None:
-            headers = [*headers, ("Content-Type", "application/json")]
             content = _json(ask.body)
-        method = "GET" if ask.body is None else "POST"
-        if client is self._place.client or client is self._place.async_client:
-            # with what the caller's client adds
-            return client.build_request(method, url, headers=headers, content=content)
-        return clients.request(method, url, headers, content)
+            size = str(len(content)).encode()
+            headers += [(b"Content-Type", b"application/json"), (b"Content-Length", size)]
+        extensions = {} if connect_s is None else {"timeout": {"connect": connect_s}}
+        method = b"GET" if content is None else b"POST"
+        return Sent(method, url.target, headers=headers, content=content, extensions=extensions)
 
-    def _url(self, ask: Ask) -> httpx2.URL:
+    def _request(self, client: httpx2.Client | httpx2.AsyncClient, ask: Ask) -> httpx2.Request:
+        """Make a request for the caller's own client, with what that adds."""
+        headers, content = [*self._headers, *self._added(ask)], None
+        if ask.body is not None:
+            headers.append(("Content-Type", "application/json"))
+            content = _json(ask.body)
+        method = "GET" if content is None else "POST"
+        return client.build_request(method, self._url(ask).text, headers=headers, content=content)
+
+    def _added(self, ask: Ask) -> list[tuple[str, str]]:
+        """Return a dialect's headers, except those that the user has set."""
+        return [pair for pair in ask.headers.items() if pair[0].lower() not in self._fixed]
+
+    def _url(self, ask: Ask) -> Url:
         text = (self._place.root if ask.at_root else self._place.base) + ask.path
         if text not in self._urls:
             if len(self._urls) >= MAX_URLS:
@@ -299,17 +249,17 @@ class Connections:
 
     # -- clients -------------------------------------------------------------------------------
 
-    def _threads_client(self) -> httpx2.Client:
+    def _threads_client(self) -> Door | httpx2.Client:
         if self._place.client is not None:
             return self._place.client
         if self._client is None:
             if self._place.async_client is not None:
                 raise _no_client("client", "a thread", "httpx2.Client")
             self._check_open()
-            self._client = clients.client(self._place)
+            self._client = Door(self._place)
         return self._client
 
-    def _loops_client(self) -> httpx2.AsyncClient:
+    def _loops_client(self) -> AsyncDoor | httpx2.AsyncClient:
         import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
 
         if self._place.async_client is not None:
@@ -322,12 +272,12 @@ class Connections:
             if loop not in self._loops:
                 for closed in [other for other in self._loops if other.is_closed()]:
                     del self._loops[closed]
-                client = clients.async_client(self._place)
+                client = AsyncDoor(self._place)
                 self._loops[loop] = client, _begun(self._until_it_ends(loop, client))
             return self._loops[loop][0]
 
     async def _until_it_ends(
-        self, loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient
+        self, loop: asyncio.AbstractEventLoop, client: AsyncDoor
     ) -> AsyncGenerator[None, None]:
         """Close a client when its event loop ends: ``asyncio.run`` closes what generators it finds.
 
@@ -338,7 +288,7 @@ class Connections:
         finally:
             with self._lock:
                 self._loops.pop(loop, None)
-            await client.aclose()
+            await client.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -356,6 +306,11 @@ def _merged(defaults: Mapping[str, str], given: Mapping[str, str]) -> list[tuple
     """Return headers, of each name one: what is given goes before the defaults."""
     names = {name.lower() for name in given}
     return [*given.items(), *(pair for pair in defaults.items() if pair[0].lower() not in names)]
+
+
+def _packed(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Return headers as they are sent."""
+    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
 
 
 def _timeouts(bound: Bound) -> dict[str, float | None]:

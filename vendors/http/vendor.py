@@ -67,10 +67,11 @@ def _named(_: object, __: object, headers: Mapping[Any, Any]) -> None:
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _VALUE = re.compile(r"|[!-~]([ -~]{0,16382}[!-~])?")
-_FRAMING = frozenset(
-    {"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"}
-)
-"""What says where a request ends, and what becomes of its connection."""
+_FRAMING = frozenset({"connection", "content-length", "expect", "host", "te", "trailer"}) | {
+    "transfer-encoding",
+    "upgrade",
+}
+"""What says where a request goes, where it ends, and what becomes of its connection."""
 
 
 @attrs.frozen(kw_only=True)
@@ -134,10 +135,9 @@ class HttpVendor:
         from llmdispatcher.vendors.http.engine import HttpEngine, Outfit  # noqa: PLC0415
 
         row = preset.row(self.preset)
-        given = self.base_url or row.base_url
-        if not given:
+        if not (self.base_url or row.base_url):
             raise BadRequest("base_url", self.base_url, "the address of the server")
-        place = address(given, row.api_path)
+        place = address(self.base_url or row.base_url, row.api_path)
         key = self._key(row, place)
         has_key = key is not None or self.client is not None or self.async_client is not None
         has_key = has_key or any(is_sensitive(name) for name in self.headers)
@@ -184,16 +184,14 @@ class HttpVendor:
         )
 
     def _place(self, row: Row, place: Address, key: Secret | None) -> Place:
-        from llmdispatcher.vendors.http import environment  # noqa: PLC0415 - on first use
         from llmdispatcher.vendors.http.clients import KEPT_S, Place, check  # noqa: PLC0415
 
-        proxy = environment.proxy(place) if self.proxy is None else self.proxy or None
         made = Place(
             root=place.root,
             base=place.base,
             headers=self._headers(row, key),
-            secrets=secrets_of(self._headers(row, key), proxy),
-            proxy=proxy,
+            secrets=secrets_of(self._headers(row, key), self._proxy(place)),
+            proxy=self._proxy(place),
             ca_file=self.ca_file,
             kept_s=KEPT_S if place.is_inner else KEPT_CLOUD_S,
             client=self.client,
@@ -201,6 +199,11 @@ class HttpVendor:
         )
         check(made)
         return made
+
+    def _proxy(self, place: Address) -> str | None:
+        from llmdispatcher.vendors.http import environment  # noqa: PLC0415 - on first use
+
+        return environment.proxy(place) if self.proxy is None else self.proxy or None
 
     def _headers(self, row: Row, key: Secret | None) -> dict[str, str]:
         """Return those of every request; what the user gives goes before the key."""

@@ -137,6 +137,6 @@ def _arguments(value: object) -> str:
     if value is None or isinstance(value, str):
         return words(value)
     try:
-        return words(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+        return words(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     except (ValueError, RecursionError):
         raise BadReply("the vendor sent arguments of a tool that cannot be read") from None

@@ -15,7 +15,7 @@ from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.openai import content, sampling
 from llmdispatcher.vendors.openai.known import Known
 from llmdispatcher.vendors.openai.stream import ChatReplies, Expected
-from llmdispatcher.vendors.openai.ways import Ways
+from llmdispatcher.vendors.openai.ways import Prefill, Ways
 from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Site
 
 CHAT = "/chat/completions"
@@ -46,7 +46,7 @@ def exchange(request: Request, model: str, row: Known, site: Site, ways: Ways) -
     expected = Expected(
         choices=request.n,
         top=request.logprobs,
-        prefill=request.prefill if ways.prefill and ways.prefill.repeats else "",
+        prefill=request.prefill if _is_repeated(ways.prefill, streams=streams) else "",
         prompt_bytes=request.text_bytes,
     )
     ask = Ask(path=ways.path(endpoint, model), body=body, streams=streams)
@@ -91,9 +91,16 @@ def _raw(request: Request, ways: Ways) -> tuple[str, dict[str, Any]]:
     return ways.infill if request.suffix else ways.raw, body
 
 
+def _is_repeated(prefill: Prefill | None, *, streams: bool) -> bool:
+    """Whether the reply's text begins with what was given."""
+    return prefill is not None and (prefill.repeats or (prefill.repeats_whole and not streams))
+
+
 def _can_stream(request: Request, ways: Ways) -> bool:
     """Whether the host streams what is asked for; else it is asked for whole."""
     if request.response_format.is_json and not ways.streams_forms:
+        return False
+    if request.n > 1 and not ways.streams_choices:
         return False
     has_both = request.logprobs is not None and bool(request.tools)
     return ways.logprobs_beside_tools or not has_both

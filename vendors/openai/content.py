@@ -1,6 +1,7 @@
 """What is said, and what may be answered: messages, tools and forms as the dialect writes them.
 
-Text alone goes as one string, which every host takes from every role; only pictures make a list.
+Text alone goes as one string, which every host takes from every role; only pictures make a list,
+and several texts where a host has its own way to join them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from llmdispatcher.vendors.openai.ways import Choosing, JsonMode, Pictures, Ways
 
 MAX_SCHEMA_NODES = 100_000
 """How much of a schema is looked at before it is taken as one that breaks the rules."""
-
-ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")
 
@@ -61,7 +60,8 @@ def _message(message: Message, ways: Ways, system: str) -> dict[str, Any]:
 
 
 def _content(message: Message, ways: Ways) -> str | list[dict[str, Any]]:
-    if all(isinstance(part, Text) for part in message.content):
+    is_one = ways.joins_texts or len(message.content) < 2  # noqa: PLR2004 - nothing to join
+    if is_one and all(isinstance(part, Text) for part in message.content):
         return message.text
     return [_part(part, ways) for part in message.content]
 
@@ -185,11 +185,11 @@ def form(request: Request, ways: Ways) -> dict[str, Any]:
         case Shape.SCHEMA:
             return _raw_schema(wanted.schema, ways) if raw else _schema(wanted.schema, ways)
     if raw:
-        return _raw_schema(ANY_OBJECT, ways)
+        return _raw_schema(ways.any_json, ways)
     if ways.json is JsonMode.NEVER:
         raise _formless("JSON")
     if ways.json is JsonMode.SCHEMA:
-        return _schema(ANY_OBJECT, ways)
+        return _schema(ways.any_json, ways)
     return {"response_format": {"type": "json_object"}}
 
 

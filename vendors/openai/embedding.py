@@ -22,7 +22,7 @@ from llmdispatcher.vendors.openai.figures import Figures
 from llmdispatcher.vendors.openai.ways import Ways
 from llmdispatcher.vendors.wire import faults
 from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Site
-from llmdispatcher.vendors.wire.reading import fields, shown
+from llmdispatcher.vendors.wire.reading import fields, shown, words
 
 
 def exchanges(
@@ -89,7 +89,7 @@ class _Rows:
         self._figures.begin()
         self._figures.take(told.get("usage"))
         if isinstance(model := told.get("model"), str):
-            self._model = model
+            self._model = words(model)
         self._is_whole = True
         yield from pieces
 

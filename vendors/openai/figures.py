@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Any
 
+import attrs
+
 from llmdispatcher.models.reply import MICRO_PER_USD, Usage
 from llmdispatcher.vendors.wire.reading import MAX_COUNT, fields, tally
 
@@ -26,15 +28,27 @@ MIN_POWER = -18
 class Figures:
     """The usage of one reply while it comes; each of several ``choices`` has its own."""
 
-    def __init__(self, prompt_bytes: int, *, choices: int = 1, charges: bool = False) -> None:
+    def __init__(
+        self,
+        prompt_bytes: int,
+        *,
+        choices: int = 1,
+        charges: bool = False,
+        piece_is_token: bool = False,
+    ) -> None:
         self._prompt_bytes, self._choices, self._charges = prompt_bytes, choices, charges
+        self._piece_is_token = piece_is_token
         self._told: list[Usage] = []
         self._has_begun = False
-        self._pieces = self._chars = 0
+        self._prompt_tokens = self._pieces = self._chars = 0
 
-    def begin(self) -> None:
-        """Take note that the host answers, so that the prompt was read."""
+    def begin(self, prompt_tokens: int = 0) -> None:
+        """Take note that the host answers, so that the prompt was read.
+
+        ``prompt_tokens`` is how many it has, where the host tells that before the end.
+        """
         self._has_begun = True
+        self._prompt_tokens = prompt_tokens or self._prompt_tokens
 
     def count(self, text: str, tokens: int) -> None:
         """Take note of a piece; ``tokens`` is how many it has, where that was told."""
@@ -42,10 +56,16 @@ class Figures:
         self._chars += len(text)
 
     def take(self, told: object, *, whole: bool = False) -> None:
-        """Read figures; what is none is ignored. ``whole`` figures are of all choices."""
+        """Read figures; what is none is ignored.
+
+        ``whole`` figures are of all choices, or, where each has its own, of the first alone.
+        """
         usage = _usage(told, charges=self._charges)
         if usage is None:
             return
+        if whole and self._choices > 1:
+            written = min(MAX_COUNT, usage.completion_tokens * self._choices)
+            usage = attrs.evolve(usage, completion_tokens=written, estimated=True)
         if whole or self._choices == 1:
             self._choices = 1
             self._told = [usage]
@@ -68,8 +88,9 @@ class Figures:
     def _guess(self) -> Usage:
         """Estimate; a host that sends large pieces is counted by their size."""
         prompt = -(-self._prompt_bytes // CHARS_PER_TOKEN) if self._has_begun else 0
-        prompt = max([prompt, *(each.prompt_tokens for each in self._told)])
-        completion = max(self._pieces, -(-self._chars // CHARS_PER_TOKEN))
+        prompt = max([self._prompt_tokens or prompt, *(each.prompt_tokens for each in self._told)])
+        size = 0 if self._piece_is_token else -(-self._chars // CHARS_PER_TOKEN)
+        completion = max(self._pieces, size)
         return Usage(prompt_tokens=prompt, completion_tokens=completion, estimated=True)
 
 

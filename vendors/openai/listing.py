@@ -103,7 +103,7 @@ def listed(message: object, site: Site, ways: Ways) -> tuple[ModelCard, ...]:
 
 def _name(row: Mapping[str, Any]) -> str:
     names = (row.get(field) for field in ("id", "key", "model", "name"))
-    return next((words(name) for name in names if isinstance(name, str) and name), "")
+    return next((words(name) for name in names if isinstance(name, str) and name.strip()), "")
 
 
 def _told(name: str, row: Mapping[str, Any], site: Site, ways: Ways) -> ModelCard:

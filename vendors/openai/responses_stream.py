@@ -225,7 +225,9 @@ class ResponsesReplies:
             told = response.get("error") or {"message": f"the response was {status}"}
             raise faults.of_message({"error": told}, self._habits)
         if status not in {"completed", "incomplete"}:
-            raise BadReply(f"the vendor sent a response that is {status[:40]}, and not complete")
+            raise BadReply(
+                f"the vendor sent a response that is {shown(status[:40])}, and not complete"
+            )
         yield from self._again(response)
         self._usage = usage_of(response.get("usage"))
         name, model = response.get("id"), response.get("model")

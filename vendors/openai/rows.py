@@ -196,8 +196,9 @@ _LLAMA_SERVER_ROW = Row(
         thinking=_SWITCHED,
         thoughts="reasoning_content",
         pictures=Pictures.DATA,
-        prefill=_CONTINUED,
+        prefill=attrs.evolve(_CONTINUED, repeats_whole=True),
         usage_per_choice=True,
+        piece_is_token=True,
         max_texts=32,
         packed_vectors=True,
         normalize={True: {"embd_normalize": 2}, False: {"embd_normalize": -1}},
@@ -341,6 +342,8 @@ _LITELLM_ROW = Row(
         thinking=_BY_WORD,
         thoughts="reasoning_content",
         keepsake="thinking_blocks",
+        streams_choices=False,  # it mixes their pieces up
+        charges=True,
         sizes_by_name=False,
     ),
 )

@@ -7,7 +7,7 @@ without asking who it is. What is an error, wherever it stands, is raised as wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -101,6 +101,11 @@ class _Choice:
         self.reason = reason
 
 
+_COMMON = frozenset({"id", "object", "created", "model", "choices", "system_fingerprint", "usage"})
+_OF_CHOICE = frozenset({"index", "delta", "finish_reason", "logprobs"})
+"""What a message, and a choice in it, may have beside its text that says nothing new."""
+
+
 class ChatReplies:
     """Reads the replies to one request. See ``Replies`` in ``vendors.wire.exchange``."""
 
@@ -112,11 +117,37 @@ class ChatReplies:
             expected.prompt_bytes,
             choices=expected.choices if ways.usage_per_choice else 1,
             charges=ways.charges,
+            piece_is_token=ways.piece_is_token,
         )
         self._request_id = self._model = ""
 
-    def take(self, event: str, message: Any) -> Iterator[Piece]:  # noqa: ANN401 - a stranger's JSON
+    def take(self, event: str, message: Any) -> Iterable[Piece]:  # noqa: ANN401 - a stranger's JSON
         """Read one message of a stream."""
+        text = None if event else self._plain(message)
+        if text is None:
+            return self._take(event, message)
+        if not text:
+            return ()
+        self._figures.count(text, 0)
+        return (Delta(text),)
+
+    def _plain(self, message: Any) -> str | None:  # noqa: ANN401 - as above
+        """Return the text of a message that has nothing else in it, as almost all do; else None."""
+        if not self._request_id or type(message) is not dict or message.keys() - _COMMON:
+            return None
+        choices = message.get("choices")
+        if type(choices) is not list or len(choices) != 1 or message.get("usage") is not None:
+            return None
+        choice, own = choices[0], self._choices[0]
+        if type(choice) is not dict or choice.keys() - _OF_CHOICE or own.prefill or own.held:
+            return None
+        delta, ends = choice.get("delta"), choice.get("finish_reason") or choice.get("logprobs")
+        if ends or type(delta) is not dict or len(delta) != 1 or choice.get("index") != 0:
+            return None
+        text = delta.get("content")
+        return words(text) if type(text) is str else None
+
+    def _take(self, event: str, message: Any) -> Iterator[Piece]:  # noqa: ANN401 - as above
         if event == "error":
             raise faults.of_message(message, self._ways.habits)
         told = self._message(message)
@@ -170,7 +201,9 @@ class ChatReplies:
         if "x_groq" in message:
             self._groq(fields(message["x_groq"]))
         if "prompt_progress" in message:
-            yield from _progress(fields(message["prompt_progress"]))
+            told = fields(message["prompt_progress"])
+            self._figures.begin(tally(told.get("total")))
+            yield from _progress(told)
         for place, choice in enumerate(message["choices"]):
             yield from self._choice(fields(choice), place if whole else 0, whole=whole)
 
@@ -188,7 +221,7 @@ class ChatReplies:
             raise faults.of_message({"error": error}, self._ways.habits)
         number = told.get("index")
         number = place if number is None else number
-        if not isinstance(number, int) or not 0 <= number < len(self._choices):
+        if type(number) is not int or not 0 <= number < len(self._choices):
             raise BadReply(f"the vendor sent a choice that nobody asked for: {shown(told)}")
         choice = self._choices[number]
         reason = _reason(told.get("finish_reason"))

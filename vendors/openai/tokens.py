@@ -37,10 +37,17 @@ def logprobs(
 def _token(row: object, top: int) -> TokenLogprob:
     if not isinstance(row, dict):
         raise _unreadable()
-    likely = [_alone(each) for each in items(row.get("top_logprobs"))]
-    likely.sort(key=lambda each: -each.logprob)
-    own = _alone(row)
+    rows = items(row.get("top_logprobs"))
+    likely = sorted((_alone(each) for each in rows), key=lambda each: -each.logprob)
+    own = _alone(_uncut(row, rows))
     return TokenLogprob(own.token, own.data, own.logprob, tuple(likely[:top]))
+
+
+def _uncut(row: dict[str, Any], rows: list[Any]) -> dict[str, Any]:
+    """Return a token whole: llama-server cuts it at a stop string, but not among its neighbours."""
+    number = row.get("id")
+    same = (each for each in rows if number is not None and fields(each).get("id") == number)
+    return next(same, row)
 
 
 def _alone(row: object) -> TokenLogprob:

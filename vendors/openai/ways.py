@@ -44,7 +44,7 @@ class JsonMode(Enum):
 
     OBJECT = "object"
     SCHEMA = "schema"
-    """As a schema that any object follows."""
+    """As a schema, ``Ways.any_json``."""
     NEVER = "never"
 
 
@@ -100,6 +100,8 @@ class Prefill:
     """Where to ask instead, if it is another place."""
     repeats: bool = False
     """The reply's text begins with what was given."""
+    repeats_whole: bool = False
+    """That of a reply that comes in one does; streams begin behind it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -171,6 +173,8 @@ class Ways:
     says_parallel: bool = False
     """Sends it also where several calls are allowed, which is not this host's default."""
     json: JsonMode = JsonMode.OBJECT
+    any_json: Mapping[str, Any] = attrs.field(factory=lambda: {"type": "object"})
+    """The schema that stands for JSON of any form, where it takes a schema to ask for that."""
     schema: bool = True
     """Takes a JSON schema for the reply."""
     strict_by_rules: bool = True
@@ -183,6 +187,8 @@ class Ways:
     field as it is; empty where none is taken."""
     streams_forms: bool = True
     """A reply of a certain form can be streamed; else it is asked for whole."""
+    streams_choices: bool = True
+    """Several choices can be streamed; else they are asked for whole."""
     thinking: Thinking = attrs.field(factory=lambda: Thinking(effort=("reasoning_effort",)))
     thoughts: str = ""
     """The field of an assistant's message that takes its thoughts back: empty where none does,
@@ -193,6 +199,8 @@ class Ways:
     """The field of a message whose content comes back with its turn."""
     developer_role: bool = False
     """Thinking models take the system's words from the developer."""
+    joins_texts: bool = True
+    """Several texts of one message go as one; else as a list, which the host puts together."""
     pictures: Pictures = Pictures.ANY
     prefill: Prefill | None = None
     numbered_calls: bool = False
@@ -206,6 +214,8 @@ class Ways:
     """The field for how many seconds a model stays loaded behind the request."""
     usage_per_choice: bool = False
     """Each choice has its own usage, to be added up."""
+    piece_is_token: bool = False
+    """Streams every token as a piece of its own, which is counted until the usage comes."""
     charges: bool = False
     """Usage tells the ``cost``, in dollars."""
 
