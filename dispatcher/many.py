@@ -49,9 +49,8 @@ def send(desk: Desk, prompts: list[Prompt], options: Options, concurrency: int) 
         for thread in threads:
             while thread.is_alive():
                 thread.join(LOOK_S)
-    except BaseException:
-        batch.stop()
-        raise
+    finally:
+        batch.stop()  # where all have ended there is nothing to stop
     return batch.results
 
 

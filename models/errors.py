@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 import attrs
 
+from llmdispatcher.models.told import overflow, shown
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -90,27 +92,17 @@ class BadRequest(RequestError, ValueError):
     """A value is outside its range. Facts: ``field``, ``value``, ``allowed``."""
 
     def __init__(self, field: str, value: object, allowed: str, *, message: str = "") -> None:
-        """Name the field, show the value (cut to a readable length) and what is allowed.
-
-        ``message`` is what a person reads instead, where a vendor said it in words of its own.
-        """
+        """Name field, value and what is allowed, or say what a vendor said in its own words."""
         self.field, self.value, self.allowed = field, value, allowed
         if message:
             super().__init__(message)
             return
-        shown = repr(value)
-        if len(shown) > _SHOWN_CHARS:
-            shown = f"{shown[:_SHOWN_CHARS]}… ({type(value).__name__})"
-        super().__init__(f"{field} is {shown}; {field} must be {allowed}")
+        super().__init__(f"{field} is {shown(value)}; {field} must be {allowed}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send a value that may not be picklable as its repr."""
         facts = {**self.__dict__, "value": repr(self.value)}
         return _revive, (type(self), self.args, facts)
-
-
-_SHOWN_CHARS = 80
-"""How much of an offending value an error message shows."""
 
 
 class ContextOverflow(RequestError):
@@ -125,23 +117,10 @@ class ContextOverflow(RequestError):
         model: str = "",
         message: str = "",
     ) -> None:
-        """Say how many tokens are needed and how many there are, as far as that is known.
-
-        ``message`` is how the vendor says it, where one did.
-        """
+        """Say what is needed and what there is, as far as known; ``message`` is the vendor's."""
         self.needed_tokens, self.limit_tokens = needed_tokens, limit_tokens
         self.vendor, self.model = vendor, model
-        context = f"context of {vendor}/{model}" if vendor else "context"
-        match needed_tokens, limit_tokens:
-            case None, None:
-                what = f"the prompt does not fit the {context}"
-            case None, _:
-                what = f"the prompt does not fit the {limit_tokens} tokens that the {context} holds"
-            case _, None:
-                what = f"the prompt needs {needed_tokens} tokens, more than the {context} holds"
-            case _:
-                what = f"the prompt needs {needed_tokens} tokens and the {context} holds"
-                what += f" {limit_tokens}"
+        what = overflow(needed_tokens, limit_tokens, f"{vendor}/{model}" if vendor else "")
         words = f" ({message})" if message else ""
         super().__init__(f"{what}{words}; shorten the prompt, or use a model with a larger context")
 

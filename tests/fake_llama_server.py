@@ -187,11 +187,12 @@ class Handler(BaseHTTPRequestHandler):
             self._json(400, {"error": error})
             return
         self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         note("begins")
         try:
-            self._write(words[: body.get("n_predict")], body)
+            self._write(words[: body.get("max_tokens")], body)
         except (BrokenPipeError, ConnectionResetError):
             note("disconnected")
             self.close_connection = True

@@ -20,6 +20,7 @@ from llmdispatcher.models.reply import CallDelta, Delta, Finish, FinishReason, P
 from llmdispatcher.vendors.anthropic.content import DIALECT
 from llmdispatcher.vendors.wire import faults
 from llmdispatcher.vendors.wire.reading import MAX_COUNT, fields, items, shown, tally, words
+from llmdispatcher.vendors.wire.redaction import cleaned
 
 MAX_BLOCKS = 4096
 """Of one reply: each has at least some tokens, and replies have at most 128,000."""
@@ -142,6 +143,7 @@ class MessageReplies:
         output = self._counts.get("output_tokens", 0)
         if not self._is_counted:
             output = max(output, -(-self._written_bytes // BYTES_A_TOKEN))
+        written = min(written, MAX_COUNT - read)
         return Usage(
             prompt_tokens=min(self._counts.get("input_tokens", 0) + read + written, MAX_COUNT),
             completion_tokens=output,
@@ -216,7 +218,8 @@ class MessageReplies:
         return [Delta("", reasoning=told)] if told else []
 
     def _call(self, index: int, block: Mapping[str, Any]) -> Delta:
-        name = words(block.get("name"), "the name of a tool")
+        if not (name := words(block.get("name"), "the name of a tool")):
+            raise BadReply("the vendor sent a call of a tool without the tool's name")
         made = words(block.get("id"), "the id of a call") or f"call_{self._calls}"
         self._open[index] = _Block(call=self._calls, given=block.get("input"))
         self._calls += 1
@@ -259,7 +262,7 @@ class MessageReplies:
         told = [self._details.get("category"), self._details.get("explanation")]
         said = ": ".join(text for text in told if isinstance(text, str) and text)
         if reason is FinishReason.CONTENT_FILTER and said:
-            return (f"the vendor refused to answer: {said[:MAX_EXPLANATION_CHARS]}",)
+            return (f"the vendor refused to answer: {cleaned(said, MAX_EXPLANATION_CHARS)}",)
         return ()
 
 
@@ -276,8 +279,8 @@ def _kept(block: Mapping[str, str]) -> Delta:
 
 def _dumped(value: object) -> str:
     if isinstance(value, str):  # JSON already, from servers that imitate the API
-        return value
+        return words(value)
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return words(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     except (ValueError, RecursionError):
         raise BadReply("the vendor sent arguments that cannot be written as JSON") from None

@@ -23,7 +23,7 @@ from llmdispatcher.vendors.anthropic.known import family
 from llmdispatcher.vendors.anthropic.stream import MessageReplies
 from llmdispatcher.vendors.wire import faults
 from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Head, Health, Listed, Site
-from llmdispatcher.vendors.wire.reading import fields, items, known, shown
+from llmdispatcher.vendors.wire.reading import MAX_COUNT, fields, items, known, shown
 
 VERSION = "2026-10-21"
 """Of the API, from its SDK 2. The one before, 2023-06-01, lets older models take sampling."""
@@ -111,7 +111,7 @@ class AnthropicWire:
     def counted(self, message: Any) -> int:  # noqa: ANN401 - a stranger's JSON
         """Read its answer. Raises BadReply."""
         count = fields(message).get("input_tokens")
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        if type(count) is not int or not 0 <= count <= MAX_COUNT:
             raise BadReply(f"the vendor sent what is no number of tokens: {shown(message)}")
         return count
 

@@ -266,7 +266,7 @@ class _Turn:
 
 def _name(value: object) -> str:
     """Return a name that a reply can do without."""
-    return value if isinstance(value, str) else ""
+    return words(value) if isinstance(value, str) else ""
 
 
 def _arguments(value: object) -> str:

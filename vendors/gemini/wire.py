@@ -21,7 +21,7 @@ from llmdispatcher.vendors.gemini import content, embedding, known, settings
 from llmdispatcher.vendors.gemini.stream import GeminiReplies
 from llmdispatcher.vendors.wire import faults
 from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Head, Health, Listed, Site
-from llmdispatcher.vendors.wire.reading import items, shown
+from llmdispatcher.vendors.wire.reading import MAX_COUNT, items, shown
 
 BASE_URL = "https://generativelanguage.googleapis.com/v1beta"
 
@@ -104,7 +104,7 @@ class GeminiWire:
     def counted(self, message: Any) -> int:  # noqa: ANN401 - a stranger's JSON
         """Read its answer. Raises BadReply."""
         match message:
-            case {"totalTokens": int(total)} if total >= 0 and not isinstance(total, bool):
+            case {"totalTokens": total} if type(total) is int and 0 <= total <= MAX_COUNT:
                 return total
             case {"error": _}:
                 raise faults.of_message(message)
@@ -134,7 +134,7 @@ class GeminiWire:
 
     def _listed(self, told: Any) -> ModelCard | None:  # noqa: ANN401 - a stranger's JSON
         match told:
-            case {"name": str(name)}:
+            case {"name": str(name)} if name.strip():
                 pass
             case _:
                 return None

@@ -147,7 +147,7 @@ def _loaded(model: str, row: Mapping[str, Any]) -> LoadedModel:
 
 def _name(row: Mapping[str, Any]) -> str:
     name = row.get("model") or row.get("name")
-    return name if isinstance(name, str) else ""
+    return name if isinstance(name, str) and name.strip() else ""
 
 
 def _strings(values: Iterable[object]) -> list[str]:

@@ -19,7 +19,7 @@ from llmdispatcher.vendors.ollama import faults
 from llmdispatcher.vendors.ollama.asking import keep_alive
 from llmdispatcher.vendors.ollama.stream import BYTES_PER_TOKEN
 from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Site
-from llmdispatcher.vendors.wire.reading import items, tally
+from llmdispatcher.vendors.wire.reading import items, tally, words
 
 EMBED = "/api/embed"
 
@@ -65,7 +65,7 @@ class OllamaVectors:
         if tokens := tally(told.get("prompt_eval_count")):
             self._usage = Usage(prompt_tokens=tokens)
         model = told.get("model")
-        self._served_model = model if isinstance(model, str) else ""
+        self._served_model = words(model) if isinstance(model, str) else ""
         self.is_done = True
         yield from vectors
 

@@ -23,11 +23,12 @@ def parsed(data: bytes | str) -> Any:  # noqa: ANN401 - a stranger's JSON
     """Parse JSON. Raises BadReply."""
     try:
         # decoded here: the parser would guess the encoding of bytes first
-        return json.loads(data if isinstance(data, str) else data.decode().removeprefix(_BOM))
+        return json.loads(data if isinstance(data, str) else data.decode())
     except (ValueError, RecursionError):  # not UTF-8 is a ValueError too
-        if isinstance(data, bytes) and data.startswith(codecs.BOM_UTF8):
-            return parsed(data.removeprefix(codecs.BOM_UTF8))
-        raise BadReply(f"the vendor sent what is no JSON: {shown(data)}") from None
+        pass  # and not the context of what is raised: it has the whole text
+    if isinstance(data, bytes) and data.startswith(codecs.BOM_UTF8):
+        return parsed(data.removeprefix(codecs.BOM_UTF8))
+    raise BadReply(f"the vendor sent what is no JSON: {shown(data)}")
 
 
 def words(value: object, what: str = "a text") -> str:

@@ -94,6 +94,7 @@ SENTENCES = (
         r"api key not valid",
         r"(?:invalid|incorrect|missing|no|expired) api[ -]?key",
         r"api key (?:expired|is (?:invalid|missing|required))",
+        r"^no connected db",  # LiteLLM without a database to look a key up in
         r"user location is not supported",
         r"organization has been disabled",
         r"must be a verified organization|must be verified to use",

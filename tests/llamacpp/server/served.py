@@ -110,9 +110,9 @@ class Served:
         return [event.fraction for event in self.events if isinstance(event, LoadProgress)]
 
 
-def drain(call: Call) -> list[Piece]:
-    """Read a call to its finish."""
-    pieces: list[Piece] = []
+def drain(call: Call, into: list[Piece] | None = None) -> list[Piece]:
+    """Read a call to its finish; ``into`` takes the pieces also where it fails."""
+    pieces: list[Piece] = [] if into is None else into
     while not pieces or not isinstance(pieces[-1], Finish):
         pieces.extend(call.receive(WAIT_S))
     return pieces

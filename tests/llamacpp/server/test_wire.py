@@ -8,12 +8,12 @@ import attrs
 import pytest
 
 from llmdispatcher import EmbedRequest, Image, Message, Request, RerankRequest, ToolCall, ToolSpec
-from llmdispatcher.models.errors import BadReply, BadRequest, Unsupported
+from llmdispatcher.models.errors import BadRequest, Unsupported
 from llmdispatcher.models.form import ResponseFormat
 from llmdispatcher.models.message import assistant, system, tool, user
 from llmdispatcher.models.request import Sampling
-from llmdispatcher.vendors.llamacpp.server import pools
-from llmdispatcher.vendors.llamacpp.server.wire import Abilities, ask
+from llmdispatcher.vendors.llamacpp.server.wire import Abilities, asked
+from llmdispatcher.vendors.wire.exchange import Ask
 
 ABLE = Abilities(slots=4, context_tokens=100, tools=True, vision=True, adapters=("a", "b"))
 
@@ -21,9 +21,21 @@ ADD = ToolSpec("add", "Adds.", {"type": "object", "properties": {"x": {"type": "
 SUB = ToolSpec("sub")
 
 
+def ask(request: Request, able: Abilities = ABLE) -> Ask:
+    """Return what is asked."""
+    (exchange,) = asked(request, able, "m").exchanges
+    return exchange.ask
+
+
+def bodies(sent: Ask) -> dict[str, Any]:
+    """Return what is sent with it."""
+    assert sent.body is not None
+    return dict(sent.body)
+
+
 def body(request: Request, able: Abilities = ABLE) -> dict[str, Any]:
     """Return what would be sent."""
-    return ask(request, able).body
+    return bodies(ask(request, able))
 
 
 def test_every_sampling_field_is_sent() -> None:
@@ -35,20 +47,21 @@ def test_every_sampling_field_is_sent() -> None:
     assert {name: sent[name] for name in given} == given
     assert sent["seed"] == 2**32 - 2
     plain = body(Request.of("x"))
-    assert not {*given, "seed", "n_predict", "n", "stop", "n_probs"} & {*plain}
+    assert not {*given, "seed", "max_tokens", "n", "stop", "logprobs", "n_probs"} & {*plain}
     assert plain["stream"]
+    assert plain["return_progress"]
+    assert plain["cache_prompt"]
     assert plain["stream_options"] == {"include_usage": True}
 
 
 def test_prompts_and_conversations_go_apart() -> None:
     """A raw prompt goes without a template; a conversation goes as the OpenAI API writes it."""
-    raw = ask(Request(prompt="Once", max_tokens=5, stop=["x"], logprobs=0, n=2), ABLE)
-    assert raw.path == "/v1/completions"
-    assert raw.body["prompt"] == "Once"
-    assert raw.body["n_predict"] == 5
-    assert raw.body["n_probs"] == 1
-    assert raw.body["n"] == raw.choices == 2
-    assert raw.top == 0
+    request = Request(prompt="Once", max_tokens=5, stop=["x"], logprobs=0, n=2)
+    assert ask(request).path == "/completions"
+    raw = body(request)
+    assert (raw["prompt"], raw["max_tokens"], raw["stop"]) == ("Once", 5, ["x"])
+    assert raw["n_probs"] == 1
+    assert raw["n"] == asked(request, ABLE, "m").slots == 2
     call = ToolCall("c1", "add", '{"x": 1}')
     talk = [
         system("S"),
@@ -57,9 +70,9 @@ def test_prompts_and_conversations_go_apart() -> None:
         tool(call, "2"),
         user([Image(b"PNG"), "What?"]),
     ]
-    sent = ask(Request.of(talk, prefill="It is"), ABLE)
-    assert sent.path == "/v1/chat/completions"
-    messages = sent.body["messages"]
+    assert ask(Request.of(talk)).path == "/chat/completions"
+    sent = body(Request.of(talk, prefill="It is"))
+    messages = sent["messages"]
     assert messages[0] == {"role": "system", "content": "S"}
     assert messages[1]["content"] == [{"type": "text", "text": "A"}, {"type": "text", "text": "B"}]
     assert messages[2]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"x": 1}'}
@@ -68,8 +81,8 @@ def test_prompts_and_conversations_go_apart() -> None:
     assert messages[3] == {"role": "tool", "content": "2", "tool_call_id": "c1"}
     assert messages[4]["content"][0]["image_url"]["url"] == "data:image/png;base64,UE5H"
     assert messages[5] == {"role": "assistant", "content": "It is"}
-    assert sent.body["continue_final_message"] is True
-    assert sent.body["add_generation_prompt"] is False
+    assert sent["continue_final_message"] is True
+    assert sent["add_generation_prompt"] is False
     assert "continue_final_message" not in body(Request.of([user("A"), assistant("B")]))
 
 
@@ -77,7 +90,7 @@ def test_tools_are_sent_and_chosen() -> None:
     """A tool that is named is the only one to choose from; forbidden ones are not sent."""
     sent = body(Request.of("x", tools=[ADD, SUB], parallel_tools=False))
     assert [each["function"]["name"] for each in sent["tools"]] == ["add", "sub"]
-    assert sent["tool_choice"] == "auto"
+    assert sent.get("tool_choice", "auto") == "auto"
     assert sent["parallel_tool_calls"] is False
     sent = body(Request.of("x", tools=[ADD, SUB], tool_choice="sub"))
     assert [each["function"]["name"] for each in sent["tools"]] == ["sub"]
@@ -90,7 +103,8 @@ def test_forms_are_sent() -> None:
     schema = {"type": "object"}
     chat = body(Request.of("x", schema=schema))
     assert chat["response_format"]["json_schema"]["schema"] == schema
-    assert body(Request.of("x", response_format=ResponseFormat("json")))["response_format"]
+    loose = body(Request.of("x", response_format=ResponseFormat("json")))["response_format"]
+    assert loose["json_schema"]["schema"] == {"type": ["object", "array"]}
     grammar = ResponseFormat("grammar", grammar="root ::= x")
     assert body(Request.of("x", response_format=grammar))["grammar"] == "root ::= x"
     assert body(Request(prompt="x", response_format=grammar))["grammar"] == "root ::= x"
@@ -101,11 +115,25 @@ def test_forms_are_sent() -> None:
 
 
 def test_reasoning_and_adapters_are_sent() -> None:
-    """Switches go by both names that templates use; every adapter gets a scale, also nought."""
+    """Switches go by both names that templates use; every adapter gets a scale, also nought.
+
+    What is known of a name does not matter: the file of that name may be any model.
+    """
     sent = body(Request.of("x", reasoning=False, adapters={"b": 0.5}))
     assert sent["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
     assert sent["lora"] == [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 0.5}]
     assert "lora" not in body(Request.of("x"), Abilities())
+    (exchange,) = asked(Request.of("x", reasoning=False), ABLE, "gpt-oss-20b").exchanges
+    assert bodies(exchange.ask)["chat_template_kwargs"]["enable_thinking"] is False
+    assert body(Request.of("x", effort="high"))["reasoning_effort"] == "high"
+
+
+def test_logprobs_beside_tools_come_in_one() -> None:
+    """llama-server streams no log-probabilities beside tools, so they are asked for whole."""
+    sent = ask(Request.of("x", tools=[ADD], logprobs=1))
+    assert not sent.streams
+    assert bodies(sent)["stream"] is False
+    assert ask(Request.of("x", tools=[ADD], tool_choice="none", logprobs=1)).streams
 
 
 def test_filling_in_begins_as_texts_do() -> None:
@@ -137,7 +165,6 @@ REFUSED = {
         Unsupported,
         "own form",
     ),
-    "logprobs and tools": (Request.of("x", tools=[ADD], logprobs=1), Unsupported, "beside tools"),
 }
 
 
@@ -147,7 +174,7 @@ def test_what_cannot_be_done_is_refused(
 ) -> None:
     """What the server would leave out, or do otherwise, does not go out."""
     with pytest.raises(kind, match=match):
-        ask(request_, ABLE)
+        ask(request_)
 
 
 def test_what_the_server_lacks_is_refused() -> None:
@@ -162,63 +189,24 @@ def test_what_the_server_lacks_is_refused() -> None:
 
 def test_what_a_request_may_take_is_bounded() -> None:
     """Never less than the prompt's bytes and the reply, never more than a context for each."""
-    assert ask(Request.of("x"), ABLE).tokens == 100
-    assert ask(Request.of("x", n=3), ABLE).tokens == 300
+    assert asked(Request.of("x"), ABLE, "m").tokens == 100
+    assert asked(Request.of("x", n=3), ABLE, "m").tokens == 300
     large = Abilities(slots=4, context_tokens=10_000)
-    few = ask(Request.of("x" * 50, max_tokens=10, n=2), large).tokens
+    few = asked(Request.of("x" * 50, max_tokens=10, n=2), large, "m").tokens
     assert 70 <= few <= 70 + 1000
     seen = Request.of([Message("user", [Image(b"x")])], max_tokens=1)
-    assert ask(seen, large).tokens == 10_000
+    assert asked(seen, large, "m").tokens == 10_000
 
 
 def test_texts_go_in_parts() -> None:
-    """All texts go out once, in order; an empty one is refused by its place."""
+    """All texts go out once, in order; an empty one is refused by its place, before any is sent."""
     work = EmbedRequest.of([str(number) for number in range(70)], normalize=False)
-    parts = [*pools.asks(work)]
-    assert [first for first, _ in parts] == [0, 32, 64]
-    assert [text for _, part in parts for text in part.body["input"]] == [*work.texts]
-    assert parts[0][1].body["embd_normalize"] == -1
+    parts = [bodies(each.ask) for each in asked(work, ABLE, "m").exchanges]
+    assert [len(part["input"]) for part in parts] == [32, 32, 6]
+    assert [text for part in parts for text in part["input"]] == [*work.texts]
+    assert parts[0]["embd_normalize"] == -1
     with pytest.raises(BadRequest, match=r"texts\[33\]"):
-        [*pools.asks(EmbedRequest.of(["a"] * 33 + [""]))]
-    rerank = [*pools.asks(RerankRequest.of("q", ["a", "b"], top=1))]
-    assert rerank[0][1].body == {"query": "q", "documents": ["a", "b"], "top_n": 2}
-
-
-VECTOR = b'{"data": [{"index": 0, "embedding": "AACAPwAAAEA="}], "usage": {"prompt_tokens": 3}}'
-
-BROKEN = [
-    b"{",
-    b"[]",
-    b'{"results": []}',
-    b'{"data": [{"index": 1, "embedding": [1.0]}]}',
-    b'{"data": [{"index": 0, "embedding": "!"}]}',
-    b'{"data": [{"index": 0, "embedding": "AAA="}]}',
-    b'{"data": [{"index": 0, "embedding": []}]}',
-    b'{"data": [{"index": 0, "embedding": [NaN]}]}',
-    b'{"data": [{"index": 0, "embedding": ["x"]}]}',
-    b'{"data": [{"index": 0}]}',
-]
-
-
-def test_vectors_and_scores_are_read() -> None:
-    """Packed and plain vectors are read alike, with the tokens that they took."""
-    (_, one), *_ = pools.asks(EmbedRequest.of("a"))
-    read, tokens = pools.results(one, 5, VECTOR)
-    assert tokens == 3
-    assert read[0].index == 5
-    assert list(read[0].values) == [1.0, 2.0]  # type: ignore[union-attr]
-    plain, _ = pools.results(one, 0, b'{"data": [{"index": 0, "embedding": [1, 2]}]}')
-    assert list(plain[0].values) == [1.0, 2.0]  # type: ignore[union-attr]
-    (_, two), *_ = pools.asks(RerankRequest.of("q", ["a"]))
-    scored, _ = pools.results(two, 2, b'{"results": [{"index": 0, "relevance_score": -1}]}')
-    assert (scored[0].index, scored[0].value) == (2, -1.0)  # type: ignore[union-attr]
-    with pytest.raises(BadReply):
-        pools.results(two, 0, b'{"results": [{"index": 0, "relevance_score": NaN}]}')
-
-
-@pytest.mark.parametrize("answer", BROKEN)
-def test_what_are_no_vectors_is_a_bad_reply(answer: bytes) -> None:
-    """Whatever else a server answers for texts is told as such."""
-    (_, one), *_ = pools.asks(EmbedRequest.of("a"))
-    with pytest.raises(BadReply):
-        pools.results(one, 0, answer)
+        asked(EmbedRequest.of(["a"] * 33 + [""]), ABLE, "m")
+    (rerank,) = asked(RerankRequest.of("q", ["a", "b"], top=1), ABLE, "m").exchanges
+    assert rerank.ask.path == "/rerank"
+    assert bodies(rerank.ask)["top_n"] == 2

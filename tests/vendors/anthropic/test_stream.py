@@ -151,6 +151,11 @@ def test_counts_beyond_all_measure() -> None:
     assert got.finish is not None
     assert got.finish.usage.prompt_tokens == 2**63 - 1
     assert got.finish.usage.reasoning_tokens == 0
+    both = {"cache_read_input_tokens": 3, "cache_creation_input_tokens": 2**80}
+    got = at_once(usage={"input_tokens": 9, **both})
+    assert got.finish is not None
+    usage = got.finish.usage
+    assert usage.cached_tokens + usage.cache_write_tokens == usage.prompt_tokens == 2**63 - 1
 
 
 @pytest.mark.parametrize(
@@ -183,6 +188,17 @@ def test_a_refusal_says_why() -> None:
     (warning,) = got.finish.warnings
     assert "bio: because" in warning
     assert len(warning) < 400
+    got = at_once(stop_reason="refusal", stop_details={"category": "\x1b[2Jbio\ud83d"})
+    assert got.finish is not None
+    assert got.finish.warnings == ("the vendor refused to answer: bio\ufffd",)
+
+
+@pytest.mark.parametrize("given", ["\ud83d", {"x": "\ud83d"}])
+def test_half_a_character_is_replaced(given: object) -> None:
+    """Arguments can be written as UTF-8, whatever is in them."""
+    (call,) = at_once({"type": "tool_use", "name": "f", "input": given}).choices[0].tool_calls
+    assert "\ufffd" in call.arguments
+    assert call.arguments.encode()
 
 
 def test_calls_decide_how_it_ended() -> None:
@@ -306,8 +322,9 @@ def test_errors_inside(error: dict[str, Any]) -> None:
         {"content": [], "model": 5},
         {"content": [{"type": "text", "text": 5}]},
         {"content": [{"type": "tool_use", "name": []}]},
-        {"content": [{"type": "tool_use", "id": {}}]},
-        {"content": [{"type": "tool_use", "input": {"x": float("inf")}}]},
+        {"content": [{"type": "tool_use", "id": "a", "input": {}}]},
+        {"content": [{"type": "tool_use", "name": "f", "id": {}}]},
+        {"content": [{"type": "tool_use", "name": "f", "input": {"x": float("inf")}}]},
         {"content": [], "stop_reason": True},
         {"content": [{"type": "text"}] * (stream.MAX_BLOCKS + 1)},
     ],
@@ -324,6 +341,6 @@ def test_arguments_that_nest_without_end() -> None:
     for _ in range(100_000):
         deep = {"x": deep}
     with pytest.raises(BadReply):
-        MessageReplies().whole({"content": [{"type": "tool_use", "input": deep}]})
+        MessageReplies().whole({"content": [{"type": "tool_use", "name": "f", "input": deep}]})
     while deep:  # freed level by level: Python 3.11 would recurse
         deep = deep.pop("x")

@@ -162,9 +162,12 @@ def test_health() -> None:
 def test_counts() -> None:
     """The number of tokens, or no reply."""
     assert WIRE.counted({"input_tokens": 2095}) == 2095
-    for wrong in ({}, None, {"input_tokens": True}, {"input_tokens": -1}, {"input_tokens": "9"}):
+    for wrong in (None, True, -1, "9", 2**63):
         with pytest.raises(BadReply):
-            WIRE.counted(wrong)
+            WIRE.counted({"input_tokens": wrong})
+    for nothing in (dict[str, int](), None):
+        with pytest.raises(BadReply):
+            WIRE.counted(nothing)
 
 
 @pytest.mark.parametrize(

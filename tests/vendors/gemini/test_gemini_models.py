@@ -92,6 +92,7 @@ def test_entries_that_name_no_model_are_left_out() -> None:
         1,
         {},
         {"name": ""},
+        {"name": " \u2028"},
         {"name": 1},
         {"name": "\ud800"},
         {"name": "models/"},

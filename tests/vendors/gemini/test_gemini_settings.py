@@ -247,6 +247,7 @@ def test_counting_asks_with_all_that_is_sent() -> None:
         {},
         {"totalTokens": True},
         {"totalTokens": -1},
+        {"totalTokens": 2**63},
         [],
         None,
         {"totalTokens": "3"},

@@ -336,6 +336,13 @@ def test_what_is_no_reply_is_bad(answer: Any) -> None:
         replies().whole(answer)
 
 
+def test_half_a_character_is_replaced() -> None:
+    """Names that a reply can do without can be written as UTF-8 too."""
+    got = told(ended("STOP", {"text": "a"}) | {"modelVersion": "m\ud83d", "responseId": "\ude00"})
+    assert got.finish is not None
+    assert (got.finish.served_model, got.finish.request_id) == ("m\ufffd", "\ufffd")
+
+
 def test_arguments_without_end_are_bad() -> None:
     """JSON that is nested beyond reason is no reply either."""
     deep: dict[str, Any] = {}

@@ -152,7 +152,7 @@ def test_the_cloud_itself() -> None:
 
 def test_rows_that_cannot_be_read() -> None:
     """A row without a name is left out, a name that comes twice counts once."""
-    rows = [{}, {"model": ""}, {"model": 5}, "x", None, {"model": "\ud800"}]
+    rows = [{}, {"model": ""}, {"model": "\u2028"}, {"model": 5}, "x", None, {"model": "\ud800"}]
     assert [card.model for card in cards(*rows, {"model": "a"}, {"name": "a"})] == ["a"]
     assert WIRE.listed({}).cards == WIRE.listed({"models": None}).cards == ()
 

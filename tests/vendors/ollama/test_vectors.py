@@ -55,6 +55,10 @@ def test_vectors() -> None:
     assert finish is not None
     assert finish.usage == Usage(prompt_tokens=8)
     assert finish.served_model == "all-minilm:latest"
+    list(replies.whole(json.loads(vectors(2)) | {"model": "a\ud83d"}))
+    finish = replies.finish()
+    assert finish is not None
+    assert finish.served_model == "a\ufffd"
 
 
 def test_a_line() -> None:

@@ -65,6 +65,10 @@ def test_vectors_are_read(packed: bool) -> None:  # noqa: FBT001 - a parameter o
     assert (finish.reason, finish.served_model) == (FinishReason.STOP, "model-1")
     assert finish.usage.prompt_tokens == 4
     assert not finish.usage.estimated
+    read(second, json.loads(vectors(2)) | {"model": "a\ud83d"})
+    finish = second.replies.finish()
+    assert finish is not None
+    assert finish.served_model == "a\ufffd"
 
 
 def test_vectors_have_the_length_that_was_asked_for() -> None:

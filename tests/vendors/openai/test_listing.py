@@ -130,7 +130,10 @@ def test_where_lists_are() -> None:
 def test_what_is_no_list_is_refused() -> None:
     """An empty list is one; an error is raised as what it is; rows without names are left out."""
     assert listed("vllm", {"data": []}) == []
-    assert listed("vllm", {"data": [{}, 3, {"id": 7}, {"id": "a"}, {"id": "a"}]})[0].model == "a"
+    assert (
+        listed("vllm", {"data": [{}, 3, {"id": 7}, {"id": " "}, {"id": "a"}, {"id": "a"}]})[0].model
+        == "a"
+    )
     strange: list[Any] = [{}, None, "x", {"data": {}}]
     for message in strange:
         with pytest.raises(BadReply):

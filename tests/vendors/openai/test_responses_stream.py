@@ -159,6 +159,7 @@ def test_waiting_in_a_queue_is_a_sign_of_life() -> None:
         ({"type": "response.failed", "response": {"status": "failed"}}, "failed"),
         ({"type": "response.cancelled", "response": {}}, "cancelled"),
         ({"type": "response.completed", "response": {"status": "queued"}}, "queued"),
+        ({"type": "response.completed", "response": {"status": "\x1b[2J"}}, "is '.x1b"),
         (
             {
                 "type": "response.output_item.added",

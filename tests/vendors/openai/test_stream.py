@@ -324,6 +324,21 @@ def test_a_call_without_a_name_is_none() -> None:
         read(*(chunk(call(i, name="f")) for i in range(1025)))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_arguments_that_are_no_json_are_refused(value: float) -> None:
+    """Arguments that came as an object are written as JSON, which has no such numbers."""
+    function = {"name": "f", "arguments": {"x": value}}
+    with pytest.raises(BadReply, match="cannot be read"):
+        read(chunk({"tool_calls": [{"id": "a", "function": function}]}))
+
+
+@pytest.mark.parametrize("index", [True, False, 1.0, "0", -1, 1])
+def test_a_choice_that_nobody_asked_for_is_refused(index: object) -> None:
+    """Choices are counted from 0, by whole numbers."""
+    with pytest.raises(BadReply, match="nobody asked for"):
+        read({"choices": [{"index": index, "delta": {"content": "a"}}]})
+
+
 # -- log-probabilities, keepsakes, prefill -----------------------------------------------------
 
 TOKEN = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}

@@ -15,7 +15,7 @@ from llmdispatcher.vendors.mailbox import Mailbox, Waker, fire
 if TYPE_CHECKING:
     import asyncio
 
-    from llmdispatcher.vendors.llamacpp.server.wire import Ask
+    from llmdispatcher.vendors.llamacpp.server.wire import Asked
 
 
 class ServerCall:
@@ -27,12 +27,10 @@ class ServerCall:
         self.receive = self.box.receive
         self.areceive = self.box.areceive
         self.seat = Seat(priority=work.priority, arrived_s=time.monotonic())
-        self.ask: Ask | None = None
+        self.asked: Asked | None = None
         """What is asked for it, once that is known."""
         self.task: asyncio.Task[None] | None = None
         self.used = Usage()
-        self.partial = ""
-        """The text that has come."""
         self.runs = False
         """Whether the server was asked."""
         self.pieces = 0

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from copy import copy
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from llmdispatcher.models.errors import DispatcherError, Refused, TimedOut, Unreachable
@@ -22,7 +21,6 @@ from llmdispatcher.vendors.llamacpp.child import causes
 from llmdispatcher.vendors.llamacpp.engine.inbox import CLOSED
 from llmdispatcher.vendors.llamacpp.server import facts, holding, loading, report
 from llmdispatcher.vendors.llamacpp.server.calls import Calls
-from llmdispatcher.vendors.llamacpp.server.client import Broken
 from llmdispatcher.vendors.llamacpp.server.desk import Desk
 from llmdispatcher.vendors.llamacpp.server.loading import Progress, Task
 from llmdispatcher.vendors.llamacpp.server.running import KILL_S, PortTaken, Running
@@ -180,10 +178,16 @@ class ServerLife:
         told = task.settings
         able = facts.abilities(props, told, task.header, tuple(self._life.spec.adapters))
         desk = Desk(told.parallel, told.cells)
-        parts = Parts(
-            client=running.client, able=able, desk=desk, calls=self.calls, worry=self._wake
+        self._service = Service(
+            Parts(
+                connections=running.connections,
+                model=told.alias,
+                able=able,
+                desk=desk,
+                calls=self.calls,
+                worry=self._wake,
+            )
         )
-        self._service = Service(parts)
         progress.tell(1.0)
         self._loaded.set_result(None)
 
@@ -214,11 +218,8 @@ class ServerLife:
         self._ping_s = now_s
 
         async def ask() -> None:
-            limit_s = 2 * self._patience.silent_s
-            with contextlib.suppress(Broken):
-                status, _ = await running.client.get("/health", limit_s)
-                if status == HTTPStatus.OK:
-                    signs.answered()
+            if await running.is_healthy(2 * self._patience.silent_s):
+                signs.answered()
 
         signs.asked()
         self._ping = asyncio.get_running_loop().create_task(ask())
@@ -277,6 +278,6 @@ class ServerLife:
         if self._ping is not None:
             self._ping.cancel()
             await asyncio.gather(self._ping, return_exceptions=True)
-        await running.client.close()
+        await running.hang_up()
         running.end(self._patience.stop_s, asks=self._killed_for is None)
         self.guard.close()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from llmdispatcher.models.errors import BadReply, VendorError
+from llmdispatcher.vendors.http.transport import Broken, Connections, Place
 from llmdispatcher.vendors.llamacpp.child import spawn
 from llmdispatcher.vendors.llamacpp.server import environment
-from llmdispatcher.vendors.llamacpp.server.address import Address
-from llmdispatcher.vendors.llamacpp.server.client import Broken, Client
+from llmdispatcher.vendors.llamacpp.server.address import LOOPBACK, Address
+from llmdispatcher.vendors.llamacpp.server.answering import CONNECT_S
 from llmdispatcher.vendors.llamacpp.server.report import Log
 from llmdispatcher.vendors.llamacpp.server.settings import Settings
+from llmdispatcher.vendors.wire.exchange import Ask
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.server.program import Program
@@ -21,11 +24,12 @@ if TYPE_CHECKING:
 HEALTH_S = 2.0
 """How long an answer may take while it loads: it may be busy reading."""
 
-MORE_CONNECTIONS = 2
-"""Beside one for each request that is served: for asking how it is."""
+MAX_FACTS_BYTES = 16 * 2**20
+"""Of what a server says of itself, its template among it."""
 
 MAX_STRANGE = 5
-"""Answers that are no HTTP, in a row, before somebody else's program is thought to listen there."""
+"""Connections, in a row, that end without an answer, before somebody else's program is thought to
+listen there."""
 
 KILL_S = 10.0
 """How long the system may take to end a process that was killed, and to take its memory back."""
@@ -44,8 +48,8 @@ class Running:
         self.log = Log()
         self._strange = 0
         self.address = Address.open(sockets=program.has_sockets())
+        self.connections = Connections(_place(self.address))
         try:
-            self.client = Client(self.address, settings.parallel + MORE_CONNECTIONS)
             self.child = spawn.start(
                 spawn.Order(
                     command=program.command(settings, self.address),
@@ -61,14 +65,24 @@ class Running:
     async def is_ready(self) -> bool:
         """Whether it has loaded. Raises BadReply where what listens there is no such server."""
         try:
-            status, _ = await self.client.get("/health", HEALTH_S)
+            status, _ = await self._get("/health", HEALTH_S)
+        except TimeoutError:
+            return False
         except Broken as broken:
-            self._strange += broken.spoke
+            self._strange += broken.connected
             if self._strange >= MAX_STRANGE:
                 told = f"what listens at {self.address.host} does not speak HTTP: {broken}"
                 raise BadReply(told) from None
             return False
         self._strange = 0
+        return status == HTTPStatus.OK
+
+    async def is_healthy(self, timeout_s: float) -> bool:
+        """Whether one that has loaded answers, within a time."""
+        try:
+            status, _ = await self._get("/health", timeout_s)
+        except (Broken, TimeoutError):
+            return False
         return status == HTTPStatus.OK
 
     async def facts(self) -> dict[str, Any]:
@@ -77,18 +91,36 @@ class Running:
         Raises PortTaken where it is another server than ours, and BadReply where it is none.
         """
         try:
-            status, body = await self.client.get("/props", HEALTH_S)
-        except Broken as broken:
-            raise BadReply(f"llama-server does not tell what it loaded: {broken}") from None
+            status, body = await self._get("/props", HEALTH_S)
+        except (Broken, TimeoutError) as broken:
+            told = str(broken) or "no answer in time"
+            raise BadReply(f"llama-server does not tell what it loaded: {told}") from None
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} and self.address.port:
             raise PortTaken
         try:
-            told = json.loads(body) if status == HTTPStatus.OK else None
+            props = json.loads(body) if status == HTTPStatus.OK else None
         except (ValueError, RecursionError):
-            told = None
-        if not isinstance(told, dict):
+            props = None
+        if not isinstance(props, dict):
             raise BadReply(f"llama-server answers /props with {status} and no JSON object")
-        return told
+        return props
+
+    async def _get(self, path: str, timeout_s: float) -> tuple[int, bytes]:
+        """Ask for what is short. Raises Broken, and TimeoutError where it takes too long."""
+        async with asyncio.timeout(timeout_s):
+            line = await self.connections.aopen(Ask(path=path, at_root=True), CONNECT_S)
+            body = b""
+            try:
+                while len(body) < MAX_FACTS_BYTES and (chunk := await line.read()):
+                    body += chunk
+            finally:
+                await line.close()
+        return line.head.status, body
+
+    async def hang_up(self) -> None:
+        """Close all connections."""
+        self.connections.close()
+        await self.connections.aclose()
 
     def end(self, stop_s: float, *, asks: bool) -> int | None:
         """End it, and give everything back; returns its exit status.
@@ -104,3 +136,15 @@ class Running:
         self.child.forget()
         self.address.close()
         return status
+
+
+def _place(address: Address) -> Place:
+    """Return where a server is to be found, with its key."""
+    root = f"http://{LOOPBACK}" + (f":{address.port}" if address.socket is None else "")
+    return Place(
+        root=root,
+        base=f"{root}/v1",
+        headers={"Authorization": f"Bearer {address.key}"},
+        secrets=(address.key,),
+        socket=None if address.socket is None else str(address.socket),
+    )

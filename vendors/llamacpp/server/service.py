@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import attrs
 
-from llmdispatcher.models.embedding import EmbedRequest, RerankRequest
 from llmdispatcher.models.errors import (
     DispatcherError,
     EngineCrashed,
@@ -21,10 +20,10 @@ from llmdispatcher.models.errors import (
 )
 from llmdispatcher.models.reply import Progress
 from llmdispatcher.models.request import Request
-from llmdispatcher.vendors.llamacpp.server import answering, wire
+from llmdispatcher.vendors.http.transport import Broken, Connections, TooSlow
+from llmdispatcher.vendors.llamacpp.server import answering, faults, wire
 from llmdispatcher.vendors.llamacpp.server.call import ServerCall
 from llmdispatcher.vendors.llamacpp.server.calls import Calls
-from llmdispatcher.vendors.llamacpp.server.client import Broken, Client
 from llmdispatcher.vendors.llamacpp.server.desk import MAX_WAITING, Desk, Seat
 from llmdispatcher.vendors.llamacpp.server.wire import Abilities
 from llmdispatcher.vendors.mailbox import fire
@@ -38,7 +37,8 @@ show."""
 class Parts:
     """What a service works with."""
 
-    client: Client
+    connections: Connections
+    model: str
     able: Abilities
     desk: Desk
     calls: Calls
@@ -75,9 +75,8 @@ class Service:
 
     def _seat(self, call: ServerCall) -> None:
         """Find out what a request claims. Raises a RequestError for what cannot be done."""
-        if isinstance(call.work, Request):
-            call.ask = wire.ask(call.work, self._parts.able)
-            call.seat.slots, call.seat.tokens = call.ask.choices, call.ask.tokens
+        call.asked = wire.asked(call.work, self._parts.able, self._parts.model)
+        call.seat.slots, call.seat.tokens = call.asked.slots, call.asked.tokens
 
     def cancel(self, call: ServerCall) -> None:
         """Stop serving a call; closing its connection is what tells the server."""
@@ -105,23 +104,23 @@ class Service:
     async def _serve(self, call: ServerCall) -> None:
         try:
             await self._ask(call)
-        except Broken as broken:
+        except (Broken, TooSlow, StreamInterrupted) as cut:
             self._parts.worry()
             await asyncio.sleep(GRACE_S)  # if the server is dead, this is cancelled
-            self._fail(call, _cut(call, broken))
+            self._fail(call, _cut(call, cut))
         except DispatcherError as error:
-            self._fail(call, error)
+            self._fail(call, faults.meant(error))
 
     async def _ask(self, call: ServerCall) -> None:
-        client, work = self._parts.client, call.work
-        if isinstance(work, EmbedRequest | RerankRequest):
-            await answering.pool(client, call, work)
-        elif call.ask is not None:
-            await answering.write(client, call, call.ask, lambda n: self._read(call, work, n))
+        assert call.asked is not None  # noqa: S101 - it has a seat
+        await answering.serve(
+            self._parts.connections, call, call.asked, lambda n: self._read(call, n)
+        )
 
-    def _read(self, call: ServerCall, work: Request, prompt_tokens: int) -> None:
+    def _read(self, call: ServerCall, prompt_tokens: int) -> None:
         """Give back what a request does not need, now that its prompt was counted."""
-        if work.max_tokens is not None:
+        work = call.work
+        if isinstance(work, Request) and work.max_tokens is not None:
             self._parts.desk.shrink(call.seat, prompt_tokens + work.max_tokens * work.n)
             self._let_in()
 
@@ -143,9 +142,9 @@ class Service:
         self._let_in()
 
 
-def _cut(call: ServerCall, broken: Broken) -> DispatcherError:
+def _cut(call: ServerCall, cut: Exception) -> DispatcherError:
     """Return the error of a call whose connection broke, though the server lives."""
-    if call.pieces and call.partial:
-        told = f"llama-server stopped in the middle of a reply: {broken}"
-        return StreamInterrupted(told, partial=call.partial)
-    return Unreachable(f"llama-server closed the connection before it replied: {broken}")
+    told = str(cut) or "no connection in time"
+    if call.used.completion_tokens:
+        return StreamInterrupted(f"llama-server stopped in the middle of a reply: {told}")
+    return Unreachable(f"llama-server closed the connection before it replied: {told}")

@@ -1,23 +1,34 @@
-"""From a request to what llama-server is asked: a path and a JSON body. Pure.
+"""From a request to what a supervised llama-server is asked, and who reads its answers. Pure.
 
-Conversations go to ``/v1/chat/completions``, where the server renders the template and reads calls
-of tools and reasoning from the reply; raw prompts go to ``/v1/completions``. What the server would
-leave out silently is refused here. The sampling fields have the names that llama-server gives them.
+The dialect is the one of ``vendors.openai``, with the ways of a llama-server whose build and model
+are known. Here is what only a server of our own can do or must be spared: adapters by their places,
+filling in by tokens, and refusing what it would leave out silently, or could not hold.
 """
 
 from __future__ import annotations
 
-import base64
-from typing import Any
+from collections.abc import Sequence
 
 import attrs
 
+from llmdispatcher.models.embedding import EmbedRequest, RerankRequest
 from llmdispatcher.models.errors import BadRequest, Unsupported
-from llmdispatcher.models.form import Shape, ToolSpec
-from llmdispatcher.models.message import Image, Message, Text
+from llmdispatcher.models.form import Shape
+from llmdispatcher.models.message import Image
 from llmdispatcher.models.request import Request
+from llmdispatcher.vendors.openai import chat, embedding
+from llmdispatcher.vendors.openai.known import UNKNOWN
+from llmdispatcher.vendors.openai.rows import ROWS
+from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Site
 
-CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+WAYS = attrs.evolve(
+    ROWS["llama-server"].ways,
+    always={**ROWS["llama-server"].ways.always, "cache_prompt": True},
+    any_json={"type": ["object", "array"]},  # as our own engine means it
+    joins_texts=False,  # templates do it, as they do for our own engine
+)
+
+SITE = Site(vendor="llamacpp", local=True)
 
 MESSAGE_TOKENS = 64
 """What a template may add to a message, at most, with a wide margin."""
@@ -41,108 +52,43 @@ class Abilities:
 
 
 @attrs.frozen(kw_only=True)
-class Ask:
-    """What to ask, and what to expect."""
+class Asked:
+    """What a request becomes, and what it claims."""
 
-    path: str
-    body: dict[str, Any]
-    choices: int = 1
-    top: int | None = None
-    """How many of the likeliest tokens to tell; None tells none, not even the one that came."""
+    exchanges: Sequence[Exchange]
+    slots: int = 1
     tokens: int = 0
-    """The most tokens that it can take of the context, all choices together."""
+    """The most that it can take of the context, all choices together."""
 
 
-def ask(request: Request, able: Abilities) -> Ask:
-    """Return what to ask. Raises a RequestError for what this server cannot do."""
-    _check(request, able)
-    body: dict[str, Any] = {
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "return_progress": True,
-        "cache_prompt": True,
-        **request.sampling.given(),
-    }
-    if request.max_tokens is not None:
-        body["n_predict"] = request.max_tokens
-    if request.n > 1:
-        body["n"] = request.n
-    if request.stop:
-        body["stop"] = [*request.stop]
-    if request.logprobs is not None:
-        body["n_probs"] = max(1, request.logprobs)
+def asked(work: Request | EmbedRequest | RerankRequest, able: Abilities, model: str) -> Asked:
+    """Return what to ask of a model. Raises a RequestError for what this server cannot do."""
+    if isinstance(work, Request):
+        _check(work, able)
+        exchange = _reply(work, able, model)
+        return Asked(exchanges=(exchange,), slots=work.n, tokens=_most_tokens(work, able))
+    if isinstance(work, EmbedRequest) and "" in work.texts:
+        allowed = "a text that is not empty: llama-server takes no empty ones"
+        raise BadRequest(f"texts[{work.texts.index('')}]", "", allowed)
+    return Asked(exchanges=embedding.exchanges(work, model, SITE, WAYS))
+
+
+def _reply(request: Request, able: Abilities, model: str) -> Exchange:
+    """Ask for a reply. Nothing is known of a model by its name: the server has read its file."""
+    plain = attrs.evolve(request, adapters=(), suffix="")
+    if request.tool_choice == "none":  # our own engine does not show them to the model either
+        plain = attrs.evolve(plain, tools=(), tool_choice="auto")
+    exchange = chat.exchange(plain, model, UNKNOWN, SITE, WAYS)
+    body = dict(exchange.ask.body or {})
+    if request.suffix:
+        body["prompt"] = _filled(request, able)
     if able.adapters:
         wanted = dict(request.adapters)
         body["lora"] = [
-            {"id": index, "scale": wanted.get(name, 0.0)}
-            for index, name in enumerate(able.adapters)
+            {"id": place, "scale": wanted.get(name, 0.0)}
+            for place, name in enumerate(able.adapters)
         ]
-    body |= _raw(request, able) if request.prompt is not None else _chat(request)
-    return Ask(
-        path=CHAT if request.prompt is None else COMPLETION,
-        body=body,
-        choices=request.n,
-        top=request.logprobs,
-        tokens=_most_tokens(request, able),
-    )
-
-
-def _check(request: Request, able: Abilities) -> None:
-    if request.n > able.slots:
-        raise Unsupported(
-            "n",
-            f"this server draws at most {able.slots} choices of one prompt, and n is {request.n}:"
-            " load the model with a larger max_parallel",
-        )
-    if unknown := [name for name, _ in request.adapters if name not in able.adapters]:
-        there = ", ".join(able.adapters) or "none"
-        raise BadRequest("adapters", unknown[0], f"one that the model was loaded with ({there})")
-    if request.tools and request.tool_choice != "none":
-        _check_tools(request, able)
-    images = [part for m in request.messages for part in m.content if isinstance(part, Image)]
-    if images and able.vision is False:
-        raise Unsupported(
-            "images",
-            "this model was loaded without a projector: give LlamaCpp(projector_path=…) the"
-            " mmproj file that belongs to it",
-        )
-
-
-def _check_tools(request: Request, able: Abilities) -> None:
-    if able.tools is False:
-        raise Unsupported(
-            "tools",
-            "the model's chat template has no place for tools, and llama-server would leave them"
-            " out: take engine='worker', or give a chat_template that has",
-        )
-    shape = request.response_format.shape
-    if shape is Shape.GRAMMAR:
-        raise Unsupported(
-            "response_format",
-            "a grammar leaves no room for calls of tools; leave out one of the two, or forbid"
-            " calls with tool_choice='none'",
-        )
-    if shape is not Shape.TEXT and request.tool_choice != "auto":
-        raise Unsupported("response_format", "a call is demanded, which has its own form")
-    if request.logprobs is not None:
-        raise Unsupported("logprobs", "llama-server tells no log-probabilities beside tools")
-
-
-# -- raw prompts -------------------------------------------------------------------------------
-
-
-def _raw(request: Request, able: Abilities) -> dict[str, Any]:
-    body: dict[str, Any] = {"prompt": request.prompt}
-    if request.suffix:
-        body["prompt"] = _filled(request, able)
-    form = request.response_format
-    if form.shape is Shape.JSON:
-        body["json_schema"] = {"type": ["object", "array"]}
-    elif form.shape is Shape.SCHEMA:
-        body["json_schema"] = dict(form.schema)
-    elif form.shape is Shape.GRAMMAR:
-        body["grammar"] = form.grammar
-    return body
+    return attrs.evolve(exchange, ask=attrs.evolve(exchange.ask, body=body))
 
 
 def _filled(request: Request, able: Abilities) -> list[int | str]:
@@ -157,92 +103,48 @@ def _filled(request: Request, able: Abilities) -> list[int | str]:
     return [part for index, part in enumerate(parts) if part != "" or index == 0]
 
 
-# -- conversations -----------------------------------------------------------------------------
+def is_formed(ask: Ask) -> bool:
+    """Whether a reply of a certain form is asked for, so that a grammar is made for it."""
+    names = ("grammar", "json_schema", "response_format", "tools")
+    return any(name in (ask.body or {}) for name in names)
 
 
-def _chat(request: Request) -> dict[str, Any]:
-    messages = [_message(message) for message in request.messages]
-    body: dict[str, Any] = {"messages": messages}
-    if request.prefill:
-        messages.append({"role": "assistant", "content": request.prefill})
-        body |= {"continue_final_message": True, "add_generation_prompt": False}
-    if request.reasoning is not None:
-        switches = ("enable_thinking", "thinking")
-        body["chat_template_kwargs"] = dict.fromkeys(switches, request.reasoning)
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def _check(request: Request, able: Abilities) -> None:
+    if request.n > able.slots:
+        raise Unsupported(
+            "n",
+            f"this server draws at most {able.slots} choices of one prompt, and n is {request.n}:"
+            " load the model with a larger max_parallel",
+        )
+    if unknown := [name for name, _ in request.adapters if name not in able.adapters]:
+        there = ", ".join(able.adapters) or "none"
+        raise BadRequest("adapters", unknown[0], f"one that the model was loaded with ({there})")
     if request.tools and request.tool_choice != "none":
-        body |= _tools(request)
-    form = request.response_format
-    if form.shape is Shape.JSON:
-        body["response_format"] = {"type": "json_object", "schema": {"type": ["object", "array"]}}
-    elif form.shape is Shape.SCHEMA:
-        schema = {"name": "reply", "strict": True, "schema": dict(form.schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    elif form.shape is Shape.GRAMMAR:
-        body["grammar"] = form.grammar
-    return body
-
-
-def _tools(request: Request) -> dict[str, Any]:
-    """A demand for one tool is one for any, of that one alone: names are not understood."""
-    choice, tools = request.tool_choice, request.tools
-    if choice not in {"auto", "required"}:
-        tools, choice = tuple(tool for tool in tools if tool.name == choice), "required"
-    return {
-        "tools": [_tool(tool) for tool in tools],
-        "tool_choice": choice,
-        "parallel_tool_calls": request.parallel_tools,
-    }
-
-
-def _tool(spec: ToolSpec) -> dict[str, Any]:
-    function = {
-        "name": spec.name,
-        "description": spec.description,
-        "parameters": dict(spec.parameters),
-    }
-    return {"type": "function", "function": function}
-
-
-def _message(message: Message) -> dict[str, Any]:
-    written: dict[str, Any] = {"role": str(message.role), "content": _content(message)}
-    if message.tool_calls:
-        written["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id is not None:
-        written["tool_call_id"] = message.tool_call_id
-    if message.reasoning:
-        written["reasoning_content"] = message.reasoning
-    return written
-
-
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    if len(message.content) == 1 and isinstance(message.content[0], Text):
-        return message.content[0].text
-    return [_part(part) for part in message.content] or ""
-
-
-def _part(part: Text | Image) -> dict[str, Any]:
-    if isinstance(part, Text):
-        return {"type": "text", "text": part.text}
-    return {"type": "image_url", "image_url": {"url": _url(part)}}
-
-
-def _url(image: Image) -> str:
-    if image.data:
-        return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
-    if not image.url.lower().startswith("data:"):
+        _check_tools(request, able)
+    if able.vision is False and _has_pictures(request):
         raise Unsupported(
             "images",
-            f"a local model fetches nothing, so it cannot see {image.url[:80]!r}: read the file"
-            " yourself and give Image(data=…), or a data: URL",
+            "this model was loaded without a projector: give LlamaCpp(projector_path=…) the"
+            " mmproj file that belongs to it",
         )
-    return image.url
+
+
+def _check_tools(request: Request, able: Abilities) -> None:
+    if able.tools is False:
+        raise Unsupported(
+            "tools",
+            "the model's chat template has no place for tools, and llama-server would leave them"
+            " out: take engine='worker', or give a chat_template that has",
+        )
+    if request.response_format.shape is not Shape.TEXT and request.tool_choice != "auto":
+        raise Unsupported("response_format", "a call is demanded, which has its own form")
+
+
+def _has_pictures(request: Request) -> bool:
+    return any(isinstance(part, Image) for m in request.messages for part in m.content)
 
 
 def _most_tokens(request: Request, able: Abilities) -> int:
@@ -250,8 +152,7 @@ def _most_tokens(request: Request, able: Abilities) -> int:
 
     Where the replies' length is not given, each may take the rest of a context.
     """
-    sees = any(isinstance(part, Image) for m in request.messages for part in m.content)
-    if request.max_tokens is None or sees:
+    if request.max_tokens is None or _has_pictures(request):
         return able.context_tokens * request.n
     size = request.text_bytes + MESSAGE_TOKENS * (2 + len(request.messages))
     size += sum(len(str(tool)) for tool in request.tools)

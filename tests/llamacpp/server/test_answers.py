@@ -1,4 +1,4 @@
-"""What a server streams, read however it is cut, and what its errors stand for."""
+"""What a supervised server answers: how its replies are read, and what its errors stand for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from itertools import pairwise
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from llmdispatcher.models.errors import (
     OutOfMemory,
     Overloaded,
     Unsupported,
+    VendorError,
 )
 from llmdispatcher.models.reply import (
     CallDelta,
@@ -29,12 +31,16 @@ from llmdispatcher.models.reply import (
     Piece,
     Progress,
     TokenLogprob,
+    Usage,
 )
+from llmdispatcher.models.request import Request
+from llmdispatcher.vendors.http.answer import Reading
 from llmdispatcher.vendors.llamacpp.server import faults
-from llmdispatcher.vendors.llamacpp.server.stream import MAX_LINE_BYTES, Lines, Replies
-from llmdispatcher.vendors.llamacpp.server.wire import Ask
+from llmdispatcher.vendors.llamacpp.server.wire import Abilities, asked
+from llmdispatcher.vendors.wire.exchange import Ask, Head
 
-ASK = Ask(path="/v1/chat/completions", body={})
+STREAM = Head(200, {"content-type": "text/event-stream"})
+PLAIN = Request.of("x" * 80)
 
 
 def event(message: Any) -> bytes:
@@ -47,6 +53,23 @@ def chunk(delta: dict[str, Any], index: int = 0, reason: str | None = None, **mo
     return event({"choices": [{"index": index, "delta": delta, "finish_reason": reason}], **more})
 
 
+def begun(request: Request = PLAIN) -> Reading:
+    """Begin to read the answer to a request."""
+    exchanges = asked(request, Abilities(slots=4), "m").exchanges
+    reading = Reading(exchanges, lambda head, body: faults.of_answer(head, body, reading.ask))
+    reading.begin(STREAM)
+    return reading
+
+
+def read(data: list[bytes], request: Request = PLAIN) -> list[Piece]:
+    """Read chunks of a stream to its end."""
+    reading, pieces = begun(request), []
+    for part in data:
+        pieces += reading.feed(part)
+        reading.check()
+    return [*pieces, *reading.end()]
+
+
 USAGE = {
     "prompt_tokens": 5,
     "completion_tokens": 7,
@@ -54,7 +77,6 @@ USAGE = {
 }
 WHOLE = b"".join(
     (
-        b": a comment\n\n",
         event({"choices": [], "prompt_progress": {"total": 5, "processed": 3, "cache": 2}}),
         chunk({"role": "assistant", "content": None}),
         chunk({"reasoning_content": "Hm."}),
@@ -74,79 +96,45 @@ EXPECTED: list[Piece] = [
     Delta(" 日本\u2028\r"),
     Delta("", tool_calls=(CallDelta(0, "c", "add"),)),
     Delta("", tool_calls=(CallDelta(0, arguments="{}"),)),
+    Finish(
+        FinishReason.TOOL_CALLS,
+        Usage(prompt_tokens=5, completion_tokens=7, cached_tokens=2),
+    ),
 ]
-
-
-def read(data: list[bytes], ask: Ask = ASK) -> tuple[list[Piece], Replies]:
-    """Read chunks of a stream."""
-    lines, replies = Lines(), Replies(ask)
-    pieces = [p for part in data for line in lines.feed(part) for p in replies.take(line)]
-    return pieces, replies
 
 
 @given(st.lists(st.integers(0, len(WHOLE)), max_size=40))
 def test_however_it_is_cut_it_reads_the_same(cuts: list[int]) -> None:
     """The pieces do not depend on how the stream is cut into chunks."""
     edges = [0, *sorted(cuts), len(WHOLE)]
-    data = [WHOLE[a:b] for a, b in pairwise(edges)]
-    pieces, replies = read(data)
-    assert pieces == EXPECTED
-    assert replies.is_done
-    assert replies.partial == "Zürich 日本\u2028\r"
-    finish = replies.finish()
-    assert isinstance(finish, Finish)
-    assert finish.reason is FinishReason.TOOL_CALLS
-    assert finish.usage.prompt_tokens == 5
-    assert finish.usage.completion_tokens == 7
-    assert finish.usage.cached_tokens == 2
-    assert not finish.usage.estimated
+    assert read([WHOLE[a:b] for a, b in pairwise(edges)]) == EXPECTED
 
 
-@given(st.binary(max_size=300))
-def test_bytes_that_are_no_reply_are_refused(data: bytes) -> None:
-    """Whatever comes is a piece, or the error that it is no reply; nothing else is raised."""
-    try:
-        pieces, replies = read([data, b"\n"])
-    except BadReply:
-        return
-    assert pieces == []
-    assert replies.finish() is None
+def test_what_is_used_is_counted_while_it_comes() -> None:
+    """The prompt is as long as the server says before the end, and each piece is a token."""
+    reading = begun()
+    reading.feed(event({"choices": [], "prompt_progress": {"total": 9, "processed": 3}}))
+    for _ in range(2):
+        reading.feed(chunk({"content": "a word of many letters"}))
+    used = reading.usage()
+    assert (used.prompt_tokens, used.completion_tokens, used.estimated) == (9, 2, True)
 
 
 def test_choices_are_counted_once_each() -> None:
     """A prompt that choices share is counted once, and what they say is summed."""
-    ask = Ask(path="", body={}, choices=2)
     data = [
         chunk({"content": "a"}, 1),
         chunk({"content": "b"}, 0),
         chunk({}, 1, "length"),
         event({"choices": [], "usage": USAGE}),
+        chunk({}, 0, "stop"),
+        event({"choices": [], "usage": USAGE}),
     ]
-    pieces, replies = read(data, ask)
+    *pieces, finish = read(data, attrs.evolve(PLAIN, n=2))
     assert [piece.index for piece in pieces if isinstance(piece, Delta)] == [1, 0]
-    assert replies.finish() is None
-    assert replies.usage().estimated
-    data += [chunk({}, 0, "stop"), event({"choices": [], "usage": USAGE})]
-    _, replies = read(data, ask)
-    finish = replies.finish()
-    assert finish is not None
+    assert isinstance(finish, Finish)
     assert (finish.reason, finish.others) == (FinishReason.STOP, (FinishReason.LENGTH,))
-    assert finish.usage.prompt_tokens == 5
-    assert finish.usage.completion_tokens == 14
-
-
-def test_raw_completions_are_read_too() -> None:
-    """Where there is no conversation, text comes under another name, with figures beside it."""
-    data = [
-        event({"choices": [{"index": 0, "text": "a", "finish_reason": None}]}),
-        event({"choices": [{"index": 0, "text": "", "finish_reason": "odd"}], "usage": USAGE}),
-    ]
-    pieces, replies = read(data)
-    assert pieces == [Delta("a")]
-    finish = replies.finish()
-    assert finish is not None
-    assert finish.reason is FinishReason.UNKNOWN
-    assert finish.usage.completion_tokens == 7
+    assert (finish.usage.prompt_tokens, finish.usage.completion_tokens) == (5, 14)
 
 
 def test_logprobs_are_whole_tokens() -> None:
@@ -157,55 +145,26 @@ def test_logprobs_are_whole_tokens() -> None:
         "bytes": [32],
         "logprob": -0.5,
         "top_logprobs": [
-            {"id": 9, "token": " file", "bytes": [32, 102], "logprob": -0.5},
             {"id": 4, "token": "\ufffd", "bytes": [195], "logprob": -2},
+            {"id": 9, "token": " f", "bytes": [32, 102], "logprob": -0.5},
         ],
     }
     told = {"index": 0, "delta": {"content": " "}, "logprobs": {"content": [token]}}
-    ask = Ask(path="", body={}, top=1)
-    pieces, _ = read([event({"choices": [told]})], ask)
+    data = [event({"choices": [told]}), chunk({}, reason="stop")]
     first = TokenLogprob(" f", b" f", -0.5)
-    assert pieces == [Delta(" ", 0, (TokenLogprob(" f", b" f", -0.5, (first,)),))]
-    assert read([event({"choices": [told]})])[0] == [Delta(" ")]
-    unlikely = {**token, "bytes": [999], "top_logprobs": []}
-    strange: list[Any] = [{}, {"content": [{}]}, {"content": [unlikely]}, []]
-    for broken in strange:
-        with pytest.raises(BadReply):
-            read([event({"choices": [{**told, "logprobs": broken}]})], ask)
-
-
-STRANGE = [
-    b"data: {\n",
-    b"data: 5\n",
-    b"data: {}\n",
-    b"data: \xff\xfe\n",
-    b"<html>\n",
-    event({"choices": [{"index": 1, "delta": {}}]}),
-    event({"choices": [{"index": 0, "delta": {"content": 5}}]}),
-    event({"choices": [5]}),
-    event({"choices": [{"index": 0, "delta": {"tool_calls": [{}]}}]}),
-    b"data: " + b"[" * 200_000 + b"\n",
-]
-
-
-@pytest.mark.parametrize("data", STRANGE, ids=range(len(STRANGE)))
-def test_what_is_no_reply_is_told(data: bytes) -> None:
-    """Whatever else a server sends in a stream is told as such."""
-    with pytest.raises(BadReply):
-        read([data])
-
-
-def test_a_line_without_end_is_given_up() -> None:
-    """No more of a line is kept than any piece could be long, and it is not searched anew."""
-    lines = Lines()
-    with pytest.raises(BadReply, match="a line of more than"):
-        for _ in range(MAX_LINE_BYTES // 2**20 + 2):
-            assert not [*lines.feed(b"x" * 2**20)]
+    pieces = read(data, attrs.evolve(PLAIN, logprobs=1))
+    assert pieces[0] == Delta(" ", 0, (TokenLogprob(" f", b" f", -0.5, (first,)),))
+    assert read(data)[0] == Delta(" ")
+    lone = {**token, "top_logprobs": []}
+    told["logprobs"] = {"content": [lone]}
+    (piece, _) = read([event({"choices": [told]}), data[1]], attrs.evolve(PLAIN, logprobs=0))
+    assert piece == Delta(" ", 0, (TokenLogprob(" ", b" ", -0.5),))
 
 
 # -- errors ------------------------------------------------------------------------------------
 
-FORMED = Ask(path="/v1/chat/completions", body={"grammar": "root ::= x"})
+ASK = Ask(path="/chat/completions", body={})
+FORMED = Ask(path="/chat/completions", body={"grammar": "root ::= x"})
 
 ERRORS: list[tuple[int, Any, Ask, type[DispatcherError]]] = [
     (
@@ -231,17 +190,26 @@ ERRORS: list[tuple[int, Any, Ask, type[DispatcherError]]] = [
     ),
     (400, {"message": "failed to parse grammar"}, FORMED, InvalidGrammar),
     (400, {"message": "JSON schema error at #"}, FORMED, InvalidGrammar),
-    (400, {"message": "'messages' is required"}, ASK, BadRequest),
+    (400, {"message": "Unresolved $ref #/x"}, FORMED, InvalidGrammar),
+    (400, {"message": "Unresolved $ref #/x"}, ASK, BadRequest),
+    (400, {"message": "'messages' is required"}, FORMED, BadRequest),
     (400, {"message": "Cannot use custom grammar constraints with tools."}, FORMED, Unsupported),
+    (500, {"message": "Cannot use both json_schema and grammar"}, FORMED, Unsupported),
     (401, {"message": "Invalid API Key", "type": "authentication_error"}, ASK, AuthRejected),
     (404, {"message": "File Not Found"}, ASK, Unsupported),
     (500, {"message": "image input is not supported"}, ASK, Unsupported),
     (500, {"message": "Context size has been exceeded."}, ASK, Overloaded),
+    (500, {"message": "failed to find room in the KV cache"}, ASK, Overloaded),
     (500, {"message": "std::bad_alloc"}, ASK, OutOfMemory),
     (500, {"message": "Compute error."}, ASK, BadReply),
     (501, {"message": "This server does not support embeddings."}, ASK, Unsupported),
     (503, {"message": "Loading model", "type": "unavailable_error"}, ASK, Overloaded),
 ]
+
+
+def answered(status: int, body: bytes, ask: Ask = ASK) -> DispatcherError:
+    """Return what an answer stands for."""
+    return faults.of_answer(Head(status, {"content-type": "application/json"}), body, ask)
 
 
 @pytest.mark.parametrize(
@@ -252,18 +220,38 @@ ERRORS: list[tuple[int, Any, Ask, type[DispatcherError]]] = [
 def test_errors_are_what_they_stand_for(
     status: int, error: dict[str, Any], ask: Ask, kind: type[DispatcherError]
 ) -> None:
-    """An error is the same whether it is the answer or comes in the middle of a stream."""
-    answered = faults.of_answer(status, json.dumps({"error": error}).encode(), ask)
-    assert type(answered) is kind
-    with pytest.raises(kind) as raised:
-        read([event({"error": {"code": status, **error}})], ask)
-    assert str(raised.value) == str(answered)
-    if isinstance(answered, ContextOverflow):
-        assert (answered.needed_tokens, answered.limit_tokens) == (9, 8)
+    """Each of llama-server's errors has one meaning, and its facts."""
+    told = answered(status, json.dumps({"error": {"code": status, **error}}).encode(), ask)
+    assert type(told) is kind
+    if isinstance(told, ContextOverflow):
+        assert (told.needed_tokens, told.limit_tokens) == (9, 8)
+    if isinstance(told, VendorError):
+        assert told.status == status
+
+
+def test_the_way_out_is_told() -> None:
+    """An old server is to be replaced, one that is full asked for less, one that loads later."""
+    old = answered(404, b'{"error": {"code": 404, "message": "File Not Found"}}')
+    assert "install a newer one" in str(old)
+    assert "/chat/completions" in str(old)
+    loading = answered(503, b'{"error": {"code": 503, "message": "Loading model"}}')
+    assert isinstance(loading, Overloaded)
+    assert loading.retry_after_s == faults.LOADING_S
+    full = {"error": {"code": 500, "message": "Context size has been exceeded."}}
+    assert "max_parallel" in str(answered(500, json.dumps(full).encode()))
+    with pytest.raises(Overloaded) as raised:
+        read([event(full)])
+    assert "max_parallel" in str(faults.meant(raised.value))
 
 
 def test_answers_that_are_no_errors_are_told() -> None:
     """An answer without JSON, and one with a bare text, are read as far as they can be."""
-    assert isinstance(faults.of_answer(502, b"<html>Bad Gateway</html>", ASK), BadReply)
-    assert isinstance(faults.of_answer(400, b'{"error": "no"}', ASK), BadRequest)
-    assert isinstance(faults.of_answer(500, b"\xff", ASK), BadReply)
+    for status, body in ((502, b"<html>Bad Gateway</html>"), (500, b"\xff"), (418, b"")):
+        assert isinstance(answered(status, body), DispatcherError)
+    assert isinstance(answered(400, b'{"error": "no"}'), BadRequest)
+
+
+@given(st.integers(300, 599), st.binary(max_size=300))
+def test_whatever_is_answered_is_an_error_of_ours(status: int, body: bytes) -> None:
+    """No body makes anything but an error that can be told."""
+    assert str(answered(status, body, FORMED))
