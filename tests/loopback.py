@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
@@ -81,8 +82,9 @@ def events(*messages: object, done: bool = True) -> list[bytes]:
 class Loopback:
     """The server; a context manager. ``handler`` may be exchanged while it runs."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, *, encryption: ssl.SSLContext | None = None) -> None:
         self.handler = handler
+        self._encryption = encryption
         self.got: list[Got] = []
         self.open = 0
         """Connections that are open now."""
@@ -98,7 +100,7 @@ class Loopback:
     @property
     def url(self) -> str:
         """Its address, without a path."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self._encryption else ''}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -119,7 +121,12 @@ class Loopback:
 
     async def _begin(self) -> None:
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", 0, limit=MAX_HEAD_BYTES, backlog=256
+            self._serve,
+            "127.0.0.1",
+            0,
+            limit=MAX_HEAD_BYTES,
+            backlog=256,
+            ssl=self._encryption,
         )
         self.port = self._server.sockets[0].getsockname()[1]
 

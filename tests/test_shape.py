@@ -51,7 +51,8 @@ RateLimited Refused Reply Request RequestError RerankRequest Reranked
 ResponseFormat Sampling Saved Scripted StateUnusable Stats
 Stream StreamInterrupted Text TimedOut TokenLogprob ToolCall ToolSpec Unreachable Unsupported
 UnsupportedArchitecture Usage Vendor VendorError __version__ assistant system tool user
-Anthropic Azure DeepSeek Gemini Groq LMStudio Lightning LiteLLM LlamaServer LocalAI Mistral Ollama OpenAI OpenAICompatible OpenRouter Together VLLM
+Anthropic Azure DeepSeek Gemini Groq LMStudio Lightning LiteLLM LlamaServer LocalAI Mistral Ollama
+OpenAI OpenAICompatible OpenRouter Together VLLM
 HttpVendor Keepsake Secret TokenCount
 """
 

@@ -350,12 +350,13 @@ def test_garbage_is_an_error(host: Host, server: Loopback, body: bytes, status: 
 def test_a_stream_that_falls_silent_is_late_at_the_instant(host: Host, server: Loopback) -> None:
     """Silence is bounded, and so is a reply whose bytes only drip."""
     parts = host.spoken(text=TEXT, usage=(12, 5, 0), streams=True)
+    stuck: list[bytes | float] = [*parts[:3], 30.0]
     dripping: list[bytes | float] = []
     for byte in b"".join(parts):
         dripping += [bytes([byte]), 0.02]
     quick = Deadlines(idle_s=0.3, first_token_s=0.3, total_s=0.6)
     with Dispatcher(host.vendor(server)) as d:
-        for chunks in ([*parts[:3], 30.0], dripping):
+        for chunks in (stuck, dripping):
             silent = host.answer(chunks, streams=True)
             server.handler = lambda got, silent=silent: (  # type: ignore[misc]
                 silent if is_chat(got) else looks(host, got)

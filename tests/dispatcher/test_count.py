@@ -77,9 +77,12 @@ def test_elsewhere_it_is_estimated_and_said_so(host: Host) -> None:
 def test_an_error_of_the_vendor_is_told() -> None:
     """A key that is refused is no estimate."""
     host = of_a_host("anthropic")
-    with Loopback(lambda _: host.failed("auth")) as server, Dispatcher(host.vendor(server)) as d:
-        with pytest.raises(AuthRejected):
-            d.count_tokens("Hello.")
+    with (
+        Loopback(lambda _: host.failed("auth")) as server,
+        Dispatcher(host.vendor(server)) as d,
+        pytest.raises(AuthRejected),
+    ):
+        d.count_tokens("Hello.")
 
 
 def test_a_vendor_that_says_nothing_is_late() -> None:
@@ -89,9 +92,12 @@ def test_a_vendor_that_says_nothing_is_late() -> None:
     def slow(_: Got) -> Answer:
         return Answer.sse([10.0])
 
-    with Loopback(slow) as server, Dispatcher(host.vendor(server)) as d:
-        with pytest.raises(TimedOut):
-            d.count_tokens("Hello.", deadlines=Deadlines(first_token_s=0.1))
+    with (
+        Loopback(slow) as server,
+        Dispatcher(host.vendor(server)) as d,
+        pytest.raises(TimedOut),
+    ):
+        d.count_tokens("Hello.", deadlines=Deadlines(first_token_s=0.1))
 
 
 def test_nobody_to_ask_is_told() -> None:

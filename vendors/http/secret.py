@@ -96,7 +96,12 @@ def secrets_of(headers: Mapping[str, str], proxy: str | None) -> tuple[str, ...]
 
 
 def hushed(error: E, secrets: Sequence[str]) -> E:
-    """Take secrets out of what an error says; what a reply said until then is left as it is."""
+    """Take secrets out of an error; what a reply said until then is left as it is.
+
+    What a vendor sent is a variable of its frames, and it may have repeated the key.
+    """
+    if secrets:
+        frameless(error)
     for held in secrets:
         error.args = tuple(_without(arg, held) for arg in error.args)
         for name, fact in vars(error).items():

