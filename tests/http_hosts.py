@@ -105,6 +105,10 @@ def is_streamed(got: Got) -> bool:
     return "stream" in got.path.lower() or (got.body or {}).get("stream") is True
 
 
+NO_VECTORS = frozenset({"groq", "deepseek", "lightning"})
+"""Hosts without embeddings."""
+
+
 def _openai(preset: str) -> Host:
     return Host(
         preset=preset,
@@ -112,7 +116,9 @@ def _openai(preset: str) -> Host:
         spoken=partial(speaking_openai.spoken, preset),
         failed=partial(speaking_openai.failed, preset),
         models=b"" if preset == "azure-dated" else speaking_openai.models(preset),
-        vectors=partial(speaking_openai.vectors, packed=preset in {"openai", "azure"}),
+        vectors=None
+        if preset in NO_VECTORS
+        else partial(speaking_openai.vectors, packed=preset in {"openai", "azure"}),
         embedder="text-embedding-3-small",
         tells_thoughts=preset in speaking_openai.THOUGHTS,
         tells_cached=preset not in speaking_openai.NO_CACHE,

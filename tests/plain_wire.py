@@ -126,6 +126,14 @@ class PlainWire:
         """Load by asking."""
         return Ask(path="/load", body={"model": model})
 
+    def holding(self) -> Ask | None:
+        """Nobody tells."""
+        return None
+
+    def held(self, message: Any) -> tuple[str, ...]:
+        """See above."""
+        return tuple(map(words, items(message)))
+
     def counting(self, request: Request, card: ModelCard) -> Ask | None:
         """Nobody counts."""
         return None

@@ -83,6 +83,8 @@ class Status:
     gpu_bytes: int | None = None
     tokens_per_s: float | None = None
     """Drawn for all replies together, while any was being drawn."""
+    loaded: tuple[str, ...] | None = None
+    """The models that a server has in memory, as last seen; None where that is not told."""
 
 
 class Call(Protocol):

@@ -62,6 +62,22 @@ PNG = bytes.fromhex(
     "53de0000000c4944415408d763f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
 )
 
+Where = Callable[[Host], bool]
+
+
+def of(where: Where) -> pytest.MarkDecorator:
+    """Run a test over the vendors that have something; the others have no way to say it."""
+    chosen = [host for host in HOSTS if where(host)]
+    return pytest.mark.parametrize("host", chosen, ids=lambda host: host.preset, indirect=True)
+
+
+FAULTS = [
+    pytest.param(host, kind, id=f"{host.preset}-{kind}")
+    for host in HOSTS
+    for kind in ERRORS
+    if kind in host.kinds
+]
+
 LIVE_S = 5.0
 """A bound on what must happen at once."""
 
@@ -253,11 +269,10 @@ def test_images_are_sent(host: Host, server: Loopback) -> None:
     assert b64encode(PNG).decode() in json.dumps(asked(server)[0].body)
 
 
+@of(lambda host: host.tells_thoughts)
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
 def test_thoughts_are_told_apart(host: Host, server: Loopback, *, streams: bool) -> None:
     """What a model thinks is no part of its text."""
-    if not host.tells_thoughts:
-        pytest.skip("this vendor does not tell thoughts")
     server.handler = chatting(host, text="So: 4.", reasoning="Two and two…", usage=(9, 4, 0))
     with Dispatcher(host.vendor(server, streaming=streams)) as d:
         reply = d.send("2+2?", max_tokens=50)
@@ -265,13 +280,12 @@ def test_thoughts_are_told_apart(host: Host, server: Loopback, *, streams: bool)
     assert (reply.text, reply.reasoning) == ("So: 4.", "Two and two…")
 
 
+@of(lambda host: host.tells_cached)
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
 def test_what_was_cached_is_part_of_the_prompt(
     host: Host, server: Loopback, *, streams: bool
 ) -> None:
     """One meaning for all vendors: the prompt's tokens are all of them, cached ones included."""
-    if not host.tells_cached:
-        pytest.skip("this vendor does not tell what was cached")
     server.handler = chatting(host, text="ok", usage=(100, 4, 64))
     with Dispatcher(host.vendor(server, streaming=streams)) as d:
         usage = d.send("Hi.", max_tokens=50).usage
@@ -289,14 +303,12 @@ def test_a_reply_that_reached_its_limit_says_so(
         assert d.send("Go.", max_tokens=4).finish_reason is FinishReason.LENGTH
 
 
-@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize(("host", "kind"), FAULTS, indirect=["host"])
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
 def test_errors_are_what_they_stand_for(
     host: Host, server: Loopback, kind: str, *, streams: bool
 ) -> None:
     """Each body of each vendor becomes the same kind of error, without the key in it."""
-    if kind not in host.kinds:
-        pytest.skip("this vendor has no such error")
     fault = host.failed(kind)
     server.handler = lambda got: fault if is_chat(got) else looks(host, got)
     with (
@@ -367,10 +379,9 @@ def test_a_stream_that_falls_silent_is_late_at_the_instant(host: Host, server: L
             assert time.monotonic() - began < LIVE_S
 
 
+@of(lambda host: bool(host.models))
 def test_models_are_found(host: Host, server: Loopback) -> None:
     """A vendor that was given no models is asked for its list before the first request."""
-    if not host.models:
-        pytest.skip("this vendor has no list of models")
     with Dispatcher(host.vendor(server, models=())) as d:
         reply = d.send("Hi.", model=host.model, max_tokens=50)
         (vendor,) = d.vendors()
@@ -380,11 +391,11 @@ def test_models_are_found(host: Host, server: Loopback) -> None:
     assert vendor.status.state in {State.READY, State.BUSY}
 
 
+@of(lambda host: host.vectors is not None)
 def test_texts_become_vectors(host: Host, server: Loopback) -> None:
     """One vector for each text, in their order, however the vendor sends them."""
-    if host.vectors is None:
-        pytest.skip("this vendor has no embeddings")
     made = host.vectors
+    assert made is not None
 
     def answer(got: Got) -> Answer:
         if not is_chat(got):
@@ -395,8 +406,6 @@ def test_texts_become_vectors(host: Host, server: Loopback) -> None:
 
     server.handler = answer
     with Dispatcher(host.vendor(server, models=[host.embedder])) as d:
-        if Capability.EMBED not in d.vendors()[0].cards[0].capabilities:
-            pytest.skip("this vendor's models of this name do not embed")
         result = d.embed(["a", "b", "c"])
 
     assert len(result.vectors) == 3

@@ -102,6 +102,14 @@ class AnthropicWire:
         """Return None: the dialect has no word for it."""
         return None
 
+    def holding(self) -> Ask | None:
+        """Nobody tells."""
+        return None
+
+    def held(self, message: Any) -> tuple[str, ...]:  # noqa: ANN401 - a stranger's JSON
+        """See ``holding``."""
+        raise BadReply(f"nobody asked which models are loaded: {shown(message)}")
+
     def counting(self, request: Request, card: ModelCard) -> Ask | None:
         """Return what asks for the size of a conversation; None for a raw prompt."""
         if request.prompt is not None:

@@ -96,6 +96,14 @@ class GeminiWire:
         """Return None: Gemini's models are always loaded."""
         return
 
+    def holding(self) -> Ask | None:
+        """Nobody tells."""
+        return None
+
+    def held(self, message: Any) -> tuple[str, ...]:  # noqa: ANN401 - a stranger's JSON
+        """See ``holding``."""
+        raise BadReply(f"nobody asked which models are loaded: {shown(message)}")
+
     def counting(self, request: Request, card: ModelCard) -> Ask:
         """Return what asks how many tokens a request's prompt has, with its tools and system."""
         body = {"model": _resource(card.model), **self._body(request, card)}

@@ -94,7 +94,9 @@ class HttpEngine:
             return Status(state, "" if health is None else health.detail, running=running)
         if not health.is_ready:
             return Status(State.FAILED, health.detail, running=running)
-        return Status(State.BUSY if running else State.READY, unlisted, running=running)
+        state = State.BUSY if running else State.READY
+        told = unlisted or health.detail
+        return Status(state, told, running=running, loaded=health.loaded)
 
     def error(self) -> DispatcherError | None:
         """Return why the models could not be listed, if they could not."""

@@ -235,12 +235,22 @@ class Lookout:
         try:
             if self._connections.serves_threads:
                 health = self._wire.probed(*self._fetch(self._wire.probe()))
+                if health.is_ready and (holding := self._wire.holding()) is not None:
+                    health = attrs.evolve(health, loaded=self._held(holding))
             else:
                 health = Health(is_ready=True)  # as far as anybody can tell
         except DispatcherError as error:
             health = Health(is_ready=False, detail=str(error))
         self._health = self._clock(), health
         return health
+
+    def _held(self, holding: Ask) -> tuple[str, ...] | None:
+        """Ask which models are in memory; a server that does not tell serves all the same."""
+        try:
+            head, body = self._fetch(holding)
+            return self._wire.held(parsed(body)) if head.status == HTTPStatus.OK else None
+        except DispatcherError:
+            return None
 
     def wait_ready(self, loading: Ask | None) -> None:
         """Have a model loaded, and wait for a server that loads, for as long as that takes.

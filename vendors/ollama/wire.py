@@ -102,6 +102,14 @@ class OllamaWire:
         standing = asking.standing(self._site, keeps=False)
         return Ask(path=asking.GENERATE, body={**standing, "model": model, "stream": False})
 
+    def holding(self) -> Ask | None:
+        """Return what asks for the models in memory; Ollama's cloud does not tell."""
+        return None if self._hosted else Ask(path=shows.LOADED)
+
+    def held(self, message: Any) -> tuple[str, ...]:  # noqa: ANN401 - a stranger's JSON
+        """Read its answer."""
+        return tuple(each.model for each in shows.loaded(message))
+
     def counting(self, request: Request, card: ModelCard) -> Ask | None:  # noqa: ARG002 - whatever it is
         """Return None: Ollama counts for nobody."""
         return None

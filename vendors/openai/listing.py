@@ -122,6 +122,23 @@ def _told(name: str, row: Mapping[str, Any], site: Site, ways: Ways) -> ModelCar
     )
 
 
+def held(message: object) -> tuple[str, ...]:
+    """Return the models of a list that are in memory. Raises BadReply."""
+    told = fields(message)
+    rows = told.get("data", told.get("models"))
+    if not isinstance(rows, list):
+        raise BadReply(f"the vendor sent what is no list of models: {shown(message)}")
+    return tuple(name for row in map(fields, rows) if _is_held(row) and (name := _name(row)))
+
+
+def _is_held(row: Mapping[str, Any]) -> bool:
+    """LM Studio lists instances, or a state; llama-server a status, or its only model."""
+    if "loaded_instances" in row:
+        return bool(items(row["loaded_instances"]))
+    state = row.get("state", fields(row.get("status")).get("value", "loaded"))
+    return bool(state == "loaded")
+
+
 # -- sizes -------------------------------------------------------------------------------------
 
 

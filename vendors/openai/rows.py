@@ -136,6 +136,7 @@ _LMSTUDIO_ROW = Row(
     ways=Ways(
         raw="/completions",
         listing=Place(path="/api/v1/models", at_root=True),
+        tells_loaded=True,
         loads_by_chat=True,  # its own endpoint would load a second copy of a loaded model
         sampling=_same("top_k", "repeat_penalty"),
         max_choices=1,
@@ -178,6 +179,7 @@ _LLAMA_SERVER_ROW = Row(
     ways=Ways(
         raw="/completions",
         rerank="/rerank",
+        tells_loaded=True,
         probe=Place(path="/health", at_root=True),
         loading=Place(path="/props?model={model}", at_root=True),
         count_chat=Place(path="/chat/completions/input_tokens"),

@@ -130,6 +130,8 @@ class Ways:
     """Endpoint for a prompt with a suffix."""
     embeddings: str = "/embeddings"
     rerank: str = ""
+    tells_loaded: bool = False
+    """Its list says which models are in memory."""
     listing: Place | None = attrs.field(factory=lambda: Place(path="/models"))
     probe: Place = attrs.field(factory=lambda: Place(path="/models"))
     loading: Place | None = None

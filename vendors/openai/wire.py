@@ -103,6 +103,14 @@ class OpenAIWire:
         body |= {"messages": said, ways.max_tokens: 1, "stream": False}
         return Ask(path=ways.path(chat.CHAT, model), body=body)
 
+    def holding(self) -> Ask | None:
+        """Return what asks for the models in memory, which is in the list of some servers."""
+        return self.listing() if self._ways.tells_loaded else None
+
+    def held(self, message: Any) -> tuple[str, ...]:  # noqa: ANN401 - a stranger's JSON
+        """Read its answer."""
+        return listing.held(message)
+
     def counting(self, request: Request, card: ModelCard) -> Ask | None:
         """Return what asks how many tokens the prompt has; None where nobody tells."""
         is_raw = request.prompt is not None

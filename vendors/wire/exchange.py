@@ -102,6 +102,8 @@ class Health:
     """Not ready yet, and will be: a server that reads its model."""
     detail: str = ""
     """Why not, in words."""
+    loaded: tuple[str, ...] | None = None
+    """The models that a local server has in memory; None where it does not tell."""
 
 
 @attrs.frozen(kw_only=True)
@@ -153,6 +155,12 @@ class Wire(Protocol):
 
         None where there is nothing to load, or no way to say so.
         """
+
+    def holding(self) -> Ask | None:
+        """Return what asks a local server which models it has in memory; None elsewhere."""
+
+    def held(self, message: Any) -> tuple[str, ...]:  # noqa: ANN401 - a stranger's JSON
+        """Read its answer: their names. Raises BadReply."""
 
     def counting(self, request: Request, card: ModelCard) -> Ask | None:
         """Return what asks how many tokens the request's prompt has; None where nobody tells."""

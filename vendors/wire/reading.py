@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import reprlib
 from collections.abc import Mapping
@@ -23,11 +22,9 @@ def parsed(data: bytes | str) -> Any:  # noqa: ANN401 - a stranger's JSON
     """Parse JSON. Raises BadReply."""
     try:
         # decoded here: the parser would guess the encoding of bytes first
-        return json.loads(data if isinstance(data, str) else data.decode())
+        return json.loads(data if isinstance(data, str) else data.decode().removeprefix(_BOM))
     except (ValueError, RecursionError):  # not UTF-8 is a ValueError too
         pass  # and not the context of what is raised: it has the whole text
-    if isinstance(data, bytes) and data.startswith(codecs.BOM_UTF8):
-        return parsed(data.removeprefix(codecs.BOM_UTF8))
     raise BadReply(f"the vendor sent what is no JSON: {shown(data)}")
 
 
