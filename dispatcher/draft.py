@@ -108,8 +108,9 @@ class ChoiceDraft:
 class ReplyDraft:
     """All choices of a reply. See ``Draft``."""
 
-    def __init__(self, n: int, form: ResponseFormat) -> None:
-        self._form = form
+    def __init__(self, n: int, form: ResponseFormat, *, must_call: bool = False) -> None:
+        """``must_call`` is whether a call of a tool was demanded."""
+        self._form, self._must_call = form, must_call
         self._drafts = [ChoiceDraft() for _ in range(n)]
         self.choices: tuple[Choice, ...] = ()
 
@@ -137,6 +138,9 @@ class ReplyDraft:
             draft.done(reason, self._form)
             for draft, reason in zip(self._drafts, reasons, strict=False)
         )
+        ended = (each for each in self.choices if each.finish_reason is FinishReason.STOP)
+        if self._must_call and any(not each.tool_calls for each in ended):
+            raise BadReply("a call of a tool was demanded, and text came: this model may know none")
 
 
 class VectorsDraft:

@@ -22,10 +22,12 @@ from llmdispatcher.models.errors import (
     AllVendorsFailed,
     BadReply,
     Cancelled,
+    ContextOverflow,
     DispatcherError,
     NoCandidate,
     StreamInterrupted,
     TimedOut,
+    Unsupported,
     VendorError,
 )
 from llmdispatcher.models.event import AttemptEnded, AttemptStarted, Fallback
@@ -133,7 +135,10 @@ class Served(Generic[D]):
 def dispatch(job: Job[Request]) -> Generator[Step, Any, Reply]:
     """Ask the candidates in order until one serves, and return its reply. Raises as ``serve``."""
     asked = job.request
-    served = yield from serve(job, lambda: ReplyDraft(asked.n, asked.response_format))
+    must_call = bool(asked.tools) and asked.tool_choice not in {"auto", "none"}
+    served = yield from serve(
+        job, lambda: ReplyDraft(asked.n, asked.response_format, must_call=must_call)
+    )
     choices = served.draft.choices
     return Reply(
         text=choices[0].text,
@@ -214,6 +219,8 @@ class Trial(Generic[W, D]):
             failure = _told(error)
             if isinstance(error, VendorError):
                 error.at(card.vendor, card.model)
+            elif isinstance(error, ContextOverflow | Unsupported) and not error.vendor:
+                error.vendor, error.model = card.vendor, card.model
             raise
         except Exception as bug:  # foreign code: a vendor's bug is that vendor's failure
             broken = VendorError(f"a bug in the vendor: {type(bug).__name__}: {bug}")

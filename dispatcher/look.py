@@ -9,9 +9,11 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
+import attrs
+
 from llmdispatcher.flow import Flow, Job, Step, Wait
 from llmdispatcher.models.embedding import Work
-from llmdispatcher.models.errors import Cancelled
+from llmdispatcher.models.errors import Cancelled, TimedOut
 from llmdispatcher.models.request import Deadlines
 from llmdispatcher.release import Stopper, Watch
 from llmdispatcher.vendors.contract import Finder
@@ -43,13 +45,41 @@ def _looking(
 ) -> Flow:
     rank, serve = steps
     job = rank()
-    yield from _wait(looking, PATIENCE_S, job.stopper)
+    total = _Total(limits.total_s, job.clock)
+    yield from _wait(looking, total.at_most(PATIENCE_S), job.stopper)
     job = rank()
     if not job.ranking.targets:  # then they are all there is to wait for, and may have news
-        afresh = [finder.found(afresh=job.request.model is not None) for finder in finders]
-        yield from _wait(afresh, limits.connect_s, job.stopper)
+        afresh = [finder.found(afresh=True) for finder in finders]
+        yield from _wait(afresh, total.at_most(limits.connect_s), job.stopper)
         job = rank()
-    return (yield from serve(job))
+    return (yield from serve(total.rest(job)))
+
+
+class _Total:
+    """The deadline of a whole request, of which looking is a part."""
+
+    def __init__(self, total_s: float | None, clock: Callable[[], float]) -> None:
+        self._total_s, self._clock, self._began_s = total_s, clock, clock()
+
+    def left_s(self) -> float | None:
+        """Return what is left of it, at least 0; None is no limit."""
+        if self._total_s is None:
+            return None
+        return max(0.0, self._total_s - (self._clock() - self._began_s))
+
+    def at_most(self, limit_s: float | None) -> float | None:
+        """Return a limit, or what is left where that is less."""
+        known = [limit for limit in (limit_s, self.left_s()) if limit is not None]
+        return min(known, default=None)
+
+    def rest(self, job: Job[W]) -> Job[W]:
+        """Return the job with what is left for it. Raises TimedOut where nothing is."""
+        left_s = self.left_s()
+        if left_s is None:
+            return job
+        if left_s == 0 and job.ranking.targets:
+            raise TimedOut("total", self._total_s or 0.0)
+        return attrs.evolve(job, deadlines=attrs.evolve(job.deadlines, total_s=left_s))
 
 
 def _wait(

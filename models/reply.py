@@ -13,6 +13,9 @@ from llmdispatcher.models.embedding import Score, Vector
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.message import Keepsake, Message, Role, ToolCall
 
+MAX_COUNT = 2**63 - 1
+"""Of tokens and micro-dollars: as databases keep them."""
+
 MICRO_PER_USD = 1_000_000
 """All money is kept in integer micro-dollars."""
 
@@ -38,13 +41,13 @@ class Usage:
     ``reasoning_tokens`` is a part of ``completion_tokens``, whatever the vendor's own convention.
     """
 
-    prompt_tokens: int = integer("prompt_tokens", 0, 2**63 - 1, default=0)
-    completion_tokens: int = integer("completion_tokens", 0, 2**63 - 1, default=0)
-    cached_tokens: int = integer("cached_tokens", 0, 2**63 - 1, default=0)
-    cache_write_tokens: int = integer("cache_write_tokens", 0, 2**63 - 1, default=0)
-    reasoning_tokens: int = integer("reasoning_tokens", 0, 2**63 - 1, default=0)
+    prompt_tokens: int = integer("prompt_tokens", 0, MAX_COUNT, default=0)
+    completion_tokens: int = integer("completion_tokens", 0, MAX_COUNT, default=0)
+    cached_tokens: int = integer("cached_tokens", 0, MAX_COUNT, default=0)
+    cache_write_tokens: int = integer("cache_write_tokens", 0, MAX_COUNT, default=0)
+    reasoning_tokens: int = integer("reasoning_tokens", 0, MAX_COUNT, default=0)
     estimated: bool = False
-    charged_microusd: int | None = integer("charged_microusd", 0, 2**63 - 1)
+    charged_microusd: int | None = integer("charged_microusd", 0, MAX_COUNT)
     """What the vendor says that it charged, rounded up; most do not say, which is None."""
 
     @property
@@ -55,18 +58,23 @@ class Usage:
     def __add__(self, other: Usage) -> Usage:
         """Sum two usages; the sum is estimated if either is."""
         return Usage(
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
-            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
-            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            prompt_tokens=_sum(self.prompt_tokens, other.prompt_tokens),
+            completion_tokens=_sum(self.completion_tokens, other.completion_tokens),
+            cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
+            cache_write_tokens=_sum(self.cache_write_tokens, other.cache_write_tokens),
+            reasoning_tokens=_sum(self.reasoning_tokens, other.reasoning_tokens),
             estimated=self.estimated or other.estimated,
             charged_microusd=_both(self.charged_microusd, other.charged_microusd),
         )
 
 
 def _both(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other
+    return None if one is None or other is None else _sum(one, other)
+
+
+def _sum(one: int, other: int) -> int:
+    """Add what a stranger may have told: no more than a count can be."""
+    return min(one + other, MAX_COUNT)
 
 
 @attrs.frozen

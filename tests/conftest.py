@@ -48,7 +48,9 @@ def _no_threads_left() -> Iterator[None]:
     deadline = time.monotonic() + SETTLE_S
     while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
         for thread in left:
-            thread.join(0.05)
+            if thread.ident is not None:  # else it is only beginning
+                thread.join(0.05)
+        time.sleep(0.001)
     assert not left, f"threads left behind: {left}"
 
 

@@ -28,8 +28,6 @@ class RoughServer:
         self.script = script
         self.accepted = 0
         """Connections that were ever made."""
-        self.ended: list[bytes] = []
-        """For each connection that the other side closed what was read last, by ``until_closed``."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=backlog)
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()

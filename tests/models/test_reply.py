@@ -77,3 +77,10 @@ def test_a_delta_is_of_the_first_choice_unless_it_says() -> None:
     """A piece and an end that say nothing of choices are those of a single one."""
     assert (Delta("a").index, Delta("a").logprobs) == (0, ())
     assert Finish(STOP, Usage()).others == ()
+
+
+def test_usage_of_strangers_adds_up_to_no_more_than_a_count_can_be() -> None:
+    """Two vendors' nonsense is still a usage, and no error of the caller's."""
+    most = Usage(prompt_tokens=2**63 - 1, charged_microusd=2**63 - 1)
+
+    assert most + most == most

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from llmdispatcher.models.errors import BadRequest
+from llmdispatcher.vendors.wire.redaction import cleaned
 
 _ENDPOINTS = (
     "/chat/completions",
@@ -85,8 +86,16 @@ def address(text: Any, api_path: str = "") -> Address:  # noqa: ANN401 - what wa
 
 
 def shown(text: Any) -> Any:  # noqa: ANN401 - what was given
-    """Return what was given as an address, as an error may show it: without name and password."""
-    return _USER.sub("://…@", text) if isinstance(text, str) else text
+    """Return what was given as an address, as an error may show it: without anything secret.
+
+    Also what is no address, where people put a key, or a name and a password, by mistake.
+    """
+    if not isinstance(text, str):
+        return text
+    scheme, colon, _ = text.partition("://")
+    _, at, host = text.rpartition("@")
+    begun = f"{scheme}://" if colon and "@" not in scheme else ""
+    return cleaned(_BEHIND.sub("?…", f"{begun}…@{host}" if at else text))
 
 
 def _parts(given: str) -> SplitResult | None:
@@ -118,7 +127,7 @@ def _host(parts: SplitResult) -> str | None:
 _NAME = re.compile(
     r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*"
 )
-_USER = re.compile(r"://[^/?#]*@")
+_BEHIND = re.compile(r"[?#].*", re.DOTALL)
 
 
 def _path(path: str, api_path: str) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from http import HTTPStatus
 from typing import Any
 
 import attrs
 
 from llmdispatcher.models.errors import BadReply, DispatcherError, StreamInterrupted
-from llmdispatcher.models.reply import Finish, Piece, Progress, Usage
+from llmdispatcher.models.reply import MICRO_PER_USD, Finish, Piece, Progress, Usage
 from llmdispatcher.vendors.wire.events import Cutter, Event, Lines, Sse
 from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Head
 from llmdispatcher.vendors.wire.reading import parsed
@@ -50,6 +51,12 @@ _REQUEST_IDS = (
 
 MAX_ID_CHARS = 200
 """Of a vendor's own name for a request."""
+
+_CHARGE = "x-litellm-response-cost"
+"""Header in which LiteLLM tells what a reply cost, in dollars."""
+
+MAX_USD = 10**6
+"""Of one reply; more is no price."""
 
 Fault = Callable[[Head, bytes], DispatcherError]
 
@@ -103,13 +110,14 @@ class Reading:
         self._keep(self._answer.feed(chunk), pieces)
         return pieces
 
-    def end(self) -> list[Piece]:
+    def end(self, before: Sequence[Piece] = ()) -> list[Piece]:
         """Take the end of an answer; gives the Finish behind the last of them.
 
-        Raises StreamInterrupted for a reply that is not whole.
+        ``before`` is what was fed last and nobody has taken yet: it comes first, and an error is
+        raised behind it. Raises StreamInterrupted for a reply that is not whole.
         """
         assert self._answer is not None  # noqa: S101 - begun before it ends
-        pieces: list[Piece] = []
+        pieces = [*before]
         self._keep(self._answer.end(), pieces)
         if self._held is not None:
             return pieces
@@ -237,7 +245,13 @@ class _Answer:
         finish = self._replies.finish()
         assert finish is not None  # noqa: S101 - else ``end`` raised
         given = request_id(self._head) or finish.request_id  # support asks for the header's
-        return attrs.evolve(finish, request_id=given[:MAX_ID_CHARS])
+        served = finish.served_model[:MAX_ID_CHARS]
+        usage = finish.usage
+        if usage.charged_microusd is None and (told := self._head.headers.get(_CHARGE)):
+            usage = attrs.evolve(usage, charged_microusd=_microusd(told))
+        return attrs.evolve(
+            finish, usage=usage, request_id=given[:MAX_ID_CHARS], served_model=served
+        )
 
     def _whole(self) -> Iterator[Piece]:
         """Read an answer that has no framing."""
@@ -261,6 +275,17 @@ class _Answer:
 
     def is_whole(self) -> bool:
         return self._replies.finish() is not None
+
+
+def _microusd(told: str) -> int | None:
+    """Return an amount in dollars, rounded up; None for what is none."""
+    try:
+        amount = Decimal(told)
+    except InvalidOperation:
+        return None
+    if not amount.is_finite() or not 0 <= amount <= MAX_USD:
+        return None
+    return int((amount * MICRO_PER_USD).to_integral_value(ROUND_CEILING))
 
 
 def _cutter(head: Head) -> Cutter | None:

@@ -21,7 +21,8 @@ from llmdispatcher.models.errors import (
     TimedOut,
     Unreachable,
 )
-from llmdispatcher.models.reply import Piece, Progress, Usage
+from llmdispatcher.models.reply import Piece, Usage
+from llmdispatcher.vendors.http.answer import ALIVE, Reading
 from llmdispatcher.vendors.http.bound import MAX_WAIT_S, Bound, Stopped
 from llmdispatcher.vendors.http.secret import frameless
 from llmdispatcher.vendors.http.transport import (
@@ -36,8 +37,6 @@ from llmdispatcher.vendors.http.transport import (
 
 if TYPE_CHECKING:
     import asyncio
-
-    from llmdispatcher.vendors.http.answer import Reading
 
 ALIVE_S = 600.0
 """So long comments in a stream, which say that somebody is there, count as progress without any: a
@@ -80,6 +79,8 @@ class HttpCall:
         self._heard_s: float | None = None
         """When something came that was no comment; monotonic."""
         self._error: DispatcherError | None = None
+        self._reason: DispatcherError | None = None
+        """Why somebody else stopped it, if not the consumer."""
         self._reading: Reading | None = None
         if isinstance(reading, DispatcherError):
             self._end(reading)
@@ -107,8 +108,8 @@ class HttpCall:
         return pieces
 
     def _receive(self, reading: Reading) -> list[Piece]:
-        reading.check()
         while True:
+            reading.check()
             if self._line is None:
                 self._bound.connect_within(self._connect_s)
                 self._line = self._connections.open(reading.ask, self._bound)
@@ -123,7 +124,7 @@ class HttpCall:
         if not chunk or reading.is_answered:
             if chunk:
                 self._drain(line)
-            pieces += reading.end()
+            pieces = reading.end(pieces)
             line.close()
             self._line = None
         return pieces
@@ -165,10 +166,10 @@ class HttpCall:
         return pieces
 
     async def _areceive(self, reading: Reading) -> list[Piece]:
-        reading.check()
         pieces: list[Piece] = []
         try:
             while not pieces:
+                reading.check()
                 if self._bound.is_stopped:
                     raise Stopped
                 pieces = self._lively(await self._aread(reading))
@@ -189,7 +190,7 @@ class HttpCall:
         if not chunk or reading.is_answered:
             if chunk:
                 await self._adrain(line)
-            pieces += reading.end()
+            pieces = reading.end(pieces)
             await line.close()
             self._aline = None
         return pieces
@@ -238,8 +239,9 @@ class HttpCall:
         """See ``contract.Call.usage``."""
         return Usage() if self._reading is None else self._reading.usage()
 
-    def cancel(self) -> None:
-        """See ``contract.Call.cancel``."""
+    def cancel(self, reason: DispatcherError | None = None) -> None:
+        """See ``contract.Call.cancel``; ``reason`` is what the consumer gets instead."""
+        self._reason = self._reason or reason
         self._bound.stop()
         loop, limit = self._loop, self._limit
         if loop is not None and limit is not None:
@@ -248,14 +250,18 @@ class HttpCall:
         with self._lock:
             is_read = self._is_read
             if not is_read:
-                self._error = self._error or Cancelled()
+                self._error = self._error or self._stopped()
         if not is_read:  # whoever reads is released, and ends it
-            self._end(Cancelled())
+            self._end(self._stopped())
+
+    def _stopped(self) -> DispatcherError:
+        """Return why a call that was stopped gives nothing more."""
+        return self._reason or Cancelled()
 
     def _lively(self, pieces: list[Piece]) -> list[Piece]:
         """Leave out comments that say for too long that nothing comes."""
         now_s = time.monotonic()
-        if self._heard_s is None or any(not isinstance(piece, Progress) for piece in pieces):
+        if self._heard_s is None or any(piece is not ALIVE for piece in pieces):
             self._heard_s = now_s
         if self._reading is not None and self._reading.is_over:
             self._end(None)
@@ -275,14 +281,14 @@ class HttpCall:
     def _leave(self, *, has_failed: bool) -> None:
         self._is_read = False
         if has_failed or self._bound.is_stopped:  # after all came that came
-            self._end(Cancelled())
+            self._end(self._stopped())
 
     def _told(self, error: Exception) -> Exception:
         """End the call, and return what ended it as what it means."""
         match error:
             case Stopped():
                 frameless(error)
-                return self._ending(Cancelled())
+                return self._ending(self._stopped())
             case TimeoutError():
                 frameless(error)
                 return self._lateness(error)
@@ -294,7 +300,7 @@ class HttpCall:
 
     def _lateness(self, slow: TimeoutError) -> Exception:
         if self._bound.is_stopped:
-            return self._ending(Cancelled())
+            return self._ending(self._stopped())
         if isinstance(slow, TooSlow) and slow.connecting and self._bound.is_late_to_connect:
             return self._ending(TimedOut("connect", self._connect_s))
         self._end(Cancelled("the request took too long"))
@@ -304,14 +310,14 @@ class HttpCall:
         if self._reading is not None and self._reading.has_begun:
             return StreamInterrupted(f"the connection broke in the middle of the reply: {broken}")
         if not broken.connected:
-            return Unreachable(f"no connection could be made: {broken}")
+            return Unreachable(f"no connection to {self._connections.root} could be made: {broken}")
         if broken.spoke:
             return BadReply(f"what answers there speaks no HTTP, or not this: {broken}")
         return Unreachable(f"the connection broke before the reply began: {broken}")
 
     def _ending(self, error: DispatcherError) -> DispatcherError:
         """Return the error to raise: what a stopped call breaks with means nothing."""
-        told = Cancelled() if self._bound.is_stopped else self._connections.hushed(error)
+        told = self._stopped() if self._bound.is_stopped else self._connections.hushed(error)
         self._end(told)
         return told
 

@@ -221,7 +221,7 @@ class HttpEngine:
             calls = list(self._calls)
         self._lookout.close()
         for call in calls:
-            call.cancel()
+            call.cancel(Refused("the dispatcher was closed"))
         self._connections.close()
 
 

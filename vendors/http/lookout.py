@@ -73,7 +73,11 @@ def fetch(
         phase, passed_s = ("connect", CONNECT_S) if connecting else ("total", limit_s or 0.0)
         raise TimedOut(phase, passed_s) from None
     except Broken as broken:
-        told = "the vendor was closed" if bound.is_stopped else f"no answer: {broken}"
+        told = (
+            "the vendor was closed"
+            if bound.is_stopped
+            else f"no answer from {connections.root}: {broken}"
+        )
         raise connections.hushed(Unreachable(told)) from None
     except Stopped as stopped:
         frameless(stopped)

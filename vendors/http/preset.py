@@ -39,6 +39,8 @@ class Row:
     key_domains: tuple[str, ...] = ()
     """Domains to which a key that was found in such a variable may go."""
     needs_key: bool = False
+    streams_always: bool = False
+    """Replies are asked for in pieces also where only the whole is wanted."""
     local: bool = False
     """It usually is a server on this machine."""
 
@@ -105,6 +107,7 @@ def row(name: str) -> Row:
         if theirs.local or not domain
         else (domain,),
         needs_key=bool(theirs.key_env) and not theirs.local and name not in _OPEN,
+        streams_always=theirs.streams_always,
         local=theirs.local,
     )
 

@@ -96,6 +96,11 @@ class Connections:
         self._pid = os.getpid()
 
     @property
+    def root(self) -> str:
+        """Where the vendor is."""
+        return self._place.root
+
+    @property
     def serves_threads(self) -> bool:
         """Whether threads can ask; they cannot where the caller gave a client for loops alone."""
         return self._place.async_client is None or self._place.client is not None

@@ -135,27 +135,34 @@ class HttpVendor:
         from llmdispatcher.vendors.http.engine import HttpEngine, Outfit  # noqa: PLC0415
 
         row = preset.row(self.preset)
-        if not (self.base_url or row.base_url):
+        if not self._address(row):
             raise BadRequest("base_url", self.base_url, "the address of the server")
-        place = address(self.base_url or row.base_url, row.api_path)
+        place = address(self._address(row), row.api_path)  # in no variable: it may hold a password
         key = self._key(row, place)
         has_key = key is not None or self.client is not None or self.async_client is not None
         has_key = has_key or any(is_sensitive(name) for name in self.headers)
         local = row.local and place.is_loopback if self.local is None else self.local
         host = place.host
         wire = preset.wire(self, row, host, local=local, streaming=self.streaming is not False)
-        whole = preset.wire(self, row, host, local=local, streaming=self.streaming is True)
+        whole = preset.wire(self, row, host, local=local, streaming=self._streams(row))
         return HttpEngine(
             Outfit(
                 wire=wire,
                 whole=whole,
                 place=self._place(row, place, key),
                 cards=self._cards(wire, local=local),
-                named_only=row.needs_key,
+                named_only=row.needs_key and not place.is_inner,
                 loads=row.local,
                 problem=self._missing(row, place) if row.needs_key and not has_key else "",
             )
         )
+
+    def _address(self, row: Row) -> str | None:
+        return self.base_url or _from_environment(row) or row.base_url
+
+    def _streams(self, row: Row) -> bool:
+        """Whether to ask for pieces also where only the whole is wanted."""
+        return row.streams_always if self.streaming is None else self.streaming
 
     def _key(self, row: Row, place: Address) -> Secret | None:
         from llmdispatcher.vendors.http import environment  # noqa: PLC0415 - on first use

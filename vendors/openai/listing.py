@@ -112,14 +112,19 @@ def _told(name: str, row: Mapping[str, Any], site: Site, ways: Ways) -> ModelCar
         base,
         capabilities=_capabilities(base.capabilities, row, abilities(ways)),
         price=base.price or _price(row, ways),
-        aliases=tuple(words(a) for a in items(row.get("aliases")) if isinstance(a, str))[
-            :MAX_ALIASES
-        ],
+        aliases=_aliases(name, row),
         context_tokens=_context(row) or base.context_tokens,
         max_output_tokens=_output(row) or base.max_output_tokens,
         parameters=size(fields(row.get("meta")).get("n_params")),
         size_bytes=size(row.get("size_bytes")) or size(fields(row.get("meta")).get("size")),
     )
+
+
+def _aliases(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return other names: those that are told, and that of a file without its folders."""
+    told = [words(each) for each in items(row.get("aliases")) if isinstance(each, str)]
+    file = [name.rpartition("/")[2]] if name.endswith(".gguf") and "/" in name else []
+    return tuple([*file, *told][:MAX_ALIASES])
 
 
 def held(message: object) -> tuple[str, ...]:

@@ -43,6 +43,8 @@ class Row:
     """``authorization`` takes the key behind ``Bearer``, others take it as it is."""
     local: bool = False
     """Its usual address is this machine, and so its models are."""
+    streams_always: bool = False
+    """It notices that a caller has gone only while it streams, and would write on for nobody."""
     ways: Ways = attrs.field(factory=Ways)
 
 
@@ -176,6 +178,7 @@ _LLAMA_SERVER_ROW = Row(
     base_url="http://127.0.0.1:8080",
     key_env=("LLAMA_API_KEY",),
     local=True,
+    streams_always=True,
     ways=Ways(
         raw="/completions",
         rerank="/rerank",

@@ -1,8 +1,9 @@
-"""Answers, read from their bytes: the same however they were cut, whole or an error, and bounded."""
+"""Answers, read from their bytes: the same however they were cut, whole or an error."""
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -34,8 +35,8 @@ JSON = "application/json"
 
 def head(kind: str | None = SSE, status: int = 200, **headers: str) -> Head:
     """Return the beginning of an answer."""
-    told = {} if kind is None else {"content-type": kind}
-    return Head(status, {**told, **{k.replace("_", "-"): v for k, v in headers.items()}})
+    named = {} if kind is None else {"content-type": kind}
+    return Head(status, {**named, **{k.replace("_", "-"): v for k, v in headers.items()}})
 
 
 def reading(count: int = 1) -> Reading:
@@ -45,7 +46,7 @@ def reading(count: int = 1) -> Reading:
 
 
 def read(made: Reading, beginning: Head, chunks: Iterable[bytes]) -> list[Piece]:
-    """Read one answer as a call does. Raises what comes behind the pieces, with them in ``seen``."""
+    """Read one answer as a call does. Raises what comes behind its pieces."""
     made.begin(beginning)
     pieces: list[Piece] = []
     for chunk in chunks:
@@ -164,13 +165,13 @@ def test_what_is_no_reply_is_an_error_with_the_reason(kind: str, body: bytes, wo
 def test_other_statuses_of_success_are_read_like_200(status: int) -> None:
     """A reply is a reply; nothing is nothing."""
     assert text_of(whole(STREAM, head(status=status))) == TEXT
-    with pytest.raises(BadReply, match=f"empty .HTTP {status}"):
+    with pytest.raises(BadReply, match=rf"empty .HTTP {status}"):
         whole(b"", head(status=status))
 
 
 def test_an_answer_that_is_packed_says_so() -> None:
     """It was not asked for, and is not unpacked: how large it would get is not known."""
-    with pytest.raises(BadReply, match="packed .'gzip'"):
+    with pytest.raises(BadReply, match=r"packed .'gzip'"):
         whole(gzip.compress(STREAM), head(SSE, content_encoding="gzip"))
     assert text_of(whole(STREAM, head(SSE, content_encoding="identity"))) == TEXT
     with pytest.raises(RateLimited):
@@ -199,9 +200,9 @@ def test_statuses_of_failure_are_the_errors_that_they_stand_for(
 ) -> None:
     """Whatever the body is, and however it is called."""
     for body in (b"", b"{}", b"<html>", STREAM, b"\xff" * 100):
-        for told in (SSE, JSON, "text/html", None):
+        for named in (SSE, JSON, "text/html", None):
             with pytest.raises(kind):
-                whole(body, head(told, status))
+                whole(body, head(named, status))
 
 
 def test_pieces_before_an_error_are_not_lost_with_it() -> None:
@@ -334,7 +335,8 @@ def test_an_error_in_the_second_exchange_keeps_what_the_first_used() -> None:
 )
 def test_the_vendors_name_for_a_request_is_told(headers: dict[str, str]) -> None:
     """From the head, the first that is there, and never endless."""
-    finish = whole(STREAM, head(SSE, **headers))[-1]
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    finish = whole(STREAM, Head(200, {"content-type": SSE, **named}))[-1]
     assert isinstance(finish, Finish)
     assert finish.request_id == "r1"
     finish = whole(STREAM, head(SSE, x_request_id="x" * 10_000))[-1]
@@ -359,7 +361,7 @@ def test_any_answer_is_a_reply_or_one_of_our_errors(
 ) -> None:
     """Nothing else is raised whatever comes, and where it was cut makes no difference."""
     places = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
-    chunks = [body[a:b] for a, b in zip(places, places[1:], strict=False)]
+    chunks = [body[a:b] for a, b in itertools.pairwise(places)]
 
     assert outcome([c for c in chunks if c], head(kind, status)) == outcome(
         [body] if body else [], head(kind, status)

@@ -105,9 +105,13 @@ def test_silence_between_pieces_is_late_too(receive: Receive) -> None:
         connection.sendall(HEAD + b"%x\r\n%s\r\n" % (len(first), first))
         until_closed(connection)
 
-    with RoughServer(falls_silent) as server, closing(engine(server.url)) as made:
-        with Watch(), pytest.raises(TimeoutError):
-            receive(made, ask(), LIMIT_S)
+    with (
+        RoughServer(falls_silent) as server,
+        closing(engine(server.url)) as made,
+        Watch(),
+        pytest.raises(TimeoutError),
+    ):
+        receive(made, ask(), LIMIT_S)
 
 
 def test_a_slow_reader_of_the_request_is_late(receive: Receive) -> None:
@@ -119,17 +123,25 @@ def test_a_slow_reader_of_the_request_is_late(receive: Receive) -> None:
             connection.recv(512)
             time.sleep(0.02)
 
-    with RoughServer(sip) as server, closing(engine(server.url)) as made:
-        with Watch(), pytest.raises(TimeoutError):
-            receive(made, ask("x" * (32 * 2**20)), LIMIT_S)
+    with (
+        RoughServer(sip) as server,
+        closing(engine(server.url)) as made,
+        Watch(),
+        pytest.raises(TimeoutError),
+    ):
+        receive(made, ask("x" * (32 * 2**20)), LIMIT_S)
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1.0])
 def test_a_limit_that_has_passed_ends_at_once(timeout_s: float, receive: Receive) -> None:
     """What is late before it begins is late."""
-    with RoughServer(silent) as server, closing(engine(server.url)) as made:
-        with Watch(0), pytest.raises(TimeoutError):
-            receive(made, ask(), timeout_s)
+    with (
+        RoughServer(silent) as server,
+        closing(engine(server.url)) as made,
+        Watch(0),
+        pytest.raises(TimeoutError),
+    ):
+        receive(made, ask(), timeout_s)
 
 
 @pytest.mark.parametrize("timeout_s", [None, math.inf, 1e12, 1e300])
@@ -161,17 +173,25 @@ def full(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
 
 def test_connecting_has_a_limit_of_its_own(receive: Receive) -> None:
     """Who cannot be reached is told as that, with the limit, and not as silence."""
-    with full() as url, closing(engine(url)) as made:
-        with Watch(), pytest.raises(TimedOut) as caught:
-            receive(made, ask(connect_s=LIMIT_S), LIVE_S)
+    with (
+        full() as url,
+        closing(engine(url)) as made,
+        Watch(),
+        pytest.raises(TimedOut) as caught,
+    ):
+        receive(made, ask(connect_s=LIMIT_S), LIVE_S)
     assert (caught.value.phase, caught.value.limit_s) == ("connect", LIMIT_S)
 
 
 def test_the_limit_of_the_wait_holds_while_connecting(receive: Receive) -> None:
     """Where the first byte is due sooner than the connection, that is what was late."""
-    with full() as url, closing(engine(url)) as made:
-        with Watch(), pytest.raises(TimeoutError) as caught:
-            receive(made, ask(connect_s=LIVE_S), LIMIT_S)
+    with (
+        full() as url,
+        closing(engine(url)) as made,
+        Watch(),
+        pytest.raises(TimeoutError) as caught,
+    ):
+        receive(made, ask(connect_s=LIVE_S), LIMIT_S)
     assert not isinstance(caught.value, TimedOut)
 
 
@@ -179,9 +199,12 @@ def test_nobody_listening_is_told_at_once(receive: Receive) -> None:
     """A refused connection is Unreachable, and says what the system says."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with closing(engine(f"http://127.0.0.1:{port}")) as made:
-        with Watch(0), pytest.raises(Unreachable, match="Connection refused"):
-            receive(made, ask(), LIVE_S)
+    with (
+        closing(engine(f"http://127.0.0.1:{port}")) as made,
+        Watch(0),
+        pytest.raises(Unreachable, match="Connection refused"),
+    ):
+        receive(made, ask(), LIVE_S)
 
 
 def test_a_name_that_is_not_known_is_unreachable(
@@ -193,9 +216,12 @@ def test_a_name_that_is_not_known_is_unreachable(
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with closing(engine("http://nowhere.test")) as made:
-        with Watch(0), pytest.raises(Unreachable, match="Name or service not known"):
-            receive(made, ask(), LIVE_S)
+    with (
+        closing(engine("http://nowhere.test")) as made,
+        Watch(0),
+        pytest.raises(Unreachable, match="Name or service not known"),
+    ):
+        receive(made, ask(), LIVE_S)
 
 
 def test_a_slow_lookup_of_a_name_is_bounded(

@@ -65,9 +65,11 @@ def test_a_server_that_is_away_has_failed_and_says_why() -> None:
 
 def test_a_server_that_loads_is_loading() -> None:
     """With what it says."""
-    with Loopback(lambda _: Answer.json({"status": "loading"}, status=503)) as server:
-        with closing(engine(server.url)) as made:
-            assert until_state(made, State.LOADING)
+    with (
+        Loopback(lambda _: Answer.json({"status": "loading"}, status=503)) as server,
+        closing(engine(server.url)) as made,
+    ):
+        assert until_state(made, State.LOADING)
 
 
 def test_a_failed_list_is_told(server: Loopback) -> None:

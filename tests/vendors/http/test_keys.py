@@ -8,13 +8,14 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from certificates import Authority
 from loopback import Answer, Got, Loopback
-from plain_wire import LIVE_S, WORLDS, Receive, aread, ask, closing, engine, in_loop, told
+from plain_wire import LIVE_S, WORLDS, Receive, aread, ask, closing, engine, told
 from rough_server import RoughServer, answer, drip, request, until_closed
 from small_proxy import SmallProxy
 from talkative import shown
@@ -126,18 +127,20 @@ def test_being_cancelled_shows_no_key() -> None:
     """From another thread, which finds the reader in the middle of the library."""
     for timeout_s in (None, LIVE_S):
         for in_a_loop in (False, True):
-            with RoughServer(until_closed) as server:
-                with closing(engine(server.url, reached=REACHED)) as made:
-                    call = made.submit(ask("x" * 10_000_000), "m")
-                    timer = threading.Timer(0.05, call.cancel)
-                    timer.start()
-                    with pytest.raises(DispatcherError) as caught:
-                        if in_a_loop:
-                            asyncio.run(aread(call, timeout_s))
-                        else:
-                            call.receive(timeout_s)
-                    timer.join()
-                    assert KEY not in shown(caught.value)
+            with (
+                RoughServer(until_closed) as server,
+                closing(engine(server.url, reached=REACHED)) as made,
+            ):
+                call = made.submit(ask("x" * 10_000_000), "m")
+                timer = threading.Timer(0.05, call.cancel)
+                timer.start()
+                with pytest.raises(DispatcherError) as caught:
+                    if in_a_loop:
+                        asyncio.run(aread(call, timeout_s))
+                    else:
+                        call.receive(timeout_s)
+                timer.join()
+                assert KEY not in shown(caught.value)
 
 
 def test_what_cannot_be_reached_shows_no_key(receive: Receive) -> None:
@@ -168,14 +171,20 @@ def test_a_proxy_is_not_shown_the_key_and_errors_not_its_password(
             "secrets": (*REACHED["secrets"], password),
             "ca_file": str(authority.file),
         }
-        with closing(engine("https://vendor.test", reached=reached)) as made:
-            with pytest.raises(DispatcherError) as caught:
-                receive(made, ask(), LIVE_S)
+        with (
+            closing(engine("https://vendor.test", reached=reached)) as made,
+            pytest.raises(DispatcherError) as caught,
+        ):
+            receive(made, ask(), LIVE_S)
     for secret in (KEY, password):
         assert secret not in shown(caught.value)
         assert secret not in caplog.text
     assert not any(KEY.encode() in head for head in proxy.heads)
     assert KEY in server.got[0].headers["authorization"]
+
+
+def _said(answer: Answer, _: Got) -> Answer:
+    return answer
 
 
 def test_other_hosts_never_see_the_key(receive: Receive) -> None:
@@ -190,32 +199,37 @@ def test_other_hosts_never_see_the_key(receive: Receive) -> None:
                 "alt-svc": f'http/1.1="127.0.0.1:{other.port}"',
             }
             told_so = Answer(status=status, headers=headers)
-            with Loopback(lambda _, told_so=told_so: told_so) as server:  # type: ignore[misc]
-                with closing(engine(server.url, reached=REACHED)) as made:
-                    with pytest.raises(DispatcherError):
-                        receive(made, ask(), LIVE_S)
+            with (
+                Loopback(partial(_said, told_so)) as server,
+                closing(engine(server.url, reached=REACHED)) as made,
+                pytest.raises(DispatcherError),
+            ):
+                receive(made, ask(), LIVE_S)
         assert not other.got
         assert not other.accepted
 
 
 def test_a_reply_is_not_touched(receive: Receive) -> None:
     """What a model writes is the reply, though it should write the key."""
-    with Loopback(lambda _: Answer.sse(told(KEY))) as server:
-        with closing(engine(server.url, reached=REACHED)) as made:
-            assert KEY in str(receive(made, ask(), LIVE_S))
+    with (
+        Loopback(lambda _: Answer.sse(told(KEY))) as server,
+        closing(engine(server.url, reached=REACHED)) as made,
+    ):
+        assert KEY in str(receive(made, ask(), LIVE_S))
 
 
 def test_nothing_that_lives_on_shows_the_key(receive: Receive) -> None:
     """Whatever object of ours is printed later."""
-    with Loopback(lambda _: Answer.sse(told("a"))) as server:
-        with closing(engine(server.url, reached=REACHED)) as made:
-            receive(made, ask(), LIVE_S)
-            ours = [
-                each
-                for each in gc.get_objects()
-                if str(type(each).__module__).startswith("llmdispatcher.")
-            ]
-            assert ours
-            for each in ours:
-                assert KEY not in repr(each)
-    assert in_loop
+    with (
+        Loopback(lambda _: Answer.sse(told("a"))) as server,
+        closing(engine(server.url, reached=REACHED)) as made,
+    ):
+        receive(made, ask(), LIVE_S)
+        ours = [
+            each
+            for each in gc.get_objects()
+            if str(type(each).__module__).startswith("llmdispatcher.")
+        ]
+        assert ours
+        for each in ours:
+            assert KEY not in repr(each)

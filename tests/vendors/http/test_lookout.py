@@ -1,4 +1,4 @@
-"""Looking at a vendor: its list of models, page by page, and its health, off the path of requests."""
+"""Looking at a vendor: its list of models and its health, off the path of requests."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Clock:
         self.now_s = 1000.0
 
     def __call__(self) -> float:
+        """Return the time."""
         return self.now_s
 
 
@@ -317,7 +318,7 @@ def test_where_no_thread_can_be_started_nobody_waits(
 @pytest.mark.parametrize("closes", ["while looking", "before"])
 def test_closing_ends_a_look(closes: str, looking: Made) -> None:
     """At once, and nobody is left waiting; afterwards nothing is looked at."""
-    with RoughServer(lambda c: until_closed(c)) as server:
+    with RoughServer(until_closed) as server:
         made = looking(server.url)
         if closes == "before":
             made.close()
@@ -405,9 +406,7 @@ def test_a_server_that_is_not_there_is_not_healthy(looking: Made) -> None:
     assert "refused" in health.detail
 
 
-def test_a_server_that_loads_is_waited_for(
-    looking: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_loads_is_waited_for(looking: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked until it is ready, and then told to load the model."""
     monkeypatch.setattr(lookout, "POLL_S", 0.01)
     left = iter([Answer.json({"status": "loading"}, status=503)] * 3)

@@ -170,9 +170,11 @@ def test_a_tunnel_that_is_refused_is_unreachable(
     """Nothing reached the vendor, and the reason is told, with the way out."""
     with SmallProxy(1, refusal) as proxy:
         url = f"http://u:geheim@127.0.0.1:{proxy.port}"
-        with closing(engine("https://vendor.test", reached={"proxy": url})) as made:
-            with pytest.raises(Exception, match=words or None) as caught:
-                receive(made, ask(), LIVE_S)
+        with (
+            closing(engine("https://vendor.test", reached={"proxy": url})) as made,
+            pytest.raises(Exception, match=words or None) as caught,
+        ):
+            receive(made, ask(), LIVE_S)
     assert isinstance(caught.value, Unreachable) or not words
     assert "geheim" not in str(caught.value)
 
@@ -182,9 +184,11 @@ def test_a_forwarding_proxy_that_wants_a_password_is_unreachable(receive: Receiv
     refusal = answer(b"", status="407 Proxy Authentication Required")
     with RoughServer(lambda c: c.sendall(refusal if request(c) else b"")) as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
-        with closing(engine("http://vendor.test", reached={"proxy": url})) as made:
-            with pytest.raises(Unreachable, match="password"):
-                receive(made, ask(), LIVE_S)
+        with (
+            closing(engine("http://vendor.test", reached={"proxy": url})) as made,
+            pytest.raises(Unreachable, match="password"),
+        ):
+            receive(made, ask(), LIVE_S)
 
 
 def test_a_proxy_that_is_not_there_is_unreachable(receive: Receive) -> None:
@@ -193,9 +197,11 @@ def test_a_proxy_that_is_not_there_is_unreachable(receive: Receive) -> None:
         port = listener.getsockname()[1]
     reached = {"proxy": f"http://127.0.0.1:{port}"}
     for url in ("http://vendor.test", "https://vendor.test"):
-        with closing(engine(url, reached=reached)) as made:
-            with pytest.raises(Unreachable, match="refused"):
-                receive(made, ask(), LIVE_S)
+        with (
+            closing(engine(url, reached=reached)) as made,
+            pytest.raises(Unreachable, match="refused"),
+        ):
+            receive(made, ask(), LIVE_S)
 
 
 @pytest.mark.parametrize("how", ["silent", "dripping", "silent behind the tunnel"])

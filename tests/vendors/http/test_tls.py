@@ -75,9 +75,11 @@ def test_an_authority_of_ones_own_is_trusted(
 
 def test_an_authority_that_nobody_knows_is_not(server: Loopback, receive: Receive) -> None:
     """Who cannot prove who they are gets no request."""
-    with closing(engine(server.url)) as made:
-        with pytest.raises(Unreachable, match=r"(?i)certificate"):
-            receive(made, ask(), LIVE_S)
+    with (
+        closing(engine(server.url)) as made,
+        pytest.raises(Unreachable, match=r"(?i)certificate"),
+    ):
+        receive(made, ask(), LIVE_S)
     assert not server.got
 
 
@@ -87,9 +89,11 @@ def test_a_certificate_of_another_host_is_not_trusted(
     """Names are compared."""
     encryption = authority.server("other.test")
     with Loopback(lambda _: Answer.sse(told("a")), encryption=encryption) as server:
-        with closing(engine(server.url, reached={"ca_file": str(authority.file)})) as made:
-            with pytest.raises(Unreachable, match=r"(?i)certificate"):
-                receive(made, ask(), LIVE_S)
+        with (
+            closing(engine(server.url, reached={"ca_file": str(authority.file)})) as made,
+            pytest.raises(Unreachable, match=r"(?i)certificate"),
+        ):
+            receive(made, ask(), LIVE_S)
         assert not server.got
 
 
@@ -110,18 +114,22 @@ def test_one_side_with_encryption_and_one_without_is_told(
     server: Loopback, authority: Authority, receive: Receive
 ) -> None:
     """Both ways round, with what can be told of it."""
-    with closing(engine(server.url.replace("https", "http"))) as made:
-        with pytest.raises((Unreachable, BadReply)):
-            receive(made, ask(), LIVE_S)
+    with (
+        closing(engine(server.url.replace("https", "http"))) as made,
+        pytest.raises((Unreachable, BadReply)),
+    ):
+        receive(made, ask(), LIVE_S)
 
     def puzzled(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(answer(b"", status="400 Bad Request"))
 
-    with RoughServer(puzzled) as plain:
-        with closing(engine(plain.url.replace("http", "https"))) as made:
-            with pytest.raises(Unreachable):
-                receive(made, ask(), LIVE_S)
+    with (
+        RoughServer(puzzled) as plain,
+        closing(engine(plain.url.replace("http", "https"))) as made,
+        pytest.raises(Unreachable),
+    ):
+        receive(made, ask(), LIVE_S)
 
 
 @pytest.mark.parametrize("dripped", [b"", b"\x16\x03\x03\x40\x00" + b"\x02" * 3000])
@@ -133,12 +141,14 @@ def test_a_slow_handshake_is_late(dripped: bytes, receive: Receive) -> None:
         drip(connection, dripped)
         until_closed(connection)
 
-    with RoughServer(script) as server:
-        with closing(engine(server.url.replace("http", "https"))) as made:
-            began_s = time.monotonic()
-            with pytest.raises(TimedOut) as caught:
-                receive(made, ask(connect_s=LIMIT_S), LIVE_S)
-            assert LIMIT_S * 0.9 <= time.monotonic() - began_s < LIVE_S / 2
+    with (
+        RoughServer(script) as server,
+        closing(engine(server.url.replace("http", "https"))) as made,
+    ):
+        began_s = time.monotonic()
+        with pytest.raises(TimedOut) as caught:
+            receive(made, ask(connect_s=LIMIT_S), LIVE_S)
+        assert LIMIT_S * 0.9 <= time.monotonic() - began_s < LIVE_S / 2
     assert (caught.value.phase, caught.value.limit_s) == ("connect", LIMIT_S)
 
 
@@ -185,21 +195,23 @@ def test_a_handshake_is_given_up_at_once() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
 
-    with RoughServer(script) as server:
-        with closing(engine(server.url.replace("http", "https"))) as made:
-            call = made.submit(ask(connect_s=60.0), "m")
-            timer = threading.Timer(0.05, call.cancel)
-            timer.start()
-            began_s = time.monotonic()
-            with pytest.raises(Cancelled):
-                call.receive(None)
-            timer.join()
-            asyncio.run(main())
-            assert time.monotonic() - began_s < LIVE_S / 2
-            until_s = time.monotonic() + LIVE_S
-            while server.open and time.monotonic() < until_s:
-                time.sleep(0.005)
-            assert server.open == 0
+    with (
+        RoughServer(script) as server,
+        closing(engine(server.url.replace("http", "https"))) as made,
+    ):
+        call = made.submit(ask(connect_s=60.0), "m")
+        timer = threading.Timer(0.05, call.cancel)
+        timer.start()
+        began_s = time.monotonic()
+        with pytest.raises(Cancelled):
+            call.receive(None)
+        timer.join()
+        asyncio.run(main())
+        assert time.monotonic() - began_s < LIVE_S / 2
+        until_s = time.monotonic() + LIVE_S
+        while server.open and time.monotonic() < until_s:
+            time.sleep(0.005)
+        assert server.open == 0
 
 
 @pytest.mark.parametrize("stage", ["head", "body"])
@@ -218,23 +230,25 @@ def test_an_encrypted_reply_is_given_up_at_once_and_is_late_at_the_instant(
             until_closed(connection)
 
     reached = {"ca_file": str(authority.file)}
-    with RoughServer(script) as server:
-        with closing(engine(server.url.replace("http", "https"), reached=reached)) as made:
-            began_s = time.monotonic()
-            with pytest.raises(TimeoutError):
-                receive(made, ask(), LIMIT_S)
-            assert LIMIT_S * 0.9 <= time.monotonic() - began_s < LIVE_S / 2
-            call = made.submit(ask(), "m")
-            timer = threading.Timer(LIMIT_S, call.cancel)
-            timer.start()
-            began_s = time.monotonic()
-            with pytest.raises(Cancelled):
-                if receive is in_loop:
-                    asyncio.run(aread(call, None))
-                else:
-                    call.receive(None)
-            assert time.monotonic() - began_s < LIVE_S / 2
-            timer.join()
+    with (
+        RoughServer(script) as server,
+        closing(engine(server.url.replace("http", "https"), reached=reached)) as made,
+    ):
+        began_s = time.monotonic()
+        with pytest.raises(TimeoutError):
+            receive(made, ask(), LIMIT_S)
+        assert LIMIT_S * 0.9 <= time.monotonic() - began_s < LIVE_S / 2
+        call = made.submit(ask(), "m")
+        timer = threading.Timer(LIMIT_S, call.cancel)
+        timer.start()
+        began_s = time.monotonic()
+        with pytest.raises(Cancelled):
+            if receive is in_loop:
+                asyncio.run(aread(call, None))
+            else:
+                call.receive(None)
+        assert time.monotonic() - began_s < LIVE_S / 2
+        timer.join()
 
 
 @pytest.mark.parametrize("how", ["cut", "garbage", "without a farewell"])
@@ -275,8 +289,10 @@ def test_an_encrypted_reply_that_breaks_is_an_interrupted_stream(
             until_closed(plain)
 
     reached = {"ca_file": str(authority.file)}
-    with RoughServer(script) as server:
-        with closing(engine(server.url.replace("http", "https"), reached=reached)) as made:
-            with pytest.raises(DispatcherError) as caught:
-                receive(made, ask(), LIVE_S)
+    with (
+        RoughServer(script) as server,
+        closing(engine(server.url.replace("http", "https"), reached=reached)) as made,
+        pytest.raises(DispatcherError) as caught,
+    ):
+        receive(made, ask(), LIVE_S)
     assert isinstance(caught.value, Unreachable if how == "cut" else StreamInterrupted)

@@ -1,8 +1,9 @@
-"""Connections: what goes over them is read or told as what it is; they are used again, and shared."""
+"""Connections: what goes over them is read, or told as what it is; they are kept, and shared."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import multiprocessing
@@ -30,7 +31,7 @@ from plain_wire import (
     text_of,
     told,
 )
-from rough_server import RoughServer, answer, chunked, request, saying, until_closed
+from rough_server import RoughServer, answer, chunked, request, say, saying, until_closed
 
 from llmdispatcher.models.errors import (
     BadReply,
@@ -40,7 +41,8 @@ from llmdispatcher.models.errors import (
     Unreachable,
     VendorError,
 )
-from llmdispatcher.models.reply import Delta, Finish
+from llmdispatcher.models.reply import Finish
+from llmdispatcher.vendors.contract import Call
 from llmdispatcher.vendors.http.bound import Bound
 from llmdispatcher.vendors.http.engine import HttpEngine
 from llmdispatcher.vendors.http.transport import Broken, Connections
@@ -59,16 +61,16 @@ def receive(request: pytest.FixtureRequest) -> Receive:
 
 FRAMINGS = {
     "sized": answer(BODY, SSE),
-    "chunked": answer(
-        chunked(*told("Grü", "ße")), SSE, "transfer-encoding: chunked", sized=False
-    ),
+    "chunked": answer(chunked(*told("Grü", "ße")), SSE, "transfer-encoding: chunked", sized=False),
     "until it closes": answer(BODY, SSE, "connection: close", sized=False),
     "of HTTP/1.0": answer(BODY, SSE, sized=False).replace(b"HTTP/1.1", b"HTTP/1.0"),
     "behind informational answers": b"HTTP/1.1 100 Continue\r\n\r\n" * 3
     + b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"
     + answer(BODY, SSE),
     "with headers twice": answer(BODY, SSE, SSE, "x-request-id: 1", "x-request-id: 2"),
-    "with chunk extensions and trailers": answer(b"", SSE, "transfer-encoding: chunked", sized=False)
+    "with chunk extensions and trailers": answer(
+        b"", SSE, "transfer-encoding: chunked", sized=False
+    )
     + b"".join(b"%x;a=b\r\n%s\r\n" % (len(c), c) for c in told("Grü", "ße"))
     + b"0\r\nx-checksum: 1\r\n\r\n",
 }
@@ -90,6 +92,30 @@ def test_every_framing_is_read_also_byte_by_byte(framing: str, receive: Receive)
             assert text_of(receive(made, ask(), LIVE_S)) == TEXT
 
 
+Failed = tuple[bool, DispatcherError]
+"""Whether anything came before the error, and the error."""
+
+
+def failed(call: Call) -> Failed:
+    """Read until it fails."""
+    has_begun = False
+    try:
+        while True:
+            has_begun = bool(call.receive(LIVE_S))
+    except DispatcherError as error:
+        return has_begun, error
+
+
+async def afailed(call: Call) -> Failed:
+    """Do the same in an event loop."""
+    has_begun = False
+    try:
+        while True:
+            has_begun = bool(await call.areceive(LIVE_S))
+    except DispatcherError as error:
+        return has_begun, error
+
+
 @pytest.mark.parametrize("framing", ["sized", "chunked", "until it closes", "of HTTP/1.0"])
 def test_an_answer_cut_at_any_byte_is_an_error(framing: str, receive: Receive) -> None:
     """Before a piece came it is Unreachable or no reply, behind one an interrupted stream."""
@@ -99,40 +125,20 @@ def test_an_answer_cut_at_any_byte_is_an_error(framing: str, receive: Receive) -
     whole = data.rfind(b"}") + 1 if is_open else data.rfind(b"0\r\n\r\n") + 5
     whole = whole if framing != "sized" else len(data)
     sizes = iter(range(whole))
-    pieces: list[Delta] = []
 
     def cut(connection: socket.socket) -> None:
         request(connection)
         connection.sendall(data[: next(sizes)])
 
+    async def areads(made: HttpEngine) -> list[Failed]:
+        return [await afailed(made.submit(ask(), "m")) for _ in range(whole)]
+
+    def reads(made: HttpEngine) -> list[Failed]:
+        return [failed(made.submit(ask(), "m")) for _ in range(whole)]
+
     body = data.index(b"\r\n\r\n") + 4
     with RoughServer(cut) as server, closing(engine(server.url)) as made:
-
-        async def areads() -> list[tuple[bool, DispatcherError]]:
-            found = []
-            for _ in range(whole):
-                call = made.submit(ask(), "m")
-                pieces.clear()
-                try:
-                    while True:
-                        pieces.extend(await call.areceive(LIVE_S))  # type: ignore[arg-type]
-                except DispatcherError as error:
-                    found.append((bool(pieces), error))
-            return found
-
-        def reads() -> list[tuple[bool, DispatcherError]]:
-            found = []
-            for _ in range(whole):
-                call = made.submit(ask(), "m")
-                pieces.clear()
-                try:
-                    while True:
-                        pieces.extend(call.receive(LIVE_S))  # type: ignore[arg-type]
-                except DispatcherError as error:
-                    found.append((bool(pieces), error))
-            return found
-
-        found = asyncio.run(areads()) if receive is in_loop else reads()
+        found = asyncio.run(areads(made)) if receive is in_loop else reads(made)
     assert len(found) == whole
     for size, (had_begun, error) in enumerate(found):
         if had_begun:
@@ -158,9 +164,12 @@ def test_an_answer_cut_at_any_byte_is_an_error(framing: str, receive: Receive) -
 )
 def test_what_is_no_http_is_a_bad_reply(data: bytes, receive: Receive) -> None:
     """A stranger on the port is told as that, with a short quotation."""
-    with RoughServer(saying(data, 0.02)) as server, closing(engine(server.url)) as made:
-        with pytest.raises(BadReply, match="speaks no HTTP") as caught:
-            receive(made, ask(), LIVE_S)
+    with (
+        RoughServer(saying(data, 0.02)) as server,
+        closing(engine(server.url)) as made,
+        pytest.raises(BadReply, match="speaks no HTTP") as caught,
+    ):
+        receive(made, ask(), LIVE_S)
     assert len(str(caught.value)) < 500
 
 
@@ -182,9 +191,12 @@ def test_a_head_without_end_is_bounded(status: bytes, headers: bytes, receive: R
         for _ in range(100_000):
             connection.sendall(headers)
 
-    with RoughServer(script) as server, closing(engine(server.url)) as made:
-        with pytest.raises(BadReply):
-            receive(made, ask(), LIVE_S)
+    with (
+        RoughServer(script) as server,
+        closing(engine(server.url)) as made,
+        pytest.raises(BadReply),
+    ):
+        receive(made, ask(), LIVE_S)
 
 
 @pytest.mark.parametrize("status", ["301", "302", "303", "307", "308"])
@@ -319,6 +331,67 @@ def test_cookies_are_not_kept(receive: Receive) -> None:
     assert not any(b"cookie" in each.lower() for each in got)
 
 
+ENDS: dict[str, tuple[bytes | float, ...]] = {
+    "whole": (answer(BODY, SSE),),
+    "done": (answer(BODY + b"data: [DONE]\n\n", SSE),),
+    "cut in the head": (b"HTTP/1.1 200",),
+    "cut in the body": (answer(BODY, SSE)[:-5],),
+    "garbage": (b"nonsense\r\n\r\n",),
+    "an error": (answer(b"{}", status="500 No"),),
+    "no reply": (answer(b"{", "content-type: application/json"),),
+    "an error in a stream": (answer(b'data: {"error": {"message": "x"}}\n\n' + BODY, SSE), 0.05),
+    "late": (answer(BODY, SSE)[:-5], 0.05),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_however_calls_end_the_pool_keeps_nothing_of_them(end: str, receive: Receive) -> None:
+    """Neither requests nor broken connections pile up in a vendor that lives long."""
+
+    def pool_of(made: HttpEngine) -> Any:
+        connections = made._connections
+        if receive is in_loop:
+            return connections._loops[asyncio.get_running_loop()][0]._pool
+        client = connections._client
+        assert client is not None
+        return client._pool
+
+    def script(connection: socket.socket) -> None:
+        while True:
+            request(connection)
+            say(connection, ENDS[end])
+            if end not in {"whole", "done", "an error", "no reply"}:
+                return
+
+    with RoughServer(script) as server, closing(engine(server.url)) as made:
+
+        async def main() -> Any:
+            for _ in range(5):
+                with contextlib.suppress(DispatcherError, TimeoutError):
+                    await aread(made.submit(ask(), "m"), 0.03 if end == "late" else LIVE_S)
+                call = made.submit(ask(), "m")
+                with contextlib.suppress(DispatcherError):
+                    await call.areceive(LIVE_S)
+                call.cancel()
+                await asyncio.sleep(0.01)
+            return pool_of(made), len(pool_of(made).connections)
+
+        if receive is in_loop:
+            pool, kept = asyncio.run(main())
+        else:
+            for _ in range(5):
+                with contextlib.suppress(DispatcherError, TimeoutError):
+                    in_thread(made, ask(), 0.03 if end == "late" else LIVE_S)
+                call = made.submit(ask(), "m")
+                with contextlib.suppress(DispatcherError):
+                    call.receive(LIVE_S)
+                call.cancel()
+            pool = pool_of(made)
+            kept = len(pool.connections)
+        assert not pool._requests
+        assert kept <= 1
+
+
 # -- what is sent ------------------------------------------------------------------------------
 
 
@@ -369,9 +442,11 @@ def test_what_json_has_no_words_for_is_a_bad_request(value: object, receive: Rec
             (one,) = super().exchanges(*given)
             return [type(one)(Ask(path="/chat", body={"x": value}), one.replies)]
 
-    with closing(engine("http://127.0.0.1:9", Odd())) as made:
-        with pytest.raises(BadRequest, match="values that JSON has"):
-            receive(made, ask(), LIVE_S)
+    with (
+        closing(engine("http://127.0.0.1:9", Odd())) as made,
+        pytest.raises(BadRequest, match="values that JSON has"),
+    ):
+        receive(made, ask(), LIVE_S)
 
 
 def test_many_addresses_cost_no_memory() -> None:
@@ -402,9 +477,11 @@ def test_a_unix_socket_is_an_address_too(tmp_path: Any, receive: Receive) -> Non
         thread.join()
     if receive is in_thread:
         return  # httpcore2 leaves the socket to the garbage collector, which warns
-    with closing(engine("http://127.0.0.1", reached={"socket": path + "x"})) as made:
-        with pytest.raises(Unreachable):
-            receive(made, ask(), LIVE_S)
+    with (
+        closing(engine("http://127.0.0.1", reached={"socket": path + "x"})) as made,
+        pytest.raises(Unreachable),
+    ):
+        receive(made, ask(), LIVE_S)
 
 
 # -- threads, loops and processes --------------------------------------------------------------
@@ -430,8 +507,7 @@ def test_threads_and_loops_share_an_engine(server: Loopback) -> None:
             found.extend(asyncio.run(main()))
 
     def thread(made: HttpEngine) -> None:
-        for _ in range(2):
-            found.append(text_of(in_thread(made, ask())))
+        found.extend(text_of(in_thread(made, ask())) for _ in range(2))
 
     with closing(engine(server.url)) as made:
         work = [threading.Thread(target=loop, args=(made,)) for _ in range(2)]
@@ -517,7 +593,7 @@ def test_a_loop_that_ends_right_behind_a_cancel_leaves_nothing(turns: int) -> No
                 asyncio.run(main(made, lambda call: call.cancel()))
         for _ in range(5):
             with closing(engine(server.url)) as made:
-                asyncio.run(main(made, lambda _: made.close()))  # noqa: B023 - run at once
+                asyncio.run(main(made, lambda _: made.close()))
         gc.collect()
         until_s = time.monotonic() + LIVE_S
         while server.open and time.monotonic() < until_s:
@@ -542,6 +618,7 @@ def test_loops_that_nobody_tidies_are_forgotten_when_the_next_comes(server: Loop
         assert not made._connections._loops
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that it has threads
 def test_a_forked_process_has_connections_of_its_own(server: Loopback) -> None:
     """It never writes into those of its parent, though their locks were held when it was made."""
 
@@ -574,6 +651,11 @@ def test_a_forked_process_has_connections_of_its_own(server: Loopback) -> None:
 # -- closing -----------------------------------------------------------------------------------
 
 
+def has_client(connections: Connections) -> bool:
+    """Whether connections of threads may be open."""
+    return connections._client is not None
+
+
 def test_connections_close_in_every_state(server: Loopback) -> None:
     """Never used, used, in use, twice; afterwards nothing can be opened."""
     Connections(place("http://127.0.0.1:9")).close()
@@ -582,10 +664,10 @@ def test_connections_close_in_every_state(server: Loopback) -> None:
     line = used.open(Ask(path="/", body={}), Bound())
     used.close()
     assert b"end" in b"".join(iter(line.read, b""))  # what is being read may be read on
-    assert used._client is not None
+    assert has_client(used)
     line.close()
     line.close()
-    assert used._client is None
+    assert not has_client(used)
     used.close()
     with pytest.raises(Broken, match="closed"):
         used.open(Ask(path="/"), Bound())

@@ -1,9 +1,11 @@
-"""Specs of HTTP vendors: what is taken, what is refused when they are registered, and where keys go."""
+"""Specs of HTTP vendors: what is taken, what is refused, and where keys go."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +20,7 @@ from llmdispatcher import (
     AsyncDispatcher,
     BadRequest,
     ConfigError,
+    Deadlines,
     DeepSeek,
     Dispatcher,
     Gemini,
@@ -32,6 +35,7 @@ from llmdispatcher import (
     OpenAICompatible,
     OpenRouter,
     Secret,
+    TimedOut,
     Together,
     Unreachable,
 )
@@ -235,7 +239,8 @@ def test_a_key_that_was_given_goes_where_it_was_given_for(monkeypatch: pytest.Mo
     """By value or by the variable's name, to any address, but unencrypted to no public one."""
     monkeypatch.setenv("OPENAI_API_KEY", ENV)
     monkeypatch.setenv("MY_KEY", KEY)
-    for given in ({"api_key": KEY}, {"api_key": Secret(KEY)}, {"api_key_env": "MY_KEY"}):
+    ways: list[dict[str, Any]] = [{"api_key": KEY}, {"api_key": Secret(KEY)}]
+    for given in [*ways, {"api_key_env": "MY_KEY"}]:
         for url in (None, "https://other.test", "http://127.0.0.1:9", "http://gpu.lan"):
             headers = headers_of(OpenAI(models=["m"], base_url=url, **given))
             assert headers["authorization"] == f"Bearer {KEY}"
@@ -281,10 +286,9 @@ def test_a_variable_that_holds_no_key_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_headers_of_the_user_go_before_the_key(server: Loopback) -> None:
     """Whatever their case: of each name one is sent, and a key among them is a key."""
     given = {"AUTHORIZATION": "Basic abc123", "X-Team": "red", "user-agent": "mine"}
-    for options in ({"api_key": KEY}, {}):
-        with Dispatcher(
-            OpenAI(models=["m"], base_url=server.url, headers=given, **options)
-        ) as d:
+    ways: list[dict[str, Any]] = [{"api_key": KEY}, {}]
+    for options in ways:
+        with Dispatcher(OpenAI(models=["m"], base_url=server.url, headers=given, **options)) as d:
             assert d.send("Hello.").text == "a"
         got = server.got[-1]
         assert got.headers["authorization"] == "Basic abc123"
@@ -341,9 +345,11 @@ def test_an_async_client_of_ones_own_is_used_in_its_world(server: Loopback) -> N
         async with AsyncDispatcher(OpenAI(models=["m"], **options)) as d:
             with pytest.raises(Unreachable, match="closed"):
                 await d.send("Hello.")
-        with Dispatcher(OpenAI(models=["m"], **options)) as threads:
-            with pytest.raises(DispatcherError, match="client must be given too"):
-                threads.send("Hello.")
+        with (
+            Dispatcher(OpenAI(models=["m"], **options)) as threads,
+            pytest.raises(DispatcherError, match="client must be given too"),
+        ):
+            threads.send("Hello.")
 
     asyncio.run(main())
 
@@ -352,12 +358,14 @@ def test_a_client_that_was_closed_is_unreachable(server: Loopback) -> None:
     """It is the caller's, and so is closing it."""
     client = httpx2.Client()
     client.close()
-    with Dispatcher(OpenAI(models=["m"], base_url=server.url, client=client)) as d:
-        with pytest.raises(Unreachable, match="closed"):
-            d.send("Hello.")
+    with (
+        Dispatcher(OpenAI(models=["m"], base_url=server.url, client=client)) as d,
+        pytest.raises(Unreachable, match="closed"),
+    ):
+        d.send("Hello.")
 
 
-def test_a_client_of_ones_own_never_follows_and_is_cancelled_while_it_reads() -> None:
+def test_a_client_of_ones_own_never_follows() -> None:
     """Whatever it was told: redirects would carry the key on."""
     with Loopback(lambda _: Answer.json(REPLY)) as other:
         moved = Answer(status=307, headers={"location": f"{other.url}/v1/chat/completions"})
@@ -366,3 +374,33 @@ def test_a_client_of_ones_own_never_follows_and_is_cancelled_while_it_reads() ->
             with Dispatcher(vendor) as d, pytest.raises(Unreachable, match="moved"):
                 d.send("Hello.")
         assert not other.got
+
+
+def test_a_client_of_ones_own_is_stopped_while_it_reads() -> None:
+    """From another thread, in the middle of a reply, at once."""
+    chunk = b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
+    with Loopback(lambda _: Answer.sse([chunk, 60.0])) as server, httpx2.Client() as client:
+        vendor = OpenAI(models=["m"], base_url=server.url, client=client, api_key=KEY)
+        with Dispatcher(vendor) as d, d.stream("Hello.") as stream:
+            assert next(stream).text == "a"
+            timer = threading.Timer(0.05, stream.close)
+            timer.start()
+            began_s = time.monotonic()
+            assert list(stream) == []
+            assert time.monotonic() - began_s < 2.5
+            timer.join()
+
+
+def test_a_client_of_ones_own_that_is_busy_is_late() -> None:
+    """One that has no connection left is waited for no longer than for an answer."""
+    limits = httpx2.Limits(max_connections=1)
+    chunk = b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
+    with (
+        Loopback(lambda _: Answer.sse([chunk, 60.0])) as server,
+        httpx2.Client(limits=limits) as client,
+        Dispatcher(OpenAI(models=["m"], base_url=server.url, client=client, api_key=KEY)) as d,
+        d.stream("Hello.") as stream,
+    ):
+        next(stream)
+        with pytest.raises(TimedOut):
+            d.send("Hello.", deadlines=Deadlines(first_token_s=0.1, whole_s=0.1))

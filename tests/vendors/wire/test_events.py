@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from collections.abc import Callable, Iterable
 
@@ -96,8 +97,27 @@ def test_lines_are_read_each_by_itself(stream: bytes, expected: list[Event]) -> 
 
 
 _BITS = st.sampled_from(
-    [b"data:", b"event:", b"id:", b":", b" ", b"\n", b"\r", b"\r\n", b"{", b"}", b'"', b"x", b"\xef\xbb\xbf"]
-    + [b"[DONE]", b"error:", b"\xff", b"\x00", b"retry", b"\xe2\x80\xa8"]
+    [
+        b"data:",
+        b"event:",
+        b"id:",
+        b":",
+        b" ",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"{",
+        b"}",
+        b'"',
+        b"x",
+        b"\xef\xbb\xbf",
+        b"[DONE]",
+        b"error:",
+        b"\xff",
+        b"\x00",
+        b"retry",
+        b"\xe2\x80\xa8",
+    ]
 )
 
 
@@ -111,7 +131,7 @@ def test_where_bytes_were_cut_makes_no_difference(
 ) -> None:
     """Any stream, cut anywhere, also into nothing, has the messages that it has in one."""
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    chunks = [stream[a:b] for a, b in zip(places, places[1:], strict=False)]
+    chunks = [stream[a:b] for a, b in itertools.pairwise(places)]
 
     assert cut(maker(), chunks) == cut(maker(), [stream])
 
