@@ -95,7 +95,7 @@ class Sampling:
 
     def given(self) -> dict[str, float | int]:
         """Return only the fields that are set."""
-        return {k: v for k, v in attrs.asdict(self).items() if v is not None}
+        return {n: v for n in _SAMPLING_FIELDS if (v := getattr(self, n)) is not None}
 
 
 @attrs.frozen(kw_only=True)
@@ -297,7 +297,7 @@ class Request:
         if unknown := set(options) - Options.__optional_keys__:
             raise TypeError(_unknown_option(min(unknown)))
         given: dict[str, Any] = dict(options)
-        drawn = {name: given.pop(name) for name in _SAMPLING_FIELDS & given.keys()}
+        drawn = {name: given.pop(name) for name in _SAMPLING_FIELDS if name in given}
         if (schema := given.pop("schema", None)) is not None:
             if given.get("response_format") is not None:
                 raise BadRequest("schema", schema, "given without a response_format")
@@ -383,4 +383,4 @@ class Options(TypedDict, total=False):
     seed: int | None
 
 
-_SAMPLING_FIELDS = frozenset(field.name for field in attrs.fields(Sampling))
+_SAMPLING_FIELDS = tuple(field.name for field in attrs.fields(Sampling))

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from copy import copy
+from functools import cache
 
 import attrs
 
@@ -225,7 +226,9 @@ class HttpEngine:
         self._connections.close()
 
 
+@cache
 def _done() -> Future[None]:
+    """Return a future that is done; one for all, since nothing can come of it any more."""
     future: Future[None] = Future()
     future.set_result(None)
     return future

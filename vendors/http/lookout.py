@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import cache
 from http import HTTPStatus
 
 import attrs
@@ -303,7 +304,9 @@ class Lookout:
         return head, self._connections.blotted(body)
 
 
+@cache
 def _done() -> Future[None]:
+    """Return a future that is done; one for all, since nothing can come of it any more."""
     future: Future[None] = Future()
     future.set_result(None)
     return future

@@ -133,13 +133,13 @@ class ChatReplies:
 
     def _plain(self, message: Any) -> str | None:  # noqa: ANN401 - as above
         """Return the text of a message that has nothing else in it, as almost all do; else None."""
-        if not self._request_id or type(message) is not dict or message.keys() - _COMMON:
+        if not self._request_id or type(message) is not dict or not message.keys() <= _COMMON:
             return None
         choices = message.get("choices")
         if type(choices) is not list or len(choices) != 1 or message.get("usage") is not None:
             return None
         choice, own = choices[0], self._choices[0]
-        if type(choice) is not dict or choice.keys() - _OF_CHOICE or own.prefill or own.held:
+        if type(choice) is not dict or not choice.keys() <= _OF_CHOICE or own.prefill or own.held:
             return None
         delta, ends = choice.get("delta"), choice.get("finish_reason") or choice.get("logprobs")
         if ends or type(delta) is not dict or len(delta) != 1 or choice.get("index") != 0:

@@ -392,6 +392,7 @@ def test_health_is_probed_when_it_is_old(looking: Made) -> None:
         made.clock.now_s += FAILED_S + 1
         assert made.lookout.health() == health
         assert until(lambda: len(server.got) == 2)
+        assert until(lambda: not made.lookout._probing)
         made.lookout.failed()
         made.lookout.health()
         assert until(lambda: len(server.got) == 3)
