@@ -28,9 +28,8 @@ def main() -> None:
     for question, result in zip(QUESTIONS, results, strict=True):
         match result:
             case Reply():
-                print(
-                    f"{question} {result.text} ({result.vendor}, {result.usage.total_tokens} tokens)"
-                )
+                tokens = result.usage.total_tokens
+                print(f"{question} {result.text} ({result.vendor}, {tokens} tokens)")
             case VendorError():
                 print(f"{question} {result.vendor} failed: {result}")
             case _:

@@ -24,6 +24,7 @@ EXAMPLES = {
     "many_at_once.py": ([], "Tokyo"),
     "own_model.py": (["{model}", "hello"], ""),
     "structured.py": ([], "Sum(a=2, b=3)"),
+    "whoever_answers.py": (["http://127.0.0.1:9"], "The capital of Japan is Tokyo."),
     "survive.py": ([], "The capital of France is Paris."),
     "search.py": (["{embedder}", "What is a paperclip?", "{reranker}"], "."),
 }
