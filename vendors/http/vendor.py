@@ -242,7 +242,13 @@ def _from_environment(row: Row) -> str | None:
 
 
 def _is_own(row: Row, place: Address) -> bool:
-    """Whether the key that a preset's own client would read may go there."""
+    """Whether the key that a preset's own client would read may go there.
+
+    Ollama's is its cloud's, and no business of a server on this network; those of other local
+    servers are their own.
+    """
     from llmdispatcher.vendors.http.address import is_under  # noqa: PLC0415 - on first use
 
-    return is_under(place.host, row.key_domains) or (row.local and place.is_inner)
+    if row.key_domains:
+        return is_under(place.host, row.key_domains)
+    return row.local and place.is_inner

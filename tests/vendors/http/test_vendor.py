@@ -16,6 +16,7 @@ from loopback import Answer, Got, Loopback
 from talkative import shown
 
 from llmdispatcher import (
+    VLLM,
     Anthropic,
     AsyncDispatcher,
     BadRequest,
@@ -228,10 +229,19 @@ def test_a_key_of_the_environment_goes_to_the_presets_own_domain_only(
 
 def test_a_local_presets_key_goes_to_hosts_of_this_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server of one's own may be on another machine, and nowhere public."""
+    monkeypatch.setenv("VLLM_API_KEY", ENV)
+    for url in (None, "http://gpu.lan:8000", "http://10.0.0.5:8000"):
+        assert headers_of(VLLM(models=["m"], base_url=url))["authorization"] == f"Bearer {ENV}"
+    for url in ("https://vllm.evil.test", "http://8.8.8.8:8000", "http://[::ffff:8.8.8.8]"):
+        assert "authorization" not in headers_of(VLLM(models=["m"], base_url=url))
+
+
+def test_the_key_of_ollamas_cloud_goes_there_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server on this machine, or on this network, has no business with it."""
     monkeypatch.setenv("OLLAMA_API_KEY", ENV)
-    for url in (None, "http://gpu.lan:11434", "http://10.0.0.5:11434", "https://ollama.com"):
-        assert headers_of(Ollama(models=["m"], base_url=url))["authorization"] == f"Bearer {ENV}"
-    for url in ("https://ollama.evil.test", "http://8.8.8.8:11434", "http://[::ffff:8.8.8.8]"):
+    there = headers_of(Ollama(models=["m"], base_url="https://ollama.com"))
+    assert there["authorization"] == f"Bearer {ENV}"
+    for url in (None, "http://gpu.lan:11434", "http://10.0.0.5:11434", "https://ollama.evil.test"):
         assert "authorization" not in headers_of(Ollama(models=["m"], base_url=url))
 
 
