@@ -19,11 +19,15 @@ from llmdispatcher import (
     Decision,
     Delta,
     Dispatcher,
+    DispatcherError,
     Event,
     FinishReason,
+    HttpVendor,
     LlamaCpp,
     LoadProgress,
     ModelCard,
+    Ollama,
+    OpenAI,
     Price,
     Reply,
     Request,
@@ -31,6 +35,7 @@ from llmdispatcher import (
     Scripted,
     Stats,
     Stream,
+    TokenCount,
     TokenLogprob,
     Usage,
     Vendor,
@@ -129,6 +134,8 @@ async def asynchronous() -> None:
         assert_type(await d.send("hi"), Reply)
         assert_type(await d.embed("hi"), Embeddings)
         assert_type(await d.rerank("hi", ["you"]), Reranked)
+        assert_type(await d.send_many(["hi"]), list[Reply | DispatcherError])
+        assert_type(await d.count_tokens("hi"), TokenCount)
         async with d.stream("hi") as stream:
             assert_type(stream, AsyncStream)
             async for delta in stream:
@@ -144,7 +151,8 @@ def events(event: Event) -> None:
 
 def vendors(report: Report) -> None:
     """Specs and engines fit the contract by their shape."""
-    specs: list[VendorSpec] = [LlamaCpp("x.gguf"), Scripted()]
+    specs: list[VendorSpec] = [LlamaCpp("x.gguf"), Scripted(), OpenAI(models=["m"]), Ollama()]
+    assert_type(OpenAI(api_key_env="MY_KEY", extra={"service_tier": "flex"}), HttpVendor)
     engines: list[Engine] = [spec.start(report) for spec in specs]
     assert_type(LlamaCpp("x").start(report), LlamaCppEngine)
     assert_type(Scripted().start(report), ScriptedEngine)
@@ -160,4 +168,6 @@ def refused(d: Dispatcher) -> None:
     d.send("hi", logprobs="all")  # type: ignore[arg-type]
     d.send("hi", prefill=b"x")  # type: ignore[arg-type]
     d.send(5)  # type: ignore[arg-type]
+    d.send("hi", effort=3)  # type: ignore[arg-type]
+    OpenAI(key="x")  # type: ignore[call-arg]
     LlamaCpp("x", max_memory="2GB")  # type: ignore[call-arg]
