@@ -23,6 +23,9 @@ from llmdispatcher.models.message import system, tool, user
 from llmdispatcher.models.reply import FinishReason
 from llmdispatcher.vendors.openai.rows import ROWS
 
+pytestmark = pytest.mark.soak
+"""Some minutes together: each client is imported, and asked in every way."""
+
 STREAMED: dict[str, tuple[dict[str, Any], str]] = {
     "openai": (
         {"stream_options.include_usage": True, "stream_options.include_obfuscation": False},

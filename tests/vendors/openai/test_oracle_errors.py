@@ -18,6 +18,9 @@ from speaking_openai import failed
 from llmdispatcher import Request
 from llmdispatcher.models import errors
 
+pytestmark = pytest.mark.soak
+"""Some minutes together: each client is imported, and asked in every way."""
+
 HI: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
 
 THEIRS = (openai.APIError, groq.APIError, together.APIError)

@@ -21,6 +21,9 @@ from llmdispatcher.models.reply import FinishReason
 from llmdispatcher.vendors.wire.exchange import Exchange
 from llmdispatcher.vendors.wire.reading import parsed
 
+pytestmark = pytest.mark.soak
+"""Some minutes together: each client is imported, and asked in every way."""
+
 HI: list[Any] = [{"role": "user", "content": "Hi"}]
 
 USAGE = {

@@ -30,6 +30,9 @@ from llmdispatcher.vendors.openai.rows import ROWS
 from llmdispatcher.vendors.openai.wire import OpenAIWire
 from llmdispatcher.vendors.wire.exchange import Exchange, Site
 
+pytestmark = pytest.mark.soak
+"""Some minutes together: each client is imported, and asked in every way."""
+
 MODEL = "gpt-5.6-sol"
 """Asked with tools, it is served at the responses endpoint alone."""
 

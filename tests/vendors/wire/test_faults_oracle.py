@@ -40,6 +40,9 @@ from llmdispatcher.models.errors import (
 from llmdispatcher.vendors.wire.exchange import Head
 from llmdispatcher.vendors.wire.faults import of_answer, of_message
 
+pytestmark = pytest.mark.soak
+"""Some minutes together: each client is imported, and asked in every way."""
+
 KEY = "sk-loopback-0123456789"
 HI: Any = [{"role": "user", "content": "Hi"}]
 
