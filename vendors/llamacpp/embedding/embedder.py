@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 PREPARE_S = 0.005
 """How long a step may spend on turning texts into tokens while others wait to be decoded."""
 
+TURN = 32
+"""Texts of one request that are turned into tokens before it is another's turn."""
+
 LOOK = 32
 """Texts of one request that are looked at to fill what is left of a decode, and requests. What is
 passed over stays first in line for the next."""
@@ -169,8 +172,10 @@ class EmbedLoop:
         self._guard = loaded.guard
         self._govern = loaded.govern
         self._inbox = inbox
+        self._fresh: deque[PooledCall] = deque()
+        """Calls that have arrived and had no turn at being turned into tokens yet."""
         self._unread: deque[PooledCall] = deque()
-        """Calls that have arrived and are not all tokens yet."""
+        """Calls that had one, and are not all tokens yet."""
         self._line = Line()
         self._relay = Relay()
 
@@ -185,7 +190,7 @@ class EmbedLoop:
         if texts:
             self._decode(texts)
         self._relay.tell(self._waiting, idle=not texts)
-        return bool(texts or self._unread)
+        return bool(texts or self._fresh or self._unread)
 
     def close(self, error: DispatcherError) -> None:
         """Fail every call that has not ended and give the memory back."""
@@ -200,32 +205,44 @@ class EmbedLoop:
         """Turn what has arrived into tokens; much of it over several steps."""
         for call in self._inbox.take():
             if isinstance(call, PooledCall):
-                self._unread.append(call)
+                self._fresh.append(call)
             else:
                 told = "this model makes vectors or scores, and was asked to write"
                 self._fail(call, Unsupported("chat", told))
         until = time.monotonic() + PREPARE_S
-        while self._unread:
-            call = self._unread[0]
-            if call.is_cancelled() or self._prepare(call, until):
-                self._unread.popleft()
-            if time.monotonic() >= until:
-                break
+        # whatever the time, who has just come and who has waited get a turn in every step
+        self._turn(self._fresh, until)
+        self._turn(self._unread, until)
+        while (self._fresh or self._unread) and time.monotonic() < until:
+            self._turn(self._fresh or self._unread, until)
+
+    def _turn(self, calls: deque[PooledCall], until: float) -> None:
+        """Turn some texts of the next of these calls into tokens; if it has more, it goes on later.
+
+        So a request of a thousand texts delays none of a single one.
+        """
+        if not calls:
+            return
+        call = calls.popleft()
+        if not (call.is_cancelled() or self._prepare(call, until)):
+            self._unread.append(call)
 
     def _prepare(self, call: PooledCall, until: float) -> bool:
-        """Turn texts of a call into tokens; False if there are more, and no time."""
+        """Turn some texts of a call into tokens, at least one; False if there are more."""
         try:
             self._guard()
-            for index, (name, text) in call.unread:
+            for index, (name, text) in islice(call.unread, TURN):
                 tokens = self._tokens(call.work, name, text)
                 call.texts.append(Text(call, index, tokens))
                 call.read_tokens += len(tokens)
-                if time.monotonic() >= until and len(call.texts) < call.missing:
-                    return False
+                if time.monotonic() >= until:
+                    break
         except DispatcherError as error:
             self._fail(call, error)
-        else:
-            self._line.add(call)
+            return True
+        if len(call.texts) < call.missing:
+            return False
+        self._line.add(call)
         return True
 
     def _tokens(self, work: PooledWork, name: str, text: str) -> list[int]:
@@ -329,7 +346,7 @@ class EmbedLoop:
 
     def _waiting(self) -> list[EngineCall]:
         """Return all calls: what one waits for between two decodes may be long as well."""
-        return [*self._line, *self._unread]
+        return [*self._line, *self._fresh, *self._unread]
 
     def _forget(self, call: EngineCall) -> None:
         """Let a call go, with what is left of it."""
