@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from llmdispatcher.flow import Emit, Job, Step, Wait
 from llmdispatcher.models.count import TokenCount
 from llmdispatcher.models.errors import Cancelled, NoCandidate, TimedOut
 from llmdispatcher.models.request import Request
 from llmdispatcher.release import Watch
 from llmdispatcher.route import expected_usage
+from llmdispatcher.steps import Emit, Step, Wait
+from llmdispatcher.trial import Job
 from llmdispatcher.vendors.contract import Counter
 
 

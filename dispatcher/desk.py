@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import attrs
 
 from llmdispatcher import health
-from llmdispatcher.flow import Flow, Job, dispatch
+from llmdispatcher.flow import dispatch
 from llmdispatcher.landlord import Landlord
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
@@ -26,7 +26,9 @@ from llmdispatcher.models.event import Event
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
 from llmdispatcher.release import Stopper
 from llmdispatcher.route import Target, rank
+from llmdispatcher.steps import Flow
 from llmdispatcher.tenancy import Budget
+from llmdispatcher.trial import Job
 from llmdispatcher.usage import Books
 from llmdispatcher.vendors.contract import Engine, Finder, Status, VendorSpec
 

@@ -10,8 +10,8 @@ import threading
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
-from llmdispatcher.flow import Emit, Flow, Receive, Step, Wait
 from llmdispatcher.models.reply import Delta, Reply
+from llmdispatcher.steps import Emit, Flow, Receive
 from llmdispatcher.vendors.mailbox import patiently
 
 if TYPE_CHECKING:
@@ -25,19 +25,19 @@ def run(flow: Flow) -> Generator[Delta | Reply, None, None]:
     error: Exception | None = None
     try:
         while True:
-            step = _next(flow, answer, error)
-            if isinstance(step, Reply):
-                yield step
+            try:
+                step = flow.send(answer) if error is None else flow.throw(error)
+            except StopIteration as stop:
+                yield stop.value
                 return
             answer = error = None
-            try:
-                match step:
-                    case Receive(call, timeout_s):
-                        answer = call.receive(timeout_s)
-                    case Wait(future, timeout_s):
-                        _wait(future, timeout_s)
-                    case Emit(delta):
-                        yield delta
+            try:  # by class and not by ``match``: this runs for every piece
+                if isinstance(step, Receive):
+                    answer = step.call.receive(step.timeout_s)
+                elif isinstance(step, Emit):
+                    yield step.shown
+                else:
+                    _wait(step.future, step.timeout_s)
             except Exception as raised:  # noqa: BLE001 - not swallowed: the flow gets it
                 error = raised
     finally:
@@ -50,31 +50,23 @@ async def arun(flow: Flow) -> AsyncGenerator[Delta | Reply, None]:
     error: Exception | None = None
     try:
         while True:
-            step = _next(flow, answer, error)
-            if isinstance(step, Reply):
-                yield step
+            try:
+                step = flow.send(answer) if error is None else flow.throw(error)
+            except StopIteration as stop:
+                yield stop.value
                 return
             answer = error = None
-            try:
-                match step:
-                    case Receive(call, timeout_s):
-                        answer = await call.areceive(timeout_s)
-                    case Wait(future, timeout_s):
-                        await _result(future, timeout_s)
-                    case Emit(delta):
-                        yield delta
+            try:  # as above
+                if isinstance(step, Receive):
+                    answer = await step.call.areceive(step.timeout_s)
+                elif isinstance(step, Emit):
+                    yield step.shown
+                else:
+                    await _result(step.future, step.timeout_s)
             except Exception as raised:  # noqa: BLE001 - not swallowed: the flow gets it
                 error = raised
     finally:
         flow.close()
-
-
-def _next(flow: Flow, answer: Any, error: Exception | None) -> Step | Reply:  # noqa: ANN401 - of any step
-    """Send the flow the answer to its last step, or throw the error, and take what it says next."""
-    try:
-        return flow.send(answer) if error is None else flow.throw(error)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
 
 
 def _wait(future: Future[Any], timeout_s: float | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from typing import Any
 
 from llmdispatcher.draft import ScoresDraft, VectorsDraft
-from llmdispatcher.flow import Emit, Job, Step, serve
+from llmdispatcher.flow import serve
 from llmdispatcher.models.embedding import (
     Embeddings,
     EmbedRequest,
@@ -18,6 +18,8 @@ from llmdispatcher.models.embedding import (
     RerankRequest,
     best_first,
 )
+from llmdispatcher.steps import Emit, Step
+from llmdispatcher.trial import Job
 
 
 def embed(job: Job[EmbedRequest]) -> Generator[Step, Any, None]:

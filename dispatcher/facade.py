@@ -13,7 +13,6 @@ from typing import Any, Self, Unpack
 
 from llmdispatcher.desk import Desk, OnEvent, Vendor
 from llmdispatcher.drive import arun, run
-from llmdispatcher.flow import Flow
 from llmdispatcher.models.count import TokenCount
 from llmdispatcher.models.embedding import (
     Embeddings,
@@ -25,6 +24,7 @@ from llmdispatcher.models.embedding import (
 from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.reply import Reply, Saved
 from llmdispatcher.models.request import Deadlines, Options, Prompt
+from llmdispatcher.steps import Flow
 from llmdispatcher.stream import AsyncStream, Stream
 from llmdispatcher.tenancy import Budget
 from llmdispatcher.usage import Stats

@@ -10,94 +10,24 @@ of the driver all balance the books.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar
 
 import attrs
 
 from llmdispatcher.draft import Draft, ReplyDraft
-from llmdispatcher.landlord import Landlord, Lease
 from llmdispatcher.models.embedding import Work
-from llmdispatcher.models.errors import (
-    AllVendorsFailed,
-    BadReply,
-    Cancelled,
-    ContextOverflow,
-    DispatcherError,
-    NoCandidate,
-    StreamInterrupted,
-    TimedOut,
-    Unsupported,
-    VendorError,
-)
-from llmdispatcher.models.event import AttemptEnded, AttemptStarted, Fallback
-from llmdispatcher.models.reply import (
-    Attempt,
-    Decision,
-    Finish,
-    Outcome,
-    Piece,
-    Progress,
-    Reply,
-    Usage,
-)
-from llmdispatcher.models.request import Deadlines, Request
-from llmdispatcher.release import Stopper, Watch, own
+from llmdispatcher.models.errors import AllVendorsFailed, DispatcherError, NoCandidate
+from llmdispatcher.models.event import Fallback
+from llmdispatcher.models.reply import Attempt, Decision, Finish, Reply
+from llmdispatcher.models.request import Request
 from llmdispatcher.retry import Verdict, verdict
-from llmdispatcher.route import Ranking, Target
-from llmdispatcher.usage import Books
-from llmdispatcher.vendors.contract import Call, Report
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+from llmdispatcher.route import Ranking
+from llmdispatcher.steps import Step
+from llmdispatcher.trial import Job, Trial, told
 
 W = TypeVar("W", bound=Work)
 D = TypeVar("D", bound=Draft)
-
-
-@attrs.frozen
-class Wait:
-    """Wait for a future that another thread completes."""
-
-    future: Future[Any]
-    timeout_s: float | None
-
-
-@attrs.frozen
-class Receive:
-    """Wait for the next pieces of a call; answered with a sequence of at least one piece."""
-
-    call: Call
-    timeout_s: float | None
-
-
-@attrs.frozen
-class Emit:
-    """Show the caller something: a piece of the reply, or a whole result that has no pieces."""
-
-    shown: Any
-
-
-Step = Wait | Receive | Emit
-Flow = Generator[Step, Any, Any]
-
-
-@attrs.frozen(kw_only=True)
-class Job(Generic[W]):
-    """A request and everything that its flow needs to know."""
-
-    request: W
-    ranking: Ranking
-    deadlines: Deadlines
-    streaming: bool
-    """The caller sees every piece as it comes, so that what was shown cannot be taken back."""
-    books: Books
-    report: Report
-    stopper: Stopper
-    clock: Callable[[], float]
-    """Seconds, monotonic."""
-    landlord: Landlord = attrs.field(factory=Landlord)
-    """Who has the models loaded."""
 
 
 @attrs.frozen
@@ -162,7 +92,7 @@ def serve(job: Job[W], draft: Callable[[], D]) -> Generator[Step, Any, Served[D]
     errors: list[DispatcherError] = []
     for number, target in enumerate(job.ranking.targets, 1):
         if errors:
-            failed, reason = tried[-1].target.card.name, _told(errors[-1])
+            failed, reason = tried[-1].target.card.name, told(errors[-1])
             job.report(Fallback(failed=failed, next=target.card.name, reason=reason))
         total_left_s = tried[-1].total_left_s() if tried else job.deadlines.total_s
         trial = Trial(job, target, number, total_left_s, draft())
@@ -179,198 +109,3 @@ def serve(job: Job[W], draft: Callable[[], D]) -> Generator[Step, Any, Served[D]
     if len(errors) == 1:
         raise errors[0]
     raise AllVendorsFailed.after(errors)
-
-
-class Trial(Generic[W, D]):
-    """One attempt: load, submit, relay, settle. Made by ``serve`` for one target."""
-
-    def __init__(
-        self, job: Job[W], target: Target, number: int, total_s: float | None, draft: D
-    ) -> None:
-        self.job, self.target, self.number, self.draft = job, target, number, draft
-        self.shown = False
-        self.attempt: Attempt | None = None
-        self._total_s = total_s
-        self._started = job.clock()
-        self._load_s = 0.0
-        self._first_token_s: float | None = None
-        self._call: Call | None = None
-        self._lease: Lease | None = None
-        self._finish: Finish | None = None
-        self._is_whole = False
-
-    def run(self) -> Generator[Step, Any, Finish]:
-        """Serve the request here. Settles exactly once, however it ends."""
-        card = self.target.card
-        outcome, failure, usage = Outcome.FAILED, "", None
-        self.job.books.open()
-        try:
-            self.job.report(
-                AttemptStarted(vendor=card.vendor, model=card.model, number=self.number)
-            )
-            yield from self._load()
-            finish = yield from self._serve()
-            outcome, failure, usage = Outcome.SERVED, "", finish.usage
-            self._finish = finish
-        except (GeneratorExit, KeyboardInterrupt, Cancelled):
-            outcome, failure = Outcome.CANCELLED, ""
-            raise
-        except DispatcherError as error:
-            failure = _told(error)
-            if isinstance(error, VendorError):
-                error.at(card.vendor, card.model)
-            elif isinstance(error, ContextOverflow | Unsupported) and not error.vendor:
-                error.vendor, error.model = card.vendor, card.model
-            raise
-        except Exception as bug:  # foreign code: a vendor's bug is that vendor's failure
-            broken = VendorError(f"a bug in the vendor: {type(bug).__name__}: {bug}")
-            failure = _told(broken)
-            raise self._cut(broken.at(card.vendor, card.model)) from bug
-        finally:
-            try:
-                self._settle(outcome, failure, usage)
-            finally:
-                if self._lease is not None:  # after the call was stopped: the model may go now
-                    self._lease.end()
-        return finish
-
-    def total_left_s(self) -> float | None:
-        """Return what is left of the total deadline, which loading a model does not use up."""
-        if self._total_s is None:
-            return None
-        return self._total_s - (self.job.clock() - self._started - self._load_s)
-
-    def out_of_time(self) -> bool:
-        """Whether the total deadline of the request has passed."""
-        left_s = self.total_left_s()
-        return left_s is not None and left_s <= 0
-
-    def _load(self) -> Generator[Step, Any, None]:
-        """Wait for the model; the load itself goes on if this times out."""
-        self._lease = lease = self.job.landlord.lease(self.target.card, self.target.engine)
-        for ask in (lease.claim, lease.confirm):
-            loading = ask()
-            if not loading.done():
-                yield from self._wait(loading)
-            elif error := loading.exception():
-                raise own(error)
-
-    def _wait(self, loading: Future[None]) -> Generator[Step, Any, None]:
-        """Wait for a load, within its own limit, until the request is stopped."""
-        limit_s = self.job.deadlines.load_s
-        left_s = None if limit_s is None else max(0.0, limit_s - self._load_s)
-        watch = Watch(loading)
-        self.job.stopper.arm(lambda: watch.end(Cancelled()))
-        try:
-            yield Wait(watch.future, left_s)
-        except TimeoutError:
-            raise TimedOut("load", limit_s or 0.0) from None
-        finally:
-            watch.leave()
-            self._load_s = self.job.clock() - self._started
-
-    def _serve(self) -> Generator[Step, Any, Finish]:
-        """Relay the pieces of the reply until its finish."""
-        request = self.job.request.within(self._deadlines(), streamed=self.job.streaming)
-        call = self._call = self.target.engine.submit(request, self.target.card.model)
-        self._is_whole = getattr(call, "is_whole", False)  # ``Deferred``, which is slow to ask
-        self.job.stopper.arm(call.cancel)
-        while True:
-            for piece in (yield from self._receive(call)):
-                if isinstance(piece, Finish):
-                    self._complete(piece)
-                    return piece
-                if piece and not isinstance(piece, Progress):
-                    yield from self._take(piece)
-
-    def _deadlines(self) -> Deadlines:
-        """Return the deadlines that hold for this attempt: of the total, what is left of it."""
-        left_s = self.total_left_s()
-        if left_s is None:
-            return self.job.deadlines
-        return attrs.evolve(self.job.deadlines, total_s=max(0.0, left_s))
-
-    def _receive(self, call: Call) -> Generator[Step, Any, Sequence[Piece]]:
-        """Receive within whichever deadline comes first."""
-        deadlines = self.job.deadlines
-        phase, limit_s = "first_token", deadlines.first_token_s
-        if self._is_whole:
-            phase, limit_s = "whole", deadlines.whole_s
-        elif self._first_token_s is not None:
-            phase, limit_s = "idle", deadlines.idle_s
-        wait_s = limit_s
-        left_s = self.total_left_s()
-        if left_s is not None and (wait_s is None or left_s < wait_s):
-            phase, limit_s, wait_s = "total", self.job.deadlines.total_s, left_s
-        if left_s is not None and left_s <= 0:  # also while the caller takes its time
-            raise self._cut(TimedOut("total", limit_s or 0.0))
-        try:
-            return (yield Receive(call, wait_s))  # type: ignore[no-any-return]
-        except TimeoutError:
-            raise self._cut(TimedOut(phase, limit_s or 0.0)) from None
-        except StreamInterrupted as error:
-            error.partial = error.partial or self.draft.text
-            raise
-        except VendorError as error:
-            raise self._cut(error)  # noqa: B904 - it is the same error, or has it as its cause
-
-    def _take(self, piece: Piece) -> Generator[Step, Any, None]:
-        """Keep a piece, and show it where the caller looks on."""
-        if self._first_token_s is None:
-            self._first_token_s = self.job.clock() - self._started - self._load_s
-        try:
-            self.draft.add(piece)
-        except BadReply as error:
-            raise self._cut(error)  # noqa: B904 - it is the same error, or has it as its cause
-        if self.job.streaming:
-            self.shown = True
-            yield Emit(piece)
-
-    def _complete(self, finish: Finish) -> None:
-        """Make a whole of what has come. Raises BadReply if it is not what was asked for."""
-        try:
-            self.draft.finish(finish)
-        except BadReply as error:
-            raise self._cut(error)  # noqa: B904 - it is the same error, or has it as its cause
-
-    def _cut(self, error: VendorError) -> VendorError:
-        """Return the error to raise: a reply that broke after a part was shown keeps that part."""
-        if not self.shown:
-            return error
-        cut = StreamInterrupted(f"the reply was cut: {error}", partial=self.draft.text)
-        cut.__cause__ = error
-        return cut
-
-    def _settle(self, outcome: Outcome, failure: str, usage: Usage | None) -> None:
-        """Stop the call if it was not served, and enter the attempt into the books."""
-        card = self.target.card
-        if self._call is not None and outcome is not Outcome.SERVED:
-            self._call.cancel()
-            usage = self._call.usage()
-        usage, cost = usage or Usage(), None
-        if self._call is None:
-            cost = 0  # nothing was sent, whatever the price
-        elif usage.charged_microusd is not None:
-            cost = usage.charged_microusd  # who sends the bill knows best
-        elif card.price is not None:
-            cost = card.price.cost_microusd(usage)
-        self.attempt = Attempt(
-            vendor=card.vendor,
-            model=card.model,
-            outcome=outcome,
-            usage=usage,
-            cost_microusd=cost,
-            latency_s=self.job.clock() - self._started - self._load_s,
-            first_token_s=self._first_token_s,
-            load_s=self._load_s,
-            error=failure,
-            request_id=self._finish.request_id if self._finish else "",
-            served_model=self._finish.served_model if self._finish else "",
-        )
-        self.job.books.settle(self.attempt)
-        self.job.report(AttemptEnded(attempt=self.attempt, number=self.number))
-
-
-def _told(error: DispatcherError) -> str:
-    """Return class and message, without the name of the vendor, which stands beside it."""
-    return f"{type(error).__name__}: {error.args[0] if error.args else ''}"

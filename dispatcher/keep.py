@@ -13,13 +13,15 @@ import attrs
 
 from llmdispatcher import warm
 from llmdispatcher.draft import ReplyDraft
-from llmdispatcher.flow import Emit, Job, Step, Wait, serve
+from llmdispatcher.flow import serve
 from llmdispatcher.landlord import Landlord
 from llmdispatcher.models.card import Capability
 from llmdispatcher.models.errors import BadRequest, NoCandidate, StateUnusable
 from llmdispatcher.models.form import ResponseFormat
 from llmdispatcher.models.request import Deadlines, Request, Sampling
 from llmdispatcher.route import Target
+from llmdispatcher.steps import Emit, Step, Wait
+from llmdispatcher.trial import Job
 from llmdispatcher.vendors.contract import Keeper
 
 _WRITERS = frozenset({Capability.CHAT, Capability.COMPLETION})

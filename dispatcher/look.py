@@ -11,11 +11,12 @@ from typing import TypeVar
 
 import attrs
 
-from llmdispatcher.flow import Flow, Job, Step, Wait
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import Cancelled, TimedOut
 from llmdispatcher.models.request import Deadlines
 from llmdispatcher.release import Stopper, Watch
+from llmdispatcher.steps import Flow, Step, Wait
+from llmdispatcher.trial import Job
 from llmdispatcher.vendors.contract import Finder
 
 PATIENCE_S = 0.5

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from llmdispatcher.flow import Emit, Step, Wait
 from llmdispatcher.landlord import Landlord, Lease
 from llmdispatcher.models.errors import BadRequest, TimedOut, Unsupported, VendorError
 from llmdispatcher.release import Watch
 from llmdispatcher.route import Target, is_named
+from llmdispatcher.steps import Emit, Step, Wait
 
 
 def choose(targets: Sequence[Target], model: str, vendor: str | None) -> Target:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import attrs
+import peers
 import pytest
 
 from llmdispatcher.vendors.llamacpp.vendor import embedded
@@ -174,7 +175,7 @@ def llama_server(folder: Path, model: Path = MODEL, *flags: str) -> RealServer:
             *(binary, "--model", str(model), "--host", "127.0.0.1", "--port", str(port)),
             *("--threads", "1", "--threads-batch", "1", "--gpu-layers", "0", "--parallel", "4"),
             *("--api-key", KEY, "--slots", "--no-ui", "--offline", "--fit", "off"),
-            *("--ctx-size", "2048", *flags),
+            *("--ctx-size", "2048", *peers.server_flags(), *flags),
         ]
 
     return RealServer(Recipe(command=command, probe="/health"), folder / "llama-server.log")
@@ -230,7 +231,7 @@ def llama_cpp_server(folder: Path, model: Path = MODEL, *flags: str) -> RealServ
 
     def command(port: int) -> list[str]:
         return [
-            *(python, "-m", "llama_cpp.server", "--model", str(model), "--model_alias", ALIAS),
+            *(python, *peers.binding_server(), "--model", str(model), "--model_alias", ALIAS),
             *("--host", "127.0.0.1", "--port", str(port), "--api_key", KEY),
             *("--n_threads", "1", "--n_ctx", "512", *flags),
         ]

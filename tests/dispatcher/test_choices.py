@@ -28,7 +28,7 @@ from llmdispatcher import (
     Usage,
 )
 from llmdispatcher.drive import run
-from llmdispatcher.flow import Job, dispatch
+from llmdispatcher.flow import dispatch
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.event import AttemptStarted, Event
 from llmdispatcher.models.reply import Finish, Piece
@@ -36,6 +36,7 @@ from llmdispatcher.release import Stopper
 from llmdispatcher.route import Target, rank
 from llmdispatcher.session import Session
 from llmdispatcher.terminal import Terminal
+from llmdispatcher.trial import Job
 from llmdispatcher.usage import Books
 from llmdispatcher.vendors.contract import Report
 from llmdispatcher.vendors.mailbox import Mailbox

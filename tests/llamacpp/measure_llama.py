@@ -14,6 +14,8 @@ from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
+from llmdispatcher.vendors.llamacpp.weights import Packing, packing
+
 # a name keeps the callback alive: the library calls it for as long as it is loaded
 QUIET = lib.llama_log_callback(lambda *_: None)
 TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
@@ -32,6 +34,7 @@ def status_bytes(name: str) -> int:
 def load(plan: dict[str, Any]) -> Any:
     """Load the model and make a context; return the context."""
     params = lib.llama_model_default_params()
+    params.use_extra_bufts = packing() is not Packing.PLAIN
     if not plan["mapped"]:
         params.load_mode = lib.LLAMA_LOAD_MODE_NONE
     model = lib.llama_model_load_from_file(plan["path"].encode(), params)

@@ -16,6 +16,8 @@ from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
+from llmdispatcher.vendors.llamacpp.weights import Packing, packing
+
 LINES: list[str] = []
 # a name keeps the callback alive: the library calls it for as long as it is loaded
 CALLBACK = lib.llama_log_callback(lambda _, text, __: LINES.append(text.decode(errors="replace")))
@@ -48,6 +50,7 @@ def serve(job: dict[str, Any]) -> dict[str, Any]:
 
 def _load(path: str) -> Any:
     params = lib.llama_model_default_params()
+    params.use_extra_bufts = packing() is not Packing.PLAIN
     return lib.llama_model_load_from_file(path.encode(), params)
 
 
@@ -55,6 +58,7 @@ def _load(path: str) -> Any:
 def _dry_model(path: str) -> Any:
     """Load a model without its weights, once for all jobs; it ends with the process."""
     params = lib.llama_model_default_params()
+    params.use_extra_bufts = packing() is not Packing.PLAIN
     params.no_alloc, params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE
     return lib.llama_model_load_from_file(path.encode(), params)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
+import peers
 import pytest
 from tiny_gguf import tiny_model
 
@@ -27,7 +27,7 @@ GREEDY = Sampling(temperature=0)
 
 def reference(path: Path, context: int) -> Any:
     """Load a file with the binding's class, with the settings that our engine uses."""
-    return llama_cpp.Llama(
+    return peers.llama(
         str(path),
         n_ctx=context,
         n_batch=512,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import attrs
+import peers
 
 from llmdispatcher.vendors.llamacpp.plan.fit import BATCH_TOKENS
 
@@ -119,4 +120,5 @@ def _command(binary: Path, settings: Settings) -> list[str]:
         *("--cache-type-k", settings.cache_type, "--cache-type-v", settings.cache_type),
         *("--threads", "1", "--threads-batch", "1", "--gpu-layers", "0"),
         *("--parallel", "1", "--no-cache-prompt", "--cache-ram", "0"),
+        *peers.server_flags(),
     ]

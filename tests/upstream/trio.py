@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import llama_cpp
+import peers
 from upstream.llama_server import LlamaServer, Settings
 from upstream.prompts import Prompt
 
@@ -114,7 +114,7 @@ def loaded(settings: Settings, serve: Serve) -> Iterator[Trio]:
 
 def bound(settings: Settings) -> Any:
     """Load a model in the binding's own class."""
-    return llama_cpp.Llama(
+    return peers.llama(
         str(settings.model),
         n_ctx=settings.context_tokens,
         n_batch=settings.batch_tokens,

@@ -8,7 +8,7 @@ answer that ends before is an error, whatever its status.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from http import HTTPStatus
 from typing import Any
@@ -18,8 +18,9 @@ import attrs
 from llmdispatcher.models.errors import BadReply, DispatcherError, StreamInterrupted
 from llmdispatcher.models.reply import MICRO_PER_USD, Finish, Piece, Progress, Usage
 from llmdispatcher.vendors.wire.events import Cutter, Event, Lines, Sse
-from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Head
+from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Head, repeating
 from llmdispatcher.vendors.wire.reading import parsed
+from llmdispatcher.vendors.wire.stencil import Stencil
 
 MAX_ANSWER_BYTES = 256 * 2**20
 """Of one answer: 2,048 vectors of the widest models take some 100 MiB as text."""
@@ -107,7 +108,11 @@ class Reading:
         """Take the next bytes. Raises the error that they are, or BadReply."""
         assert self._answer is not None  # noqa: S101 - begun before it is fed
         pieces: list[Piece] = []
-        self._keep(self._answer.feed(chunk), pieces)
+        try:
+            self._answer.feed(chunk, pieces)
+        except DispatcherError as error:
+            self._hold(error, pieces)
+        self.has_begun = self.has_begun or _has_begun(pieces)
         return pieces
 
     def end(self, before: Sequence[Piece] = ()) -> list[Piece]:
@@ -118,7 +123,11 @@ class Reading:
         """
         assert self._answer is not None  # noqa: S101 - begun before it ends
         pieces = [*before]
-        self._keep(self._answer.end(), pieces)
+        try:
+            self._answer.end(pieces)
+        except DispatcherError as error:
+            self._hold(error, pieces)
+        self.has_begun = self.has_begun or _has_begun(pieces)
         if self._held is not None:
             return pieces
         finish = self._answer.finish()
@@ -131,17 +140,11 @@ class Reading:
             pieces.append(attrs.evolve(finish, usage=self._before, warnings=self._warnings))
         return pieces
 
-    def _keep(self, found: Iterable[Piece], pieces: list[Piece]) -> None:
-        """Take pieces until there are no more; an error behind some is raised by ``check``."""
-        try:
-            for piece in found:
-                self.has_begun = self.has_begun or not isinstance(piece, Progress)
-                if piece is not ALIVE or not pieces:
-                    pieces.append(piece)
-        except DispatcherError as error:
-            if not pieces:
-                raise
-            self._held = error
+    def _hold(self, error: DispatcherError, pieces: Sequence[Piece]) -> None:
+        """Keep an error until the pieces before it were taken, where there are some."""
+        if not pieces:
+            raise error
+        self._held = error
 
     def may_end(self, *, broken: bool) -> bool:
         """Whether the answer that is being read could end here, though its end is missing.
@@ -165,6 +168,8 @@ class _Answer:
     def __init__(self, exchange: Exchange, head: Head, fault: Fault) -> None:
         self._head, self._fault = head, fault
         self._replies = exchange.replies
+        self._repeating = repeating(self._replies)
+        self._stencil = None if self._repeating is None else Stencil(self._repeating.plain)
         self.is_fault = not HTTPStatus.OK <= head.status < HTTPStatus.MULTIPLE_CHOICES
         self._is_packed = head.headers.get("content-encoding", "").lower() not in {"", "identity"}
         self._cutter = None if self.is_fault else _cutter(head)
@@ -175,22 +180,27 @@ class _Answer:
         self._was_told = False
         self.is_done = False
 
-    def feed(self, chunk: bytes) -> Iterable[Piece]:
+    def feed(self, chunk: bytes, pieces: list[Piece]) -> None:
+        """Take the next bytes and add what they say; an error leaves what was said before it."""
         self._size += len(chunk)
         if self._size > MAX_ANSWER_BYTES:
             raise BadReply(f"the vendor's answer is longer than {MAX_ANSWER_BYTES} bytes")
         if self._is_packed:
             self._check_packed()
-        if self._cutter is None:
+        if (cutter := self._cutter) is None:
             self._kept += chunk
             if self.is_fault and len(self._kept) > MAX_FAULT_BYTES:
                 raise self._fault(self._head, bytes(self._kept[:MAX_FAULT_BYTES]))
-            self._cutter = None if self._is_one else self._sniffed()
-            if self._cutter is None:
-                return ()
+            self._cutter = cutter = None if self._is_one else self._sniffed()
+            if cutter is None:
+                return
             chunk = bytes(self._kept)
             self._kept.clear()
-        return self._pieces(self._cutter.feed(chunk))
+        data = cutter.only(chunk)
+        if data is None:
+            self._take(cutter.feed(chunk), pieces)
+        elif not self.is_done:
+            self._read("", data, pieces)
 
     def _check_packed(self) -> None:
         """Raise what an answer is that was packed although that was not asked for."""
@@ -209,35 +219,51 @@ class _Answer:
         self._is_one = len(self._kept) >= SNIFFED_BYTES
         return _guessed(begun)
 
-    def _pieces(self, events: Iterable[Event], *, is_end: bool = False) -> Iterator[Piece]:
+    def _take(self, events: Iterable[Event], pieces: list[Piece], *, is_end: bool = False) -> None:
         for event in events:
             if event.is_comment:
-                yield ALIVE
+                if not pieces:
+                    pieces.append(ALIVE)
             elif event.data == _DONE or event.data.strip() == _DONE:
                 self.is_done = True
             elif not self.is_done:
-                yield from self._replies.take(event.name, self._parsed(event, is_end=is_end))
-                self.is_done = self._replies.is_done
+                self._read(event.name, event.data, pieces, is_end=is_end)
 
-    def _parsed(self, event: Event, *, is_end: bool) -> Any:  # noqa: ANN401 - a stranger's JSON
+    def _read(self, name: str, data: bytes, pieces: list[Piece], *, is_end: bool = False) -> None:
+        """Read a message: by the frame that it shares with others, or by parsing it."""
+        replies, stencil, same = self._replies, self._stencil, self._repeating
+        if stencil is None or same is None or name:
+            message = self._parsed(data, is_end=is_end)
+        elif (text := stencil.text(data)) is not None:
+            pieces.append(same.again(text))
+            return
+        else:
+            message = self._parsed(data, is_end=is_end)
+            stencil.learn(data, message)
+        for piece in replies.take(name, message):
+            pieces.append(piece)  # noqa: PERF402 - what came before an error stays
+        self.is_done = replies.is_done
+
+    def _parsed(self, data: bytes, *, is_end: bool) -> Any:  # noqa: ANN401 - a stranger's JSON
         """Parse a message; what is cut off at the end of a stream is no worse than nothing."""
         was_told, self._was_told = self._was_told, True
         try:
-            return parsed(event.data)
+            return parsed(data)
         except BadReply:
             if is_end and was_told:
                 raise self._cut() from None
             raise
 
-    def end(self) -> Iterator[Piece]:
+    def end(self, pieces: list[Piece]) -> None:
+        """Take the end, and add what only that completes. Raises the error that all of it is."""
         if self._is_packed and self._size:
             self._check_packed()
         if self.is_fault:
             raise self._fault(self._head, bytes(self._kept))
         if self._cutter is None:
-            yield from self._whole()
+            self._whole(pieces)
         else:
-            yield from self._pieces(self._cutter.end(), is_end=True)
+            self._take(self._cutter.end(), pieces, is_end=True)
         if self._replies.finish() is None:
             raise self._cut()
 
@@ -253,7 +279,7 @@ class _Answer:
             finish, usage=usage, request_id=given[:MAX_ID_CHARS], served_model=served
         )
 
-    def _whole(self) -> Iterator[Piece]:
+    def _whole(self, pieces: list[Piece]) -> None:
         """Read an answer that has no framing."""
         body = bytes(self._kept).strip()
         if not body:
@@ -265,7 +291,8 @@ class _Answer:
                 status=self._head.status,
             )
         self._was_told = True
-        yield from self._replies.whole(parsed(body))
+        for piece in self._replies.whole(parsed(body)):
+            pieces.append(piece)  # noqa: PERF402 - what came before an error stays
 
     def _cut(self) -> DispatcherError:
         if not self._was_told:
@@ -275,6 +302,10 @@ class _Answer:
 
     def is_whole(self) -> bool:
         return self._replies.finish() is not None
+
+
+def _has_begun(pieces: Iterable[Piece]) -> bool:
+    return any(not isinstance(piece, Progress) for piece in pieces)
 
 
 def _microusd(told: str) -> int | None:

@@ -158,17 +158,47 @@ def _elsewhere(
     return result
 
 
+class _Held:
+    """What of a request is written but not sent: its head and its body go in one packet.
+
+    The library writes them one by one, and an empty end behind them; each would cost a call of the
+    system here, and one there.
+    """
+
+    __slots__ = ("_parts", "_size")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def take(self, buffer: bytes) -> bytes:
+        """Add to it, and return what is to be sent now; nothing added is the end of it."""
+        if not buffer and not self._parts:
+            return b""
+        self._parts.append(buffer)
+        self._size += len(buffer)
+        if buffer and self._size < WRITE_BYTES:
+            return b""
+        packet = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        return packet
+
+
 class _Stream(httpcore2.NetworkStream):
     """A connection whose every operation keeps to the bound of the thread that uses it."""
 
     def __init__(self, inner: httpcore2.NetworkStream) -> None:
         self._inner = inner
         self._socket: socket.socket = inner.get_extra_info("socket")
+        self._held = _Held()
         self._tunnels = False
         """A proxy is being asked for a way through, which belongs to connecting."""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Read what is there, waiting for it. Raises Stopped."""
+        if packet := self._held.take(b""):
+            self._send(packet, timeout)
         bound = current()
         if bound is None:
             return self._inner.read(max_bytes, timeout)
@@ -187,14 +217,18 @@ class _Stream(httpcore2.NetworkStream):
             raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write all of it. Raises Stopped."""
+        """Write all of it, once the request is whole; see ``_Held``. Raises Stopped."""
         if buffer:  # the end of a request may be written by itself, and be nothing
             self._tunnels = buffer.startswith(_TUNNEL)
+        if packet := self._held.take(buffer):
+            self._send(packet, timeout)
+
+    def _send(self, packet: bytes, timeout: float | None) -> None:
         bound = current()
         if bound is None:
-            self._inner.write(buffer, timeout)
+            self._inner.write(packet, timeout)
             return
-        view = memoryview(buffer)
+        view = memoryview(packet)
         for start in range(0, len(view), WRITE_BYTES):
             left_s = bound.left_s(connecting=self._tunnels)
             if left_s == 0:
@@ -279,25 +313,41 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
 
     def __init__(self, inner: httpcore2.AsyncNetworkStream, until_s: float) -> None:
         self._inner, self._until_s = inner, until_s
+        self._held = _Held()
         self._tunnels = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> Coroutine[Any, Any, bytes]:
         """Read what is there, waiting for it."""
-        if self._tunnels:
-            return self._read_tunnel(max_bytes)
+        packet = self._held.take(b"")
+        if packet or self._tunnels:
+            return self._read(packet, max_bytes, timeout)
         return self._inner.read(max_bytes, timeout)
 
-    async def _read_tunnel(self, max_bytes: int) -> bytes:
+    async def _read(
+        self,
+        packet: bytes,
+        max_bytes: int,
+        timeout: float | None,  # noqa: ASYNC109 - as the library has it
+    ) -> bytes:
+        if packet:
+            await self._inner.write(packet, timeout)
+        if not self._tunnels:
+            return await self._inner.read(max_bytes, timeout)
         try:
             return await self._inner.read(max_bytes, self._left_s())
         except httpcore2.ReadTimeout as slow:
             raise httpcore2.ConnectTimeout(str(slow)) from None
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> Coroutine[Any, Any, None]:
-        """Write all of it."""
+    async def write(
+        self,
+        buffer: bytes,
+        timeout: float | None = None,  # noqa: ASYNC109 - as the library has it
+    ) -> None:
+        """Write all of it, once the request is whole; see ``_Held``."""
         if buffer:  # the end of a request may be written by itself, and be nothing
             self._tunnels = buffer.startswith(_TUNNEL)
-        return self._inner.write(buffer, timeout)
+        if packet := self._held.take(buffer):
+            await self._inner.write(packet, timeout)
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -111,6 +111,11 @@ def _finding(what: str, cause: VendorError, stage: str = "") -> Finding:
 
 
 _COMPILE_HERE = f"compile it on this machine: {trial.COMPILE}"
+_UNPACKED = (
+    "its code for matrix tiles (AMX) ends the process, as GCC before 11.5, 12.4, 13.3 and 14.1"
+    " compiles it: weights are kept as the file has them, and prompts are read more slowly"
+)
+_NEWER = f"with a newer compiler, {trial.COMPILE}"
 _PATIENCE = (
     "a driver or a disk does not answer: leave the GPU out (CUDA_VISIBLE_DEVICES=-1), restart the"
     f" machine, or {_COMPILE_HERE}"
@@ -122,6 +127,8 @@ _ROOM = "close other programs, or raise the limits of this process (ulimit -d, u
 def _fits(tried: Trial) -> tuple[Finding, ...]:
     """Say whether the build is one for this processor."""
     found = processor.match(tried.build.get("CPU", {}), processor.flags())
+    if not tried.packs:
+        return (Finding(_UNPACKED, _NEWER, serious=False),)
     if found.lacking:
         lacking = ", ".join(found.lacking)
         what = f"it was built for a processor with {lacking}, which this one does not have"

@@ -45,6 +45,9 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 """Features as ggml names them (ggml_backend_cpu_get_features in ggml-cpu.cpp), and the flags of
 /proc/cpuinfo that its build options (ggml-cpu/CMakeLists.txt) take for granted."""
 
+TILES = frozenset(_NEEDS["AMX_INT8"])
+"""The flags of a processor that multiplies whole tiles of a matrix at once."""
+
 _MATTERS = ("AVX512", "AVX2", "FMA", "F16C", "SVE", "MATMUL_INT8", "DOTPROD", "AMX_INT8")
 """Without these a build is plainly slower. Measured for AVX512 alone: a build without it read
 prompts at 204 tokens/s instead of 560 and wrote 71 instead of 89 (F16, one thread)."""

@@ -27,9 +27,11 @@ from llmdispatcher.models.errors import (
     TimedOut,
     VendorError,
 )
-from llmdispatcher.vendors.llamacpp import processor, trial_cache, trial_run
+from llmdispatcher.vendors.llamacpp import processor, trial_cache, trial_run, weights
 from llmdispatcher.vendors.llamacpp.loading import TESTED_VERSIONS
 from llmdispatcher.vendors.llamacpp.mark import MARK
+from llmdispatcher.vendors.llamacpp.trial_child import DECODING
+from llmdispatcher.vendors.llamacpp.weights import Packing
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.trial_run import Ended
@@ -115,6 +117,8 @@ class Trial:
     stage: str = ""
     """What it was doing when it failed."""
     took_s: float = 0.0
+    packs: bool = True
+    """Whether weights may be put into an order of the library's own; see ``weights``."""
     remembered: bool = False
     """Nothing was tried now: it worked before, and nothing of it has changed."""
 
@@ -138,6 +142,19 @@ def require(go_on: Callable[[], bool] = lambda: True) -> None:
         raise Refused("the load was stopped")
     if cause is not None:
         raise cause
+
+
+def packing() -> Packing:
+    """Return how weights may be kept; of a library that does not work, or is not there, the most.
+
+    Must be called from a thread that outlives the call.
+    """
+    with _lock:
+        tried = try_library()
+    if not tried.packs:
+        return Packing.PLAIN
+    no_tiles = tried.works and tried.build.get("CPU", {}).get("AMX_INT8", "0") == "0"
+    return Packing.PACKED if no_tiles else Packing.TILED
 
 
 def try_library(
@@ -197,10 +214,23 @@ def broken(text: str, package: str = BINDING) -> ExecutableNotFound:
 
 
 def _tried(package: str, limit_s: float, go_on: Callable[[], bool]) -> Trial:
+    """Try; where computing ends the child, try once more with weights as the file has them."""
+    tried = _tried_once(package, limit_s, go_on, {weights.VARIABLE: Packing.TILED})
+    died = isinstance(tried.cause, EngineCrashed) and tried.stage == DECODING
+    if died and weights.has_tiles():
+        again = _tried_once(package, limit_s, go_on, {weights.VARIABLE: Packing.PLAIN})
+        if again.works:
+            return attrs.evolve(again, packs=False)
+    return tried
+
+
+def _tried_once(
+    package: str, limit_s: float, go_on: Callable[[], bool], variables: Mapping[str, str]
+) -> Trial:
     """Try, and say what the child's end means."""
     tested = TESTED_VERSIONS if package == BINDING else ()
     try:
-        ended = trial_run.run(package, *tested, limit_s=limit_s, go_on=go_on)
+        ended = trial_run.run(package, *tested, limit_s=limit_s, go_on=go_on, variables=variables)
     except VendorError as error:
         return Trial(works=False, package=package, cause=error)
     told = ended.told()
@@ -272,6 +302,7 @@ def _worked(package: str, facts: Mapping[str, Any], *, took_s: float) -> Trial |
             version=_words(facts["version"]),
             system_info=_words(facts["system_info"]),
             devices=tuple(_device(device) for device in facts["device"]),
+            packs=facts.get("packs") is not False,
             took_s=took_s,
         )
     except (KeyError, TypeError, ValueError):
@@ -296,6 +327,7 @@ def _facts(trial: Trial) -> dict[str, Any]:
     return {
         "version": trial.version,
         "system_info": trial.system_info,
+        "packs": trial.packs,
         "device": [attrs.asdict(device) for device in trial.devices],
     }
 

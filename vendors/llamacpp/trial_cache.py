@@ -26,7 +26,7 @@ MOST_KEPT = 16
 MOST_BYTES = 64 * 1024
 """Of one file; a trial with 16 GPUs takes 4 KB."""
 
-FORMAT = 1
+FORMAT = 2
 """Of what is written; another one is not read."""
 
 

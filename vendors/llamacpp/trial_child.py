@@ -24,7 +24,9 @@ LIMITS = "limits"
 IMPORTING, DECODING, LISTING = "importing it", "computing with it", "looking for its devices"
 
 _CELLS = 64
-"""Tokens that the context holds: enough for the one that is decoded."""
+"""Tokens that the context holds: enough for those that are decoded."""
+_TOGETHER = 32
+"""A whole tile of rows, for every kind of processor that has such."""
 
 _KINDS = {0: "processor", 1: "gpu", 2: "integrated gpu", 3: "accelerator"}
 """ggml_backend_dev_type in ggml-backend.h."""
@@ -68,7 +70,7 @@ def _version(package: str) -> str:
 
 
 def _try_binding(tested: list[str]) -> dict[str, Any]:
-    """Import llama-cpp-python, decode a token with the embedded model, and list the devices."""
+    """Import llama-cpp-python, decode some tokens with the embedded model, and list the devices."""
     version = _version("llama_cpp")
     if tested and version not in tested:
         return {"untested": version}  # its structs may be others: not even called
@@ -83,7 +85,10 @@ def _try_binding(tested: list[str]) -> dict[str, Any]:
 
 
 def _decode() -> None:
-    """Decode one token on the processor: only then are the build's own instructions met.
+    """Decode tokens on the processor: only then are the build's own instructions met.
+
+    One alone, and many together: matrices are multiplied with one vector in another way than with
+    several.
 
     Without the embedded model, which a frozen application may leave out, this is left out too.
     """
@@ -113,10 +118,11 @@ def _decode() -> None:
     model = open_model(setup, lambda _: True)
     flag = ctypes.create_string_buffer(2)
     context = open_context(model, setup, flag)
-    tokens = (lib.llama_token * 1)(0)
-    code = lib.llama_decode(context, lib.llama_batch_get_one(tokens, 1))
-    if code:
-        raise RuntimeError(f"llama_decode returns {code} for a model that is known to work")
+    for count in (1, _TOGETHER):
+        tokens = (lib.llama_token * count)()
+        code = lib.llama_decode(context, lib.llama_batch_get_one(tokens, count))
+        if code:
+            raise RuntimeError(f"llama_decode returns {code} for a model that is known to work")
 
 
 def _tell_devices(ggml: Any) -> None:  # noqa: ANN401 - ctypes has no types

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -69,11 +69,12 @@ def run(
     limit_s: float,
     go_on: Callable[[], bool] = lambda: True,
     began: Callable[[Child], None] = lambda _: None,
+    variables: Mapping[str, str] | None = None,
 ) -> Ended:
     """Start a child, wait for its end, and kill it after ``limit_s`` or when ``go_on`` says no.
 
-    Must be called from a thread that outlives the call. ``began`` is called with the child. Raises
-    the VendorError of a start that failed.
+    Must be called from a thread that outlives the call. ``began`` is called with the child, whose
+    environment has ``variables`` as well. Raises the VendorError of a start that failed.
     """
     from llmdispatcher.vendors.llamacpp.child import (  # noqa: PLC0415 - starts processes
         interpreter,
@@ -82,6 +83,7 @@ def run(
 
     # one thread is enough for a trial, and a debugger that prints an abort takes seconds to start
     given = {MARK: "1", "GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1"}
+    given |= variables or {}
     given["PYTHONUNBUFFERED"] = "1"  # or what it prints comes after the traceback that ends it
     began_s = time.monotonic()
     child = spawn.start(

@@ -123,16 +123,13 @@ class ChatReplies:
 
     def take(self, event: str, message: Any) -> Iterable[Piece]:  # noqa: ANN401 - a stranger's JSON
         """Read one message of a stream."""
-        text = None if event else self._plain(message)
+        text = None if event else self.plain(message)
         if text is None:
             return self._take(event, message)
-        if not text:
-            return ()
-        self._figures.count(text, 0)
-        return (Delta(text),)
+        return (self.again(text),) if text else ()
 
-    def _plain(self, message: Any) -> str | None:  # noqa: ANN401 - as above
-        """Return the text of a message that has nothing else in it, as almost all do; else None."""
+    def plain(self, message: Any) -> str | None:  # noqa: ANN401 - as above
+        """See ``Repeating.plain``. Almost all messages are."""
         if not self._request_id or type(message) is not dict or not message.keys() <= _COMMON:
             return None
         choices = message.get("choices")
@@ -146,6 +143,11 @@ class ChatReplies:
             return None
         text = delta.get("content")
         return words(text) if type(text) is str else None
+
+    def again(self, text: str) -> Delta:
+        """See ``Repeating.again``."""
+        self._figures.count(text, 0)
+        return Delta(text)
 
     def _take(self, event: str, message: Any) -> Iterator[Piece]:  # noqa: ANN401 - as above
         if event == "error":

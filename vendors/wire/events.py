@@ -41,6 +41,12 @@ class Event:
 class Cutter(Protocol):
     """Cuts a stream into events."""
 
+    def only(self, chunk: bytes) -> bytes | None:
+        """Take a chunk that is one event, without a name, and return its data; else take nothing.
+
+        Almost every chunk of almost every stream is. None is no verdict: ``feed`` reads it then.
+        """
+
     def feed(self, chunk: bytes) -> Iterable[Event]:
         """Yield the events that are whole. Raises BadReply for one without end."""
 
@@ -101,15 +107,15 @@ class Sse:
         self._is_between = False
         """Nothing of an event is kept."""
 
-    def feed(self, chunk: bytes) -> Iterable[Event]:
-        """Yield the events that are whole."""
-        # almost every chunk of almost every stream is one event, whole: no need to cut it
-        is_one = chunk.startswith(_OBJECT) and chunk.find(b"\n") == len(chunk) - 2
-        if is_one and self._is_between and chunk.endswith(b"\n\n") and b"\r" not in chunk:
-            return (Event("", chunk[6:-2]),)
-        return self._cut(chunk)
+    def only(self, chunk: bytes) -> bytes | None:
+        """See ``Cutter.only``."""
+        if not self._is_between or not chunk.startswith(_OBJECT) or not chunk.endswith(b"}\n\n"):
+            return None
+        is_one = chunk.find(b"\n") == len(chunk) - 2 and b"\r" not in chunk
+        return chunk[6:-2] if is_one else None
 
-    def _cut(self, chunk: bytes) -> Iterator[Event]:
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        """Yield the events that are whole."""
         self._is_between = False
         if chunk and (self._ended_in_cr or b"\r" in chunk):
             chunk = self._unified(chunk)
@@ -167,6 +173,11 @@ class Lines:
 
     def __init__(self) -> None:
         self._rows = _Rows()
+
+    def only(self, chunk: bytes) -> bytes | None:
+        """See ``Cutter.only``."""
+        is_one = chunk.startswith(b"{") and chunk.find(b"\n") == len(chunk) - 1
+        return chunk[:-1] if is_one and not self._rows.has_begun else None
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """Yield the lines that are whole and not empty."""

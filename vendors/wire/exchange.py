@@ -76,6 +76,26 @@ class Replies(Protocol):
         """Return the tokens until now, as far as they are known; else estimated."""
 
 
+class Repeating(Protocol):
+    """Replies whose stream says one frame over and over, with another piece of text in it."""
+
+    def plain(self, message: Any) -> str | None:  # noqa: ANN401 - a stranger's JSON
+        """Return the text of a message that says nothing else; None of any other.
+
+        It changes nothing, and what it says of a message holds until the stream ends, whatever the
+        text in it is.
+        """
+
+    def again(self, text: str) -> Piece:
+        """Read a message that is plain, by its text."""
+
+
+def repeating(replies: Replies) -> Repeating | None:
+    """Return the same replies, if their stream is one of frames."""
+    # asking for a Protocol takes longer than looking it up
+    return replies if hasattr(replies, "plain") else None  # type: ignore[return-value]
+
+
 @attrs.frozen
 class Exchange:
     """An ask, and who reads its answer."""

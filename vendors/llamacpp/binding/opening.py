@@ -13,6 +13,7 @@ from llmdispatcher.models.errors import OutOfMemory, UnsupportedArchitecture
 from llmdispatcher.vendors.llamacpp.binding import log
 from llmdispatcher.vendors.llamacpp.binding.library import lib
 from llmdispatcher.vendors.llamacpp.binding.vocabulary import load, reason
+from llmdispatcher.vendors.llamacpp.weights import Packing, packing
 
 CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
 """How keys and values may be stored, as ggml numbers its types (ggml.h)."""
@@ -56,6 +57,7 @@ def open_model(setup: Setup, on_progress: Callable[[float], bool]) -> Any:  # no
     """
     params = lib.llama_model_default_params()
     params.n_gpu_layers = setup.gpu_layers
+    params.use_extra_bufts = packing() is not Packing.PLAIN
     if not setup.mapped:
         params.load_mode = lib.LLAMA_LOAD_MODE_NONE
     callback = lib.llama_progress_callback(lambda fraction, _: on_progress(fraction))

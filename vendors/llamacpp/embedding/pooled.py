@@ -31,6 +31,7 @@ from llmdispatcher.vendors.llamacpp.binding.library import lib
 from llmdispatcher.vendors.llamacpp.binding.vocabulary import Vocabulary, load, reason
 from llmdispatcher.vendors.llamacpp.embedding.pooling import POOLING_IDS, Pooling, Span
 from llmdispatcher.vendors.llamacpp.engine.backend import Chunk, Interrupted
+from llmdispatcher.vendors.llamacpp.weights import Packing, packing
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.plan.fit import Plan
@@ -117,6 +118,7 @@ class Pooled:
 
     def _load(self, on_progress: Callable[[float], bool]) -> None:
         params = lib.llama_model_default_params()
+        params.use_extra_bufts = packing() is not Packing.PLAIN
         params.n_gpu_layers = self._setup.gpu_layers
         if not self._setup.mapped:
             params.load_mode = lib.LLAMA_LOAD_MODE_NONE

@@ -26,6 +26,7 @@ from llmdispatcher.vendors.llamacpp.mark import MARK
 from llmdispatcher.vendors.llamacpp.plan.estimate import MIB
 from llmdispatcher.vendors.llamacpp.plan.fit import Asked, Machine, Plan, choose, guesses
 from llmdispatcher.vendors.llamacpp.plan.squeeze import squeezed
+from llmdispatcher.vendors.llamacpp.weights import Packing, packing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,6 +53,9 @@ _REPACKED_ANYWHERE = (*_REPACKED_X86, "Q5_K", "Q6_K", "Q8_0", "Q1_0")
 _REPACKED = dict.fromkeys(("x86_64", "amd64"), _REPACKED_X86)
 """Types of weights that some processor of a kind wants in another order, though not every one
 does: ggml_repack_get_optimal_repack_type in ggml-cpu/repack.cpp."""
+
+_TILED = ("Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
+"""The same where there are matrix tiles: qtype_has_amx_kernels in ggml-cpu/amx/common.h."""
 
 _LIBRARY = re.compile(r"(?:lib)?ggml(?:-([a-z]+))?\.(?:so|dylib|dll)", re.IGNORECASE)
 _WITHOUT_GPU = {None, "base", "cpu", "blas", "rpc", "zdnn", "zendnn"}
@@ -176,8 +180,20 @@ def machine(*, gpus: bool = True, natively: bool = True) -> Machine:
         processors=probe.threads(),
         gpus=free,
         gpus_share_memory=shares_memory,
-        repacked=_REPACKED.get(platform.machine().lower(), _REPACKED_ANYWHERE),
+        repacked=_repacked(),
     )
+
+
+def _repacked() -> tuple[str, ...]:
+    """Return the types of weights that may be kept twice; none where that is switched off."""
+    usual = _REPACKED.get(platform.machine().lower(), _REPACKED_ANYWHERE)
+    match packing():
+        case Packing.PLAIN:
+            return ()
+        case Packing.PACKED:
+            return usual
+        case Packing.TILED:
+            return (*usual, *_TILED)
 
 
 def _within(free: tuple[int, ...], limit_bytes: int) -> tuple[int, ...]:

@@ -80,6 +80,8 @@ def _memory(settings: Settings, build: Build) -> Iterator[str]:
         yield from _known(build, "--swa-full")
     # a reply that reaches the end of the context ends; it does not forget its beginning
     yield from _known(build, "--no-context-shift")
+    if not settings.packs:
+        yield from _known(build, "--no-repack")
     if build.has("--load-mode"):
         yield from ("--load-mode", "mmap" if settings.mapped else "none")
     elif not settings.mapped:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import attrs
 
 from llmdispatcher.models.errors import DispatcherError, Refused, TimedOut, Unreachable
 from llmdispatcher.vendors.llamacpp.child import causes
@@ -26,6 +29,7 @@ from llmdispatcher.vendors.llamacpp.server.loading import Progress, Task
 from llmdispatcher.vendors.llamacpp.server.running import KILL_S, PortTaken, Running
 from llmdispatcher.vendors.llamacpp.server.service import Parts, Service
 from llmdispatcher.vendors.llamacpp.server.signs import Patience, Signs
+from llmdispatcher.vendors.llamacpp.weights import has_tiles
 from llmdispatcher.vendors.llamacpp.worker import obituary
 from llmdispatcher.vendors.llamacpp.worker.guard import Guard
 
@@ -46,6 +50,15 @@ PING_S = 0.5
 
 MAX_STARTS = 3
 """How often to start where another program takes the port first."""
+
+
+_SPOILED = {-signal.SIGSEGV, -signal.SIGILL}
+"""How a build ends whose code for this processor's tiles is spoiled; see ``weights``. It does while
+it warms up, which belongs to loading."""
+
+
+class PackedWrongly(Exception):
+    """The server may have died of the order in which it keeps weights."""
 
 
 _log = logging.getLogger("llmdispatcher.llamacpp")
@@ -83,6 +96,7 @@ class ServerLife:
         self._killed_for: DispatcherError | None = None
         self._ping: asyncio.Task[None] | None = None
         self._ping_s = 0.0
+        self._packs = True
 
     # -- from any thread ------------------------------------------------------------------------
 
@@ -134,8 +148,13 @@ class ServerLife:
         progress.tell(0.0)
         task = loading.prepared(self._life, self._program)
         for _ in range(MAX_STARTS):
-            with contextlib.suppress(PortTaken):
+            try:
                 await self._once(task, progress)
+            except PortTaken:
+                continue
+            except PackedWrongly:
+                _log.warning("llama-server died of its own order of weights: the file's is kept")
+                task = attrs.evolve(task, settings=attrs.evolve(task.settings, packs=False))
         raise Unreachable(
             f"{MAX_STARTS} times, another program listened where llama-server was to: try again"
         )
@@ -143,6 +162,7 @@ class ServerLife:
     async def _once(self, task: Task, progress: Progress) -> NoReturn:
         """Start a server and serve. Raises PortTaken, or what it ended for."""
         self._check_stop()
+        self._packs = task.settings.packs
         running = Running(task.program, task.settings)
         try:
             self._hold(running, task)
@@ -254,6 +274,8 @@ class ServerLife:
     def _died(self, running: Running, status: int | None) -> NoReturn:
         """Raise why it died, and tell of it."""
         text, path = running.child.tail.text(), str(self._life.spec.model_path)
+        if self._packs and status in _SPOILED and not self._loaded.done() and has_tiles():
+            raise PackedWrongly
         is_own_end = status is not None and status >= 0 and not self._loaded.done()
         if is_own_end and running.address.port and report.is_port_taken(text):
             raise PortTaken

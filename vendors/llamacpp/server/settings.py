@@ -52,6 +52,8 @@ class Settings:
     gpu_layers: int
     cache_type: str
     mapped: bool
+    packs: bool = True
+    """Weights may be kept in an order of the server's own [--no-repack]; see ``weights``."""
     full_window: bool = False
     """[--swa-full]; only where the model has windows."""
     cache_mib: int = 0

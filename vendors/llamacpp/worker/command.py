@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from llmdispatcher.models.errors import ExecutableNotFound
+from llmdispatcher.vendors.llamacpp import weights
 from llmdispatcher.vendors.llamacpp.child import interpreter
 from llmdispatcher.vendors.llamacpp.mark import MARK
 from llmdispatcher.vendors.llamacpp.worker.holding import STACK_MIB
@@ -37,8 +38,12 @@ def command(given: Sequence[str] | None, descriptor: int) -> tuple[str, ...]:
 
 
 def environment() -> dict[str, str]:
-    """Return the worker's environment: this one's, with what llama.cpp reads when it is loaded."""
+    """Return the worker's environment: this one's, with what llama.cpp reads when it is loaded.
+
+    May have the library tried first, to know how weights may be kept.
+    """
     given = {
+        weights.VARIABLE: weights.packing(),
         MARK: "1",
         # ggml would start a debugger to print where it aborts, which takes seconds
         "GGML_NO_BACKTRACE": "1",
