@@ -31,7 +31,7 @@ import shapes
 from harness import interleave, machine, median_difference, median_ratio, save, show_table, spread
 
 from llmdispatcher.models.form import ResponseFormat, Shape
-from llmdispatcher.models.request import Sampling
+from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.vendors.llamacpp.binding.library import lib
 from llmdispatcher.vendors.llamacpp.binding.native import NativeBackend
 from llmdispatcher.vendors.llamacpp.binding.opening import Setup

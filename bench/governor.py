@@ -22,7 +22,8 @@ from pathlib import Path
 from harness import interleave, machine, median_ratio, save, show_table, spread
 from shapes import SHAPE_15M, write
 
-from llmdispatcher.models.request import Request, Sampling
+from llmdispatcher.models.request import Request
+from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.vendors.contract import Call
 from llmdispatcher.vendors.llamacpp.binding.native import NativeBackend
 from llmdispatcher.vendors.llamacpp.binding.opening import Setup

@@ -85,7 +85,8 @@ from llmdispatcher.models.reply import (
     TokenLogprob,
     Usage,
 )
-from llmdispatcher.models.request import Deadlines, Request, Sampling
+from llmdispatcher.models.request import Deadlines, Request
+from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:

@@ -84,6 +84,9 @@ class Desk:
         if not isinstance(deadlines, Deadlines | None):
             raise BadRequest("deadlines", deadlines, "a Deadlines, such as Deadlines(total_s=30)")
         self._deadlines = deadlines or Deadlines()
+        bare = Request(messages="?")
+        self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
+        """Requests that say nothing but a text, whole and streamed: checked once for all."""
         self._catalog = Catalog.parse(catalog or {})
         self._closed = False
         self.books = Books()
@@ -139,7 +142,10 @@ class Desk:
 
     def flow(self, prompt: Prompt, options: Options, stopper: Stopper, *, streaming: bool) -> Flow:
         """Check a request for a reply and return its flow, not yet begun."""
-        request = Request.of(prompt, **options)
+        if isinstance(prompt, str) and not options:
+            request = self._bare[streaming].saying(prompt)
+        else:
+            request = Request.of(prompt, **options)
         return self._begin(request, stopper, dispatch, streaming=streaming)
 
     def embedding(self, request: EmbedRequest) -> Flow:

@@ -18,7 +18,8 @@ from llmdispatcher.landlord import Landlord
 from llmdispatcher.models.card import Capability
 from llmdispatcher.models.errors import BadRequest, NoCandidate, StateUnusable
 from llmdispatcher.models.form import ResponseFormat
-from llmdispatcher.models.request import Deadlines, Request, Sampling
+from llmdispatcher.models.request import Deadlines, Request
+from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.route import Target
 from llmdispatcher.steps import Emit, Step, Wait
 from llmdispatcher.trial import Job

@@ -29,12 +29,10 @@ from llmdispatcher.models.check import (
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.form import ResponseFormat, ToolSpec
 from llmdispatcher.models.message import Message
+from llmdispatcher.models.sampling import FIELDS, MAX_SEED, UNSET, Sampling
 
 MAX_STOPS = 64
 """Stop strings of one request; each is searched for at every token."""
-
-MAX_SEED = 2**32 - 2
-"""llama.cpp keeps seeds in 32 bits and reserves the highest value for "choose one"."""
 
 MAX_TOOLS = 128
 """Tools of one request: as many as the OpenAI API takes."""
@@ -55,47 +53,6 @@ MAX_CHOICES = 64
 
 MAX_LOGPROBS = 20
 """Likeliest tokens told at each place: as many as the OpenAI API tells."""
-
-
-@attrs.frozen(kw_only=True)
-class Sampling:
-    """How the next token is drawn. None leaves the choice to the vendor.
-
-    The names are those of llama.cpp and of the OpenAI API where the two agree.
-    """
-
-    temperature: float | None = number("temperature", 0, 100)
-    top_k: int | None = integer("top_k", 0, 2**31 - 1)
-    """Keep the k likeliest tokens; 0 keeps all."""
-    top_p: float | None = number("top_p", 0, 1)
-    """Keep the likeliest tokens whose probabilities reach p (Holtzman et al. 2019)."""
-    min_p: float | None = number("min_p", 0, 1)
-    """Drop tokens less likely than p times the likeliest (Nguyen et al. 2024)."""
-    typical_p: float | None = number("typical_p", 0, 1)
-    """Locally typical sampling (Meister et al. 2022); 1 is off."""
-    repeat_penalty: float | None = number("repeat_penalty", 0.01, 100)
-    """Divide the logits of recent tokens by this; 1 is off."""
-    repeat_last_n: int | None = integer("repeat_last_n", 0, 2**31 - 1)
-    """How many recent tokens the three penalties look at."""
-    presence_penalty: float | None = number("presence_penalty", -2, 2)
-    frequency_penalty: float | None = number("frequency_penalty", -2, 2)
-    dry_multiplier: float | None = number("dry_multiplier", 0, 100)
-    """Strength of the "don't repeat yourself" sampler of llama.cpp; 0 is off."""
-    dry_base: float | None = number("dry_base", 1, 100)
-    dry_allowed_length: int | None = integer("dry_allowed_length", 0, 2**31 - 1)
-    xtc_probability: float | None = number("xtc_probability", 0, 1)
-    """Chance of excluding the top choices at a token; 0 is off."""
-    xtc_threshold: float | None = number("xtc_threshold", 0, 1)
-    seed: int | None = integer("seed", 0, MAX_SEED)
-    """None draws a fresh seed for every request. A local model that serves nothing else meanwhile
-    repeats itself exactly for the same seed, prompt and number of threads
-    (``LlamaCpp(max_threads=1)`` keeps that the same). Beside other requests, or other replies to
-    the same one, sums are rounded differently, which can decide between two tokens that are almost
-    equally likely."""
-
-    def given(self) -> dict[str, float | int]:
-        """Return only the fields that are set."""
-        return {n: v for n in _SAMPLING_FIELDS if (v := getattr(self, n)) is not None}
 
 
 @attrs.frozen(kw_only=True)
@@ -144,12 +101,15 @@ def _effort(_: object, __: object, value: Any) -> None:  # noqa: ANN401 - what w
         raise BadRequest("effort", value, f"one of {', '.join(EFFORTS)}")
 
 
+_TEXT = ResponseFormat()
+
+
 def _format(value: ResponseFormat | None) -> ResponseFormat:
-    return ResponseFormat() if value is None else value
+    return _TEXT if value is None else value
 
 
 def _sampling(value: Sampling | None) -> Sampling:
-    return Sampling() if value is None else value
+    return UNSET if value is None else value
 
 
 def _tool_choice(value: str | None) -> str:
@@ -185,7 +145,7 @@ class Request:
         converter=_stops, validator=[at_most(MAX_STOPS, "strings"), strings], default=()
     )
     sampling: Sampling = attrs.field(
-        factory=Sampling,
+        default=UNSET,
         converter=_sampling,
         validator=instance(Sampling, "Sampling(temperature=0)"),
     )
@@ -200,7 +160,7 @@ class Request:
     parallel_tools: bool = flag(default=True)
     """Whether one reply may hold several calls."""
     response_format: ResponseFormat = attrs.field(
-        factory=ResponseFormat,
+        default=_TEXT,
         converter=_format,
         validator=instance(ResponseFormat, "ResponseFormat('json')"),
     )
@@ -297,7 +257,7 @@ class Request:
         if unknown := set(options) - Options.__optional_keys__:
             raise TypeError(_unknown_option(min(unknown)))
         given: dict[str, Any] = dict(options)
-        drawn = {name: given.pop(name) for name in _SAMPLING_FIELDS if name in given}
+        drawn = {name: given.pop(name) for name in FIELDS if name in given}
         if (schema := given.pop("schema", None)) is not None:
             if given.get("response_format") is not None:
                 raise BadRequest("schema", schema, "given without a response_format")
@@ -311,15 +271,30 @@ class Request:
         """Return a copy with other deadlines. What was validated once is not looked at again."""
         if self.deadlines is deadlines and self.streamed is streamed:
             return self
-        made = object.__new__(Request)  # for every attempt; ``copy`` goes through pickle's ways
-        for name in _FIELDS:
-            object.__setattr__(made, name, getattr(self, name))
-        object.__setattr__(made, "deadlines", deadlines)
-        object.__setattr__(made, "streamed", streamed)
+        made = self._copy()
+        _PUT["deadlines"](made, deadlines)
+        _PUT["streamed"](made, streamed)
+        return made
+
+    def saying(self, prompt: str) -> Request:
+        """Return a copy that says something else, and nothing more: one message of the user's."""
+        made = self._copy()
+        _PUT["messages"](made, (Message.of(prompt),))
+        return made
+
+    def _copy(self) -> Request:
+        """Copy what was validated; ``copy`` goes through pickle's ways, which take far longer."""
+        made = object.__new__(Request)
+        for get, put in _SLOTS:
+            put(made, get(self))
         return made
 
 
-_FIELDS = tuple(field.name for field in attrs.fields(Request))
+_PUT = {field.name: getattr(Request, field.name).__set__ for field in attrs.fields(Request)}
+_SLOTS = tuple(
+    (getattr(Request, field.name).__get__, _PUT[field.name]) for field in attrs.fields(Request)
+)
+"""How each field is read and set, past what makes a request frozen."""
 
 
 def _unknown_option(name: str) -> str:
@@ -381,6 +356,3 @@ class Options(TypedDict, total=False):
     xtc_probability: float | None
     xtc_threshold: float | None
     seed: int | None
-
-
-_SAMPLING_FIELDS = tuple(field.name for field in attrs.fields(Sampling))

@@ -42,6 +42,7 @@ HELP = """
 -np,   --parallel N                     number of server slots
 -kvu,  --kv-unified, -no-kvu, --no-kv-unified
                                         use single unified KV buffer
+       --repack, -nr, --no-repack       whether to enable weight repacking
 -cram, --cache-ram N                    set the maximum cache size in MiB
 -ctxcp, --ctx-checkpoints N             max number of context checkpoints
 --pooling {none,mean,cls,last,rank}     pooling type for embeddings
@@ -297,6 +298,9 @@ def start() -> Server:
         sys.exit(1)
     if "dies" in HOW:
         os.kill(os.getpid(), signal.SIGILL)
+    if "spoiled" in HOW and "--no-repack" not in ARGUMENTS:
+        note("died packed")
+        os.kill(os.getpid(), signal.SIGSEGV)
     say(f"srv    load_model: loading model '{told('--model')}'")
     if "unknown" in HOW:
         say("llama_model_load: error loading model: unknown model architecture: 'zebra'")

@@ -9,7 +9,7 @@ from typing import Self
 from stepped import backend_of
 
 from llmdispatcher.models.form import ResponseFormat, Shape
-from llmdispatcher.models.request import Sampling
+from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.vendors.llamacpp.binding.samplers import Samplers
 from llmdispatcher.vendors.llamacpp.engine.backend import Chunk
 from llmdispatcher.vendors.llamacpp.engine.sampling import chain

@@ -18,7 +18,8 @@ from tiny_gguf import tiny_model
 from llmdispatcher.models.errors import Cancelled
 from llmdispatcher.models.message import user
 from llmdispatcher.models.reply import Delta, Finish, Piece
-from llmdispatcher.models.request import Deadlines, Request, Sampling
+from llmdispatcher.models.request import Deadlines, Request
+from llmdispatcher.models.sampling import Sampling
 
 NEAR_TIE = 1e-3
 """Two tokens whose logits differ by less may change places with the rounding of sums."""

@@ -14,7 +14,8 @@ from stepped import Stepped, pieces_of, text_of
 
 from llmdispatcher.models.message import user
 from llmdispatcher.models.reply import Finish
-from llmdispatcher.models.request import Request, Sampling
+from llmdispatcher.models.request import Request
+from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.vendors.llamacpp.engine.guessing import MORE_ROWS, Guesser
 from llmdispatcher.vendors.llamacpp.engine.sequence import Sequence
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 from tiny_gguf import tiny_model
 
-from llmdispatcher.models.request import Sampling
+from llmdispatcher.models.sampling import Sampling
 
 Schema = dict[str, Any]
 

@@ -18,7 +18,7 @@ from held import Held, fits, rule
 from tiny_gguf import tiny_model
 
 from llmdispatcher.models.errors import BadReply, InvalidGrammar
-from llmdispatcher.models.request import Sampling
+from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.vendors.llamacpp.rules.constraint import MAX_COMPILED
 from llmdispatcher.vendors.llamacpp.rules.rules import ANY_JSON, Kind, Rule, embedded
 

@@ -16,7 +16,8 @@ from tiny_gguf import tiny_model
 
 from llmdispatcher import Dispatcher, LlamaCpp
 from llmdispatcher.models.reply import Delta
-from llmdispatcher.models.request import Request, Sampling
+from llmdispatcher.models.request import Request
+from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.vendors.llamacpp.engine.backend import Sharing
 
 GREEDY = Sampling(temperature=0)

@@ -24,7 +24,15 @@ from llmdispatcher.models.errors import (
     TimedOut,
     VendorError,
 )
-from llmdispatcher.vendors.llamacpp import mark, trial, trial_cache, trial_run
+from llmdispatcher.vendors.llamacpp import (
+    mark,
+    processor,
+    trial,
+    trial_cache,
+    trial_run,
+    weights,
+)
+from llmdispatcher.vendors.llamacpp.weights import Packing
 
 if TYPE_CHECKING:
     from llmdispatcher.vendors.llamacpp.trial import Trial
@@ -92,6 +100,75 @@ def test_the_installed_library_works_and_is_described() -> None:
     assert found.devices[-1].total_bytes > 2**20
     assert found.took_s > 0
     assert "llama_cpp" not in sys.modules
+
+
+SPOILED = """
+import os, signal
+__version__ = "0.3.36"
+__path__.append({folder!r})
+import llama_cpp.llama_cpp as real
+decode = real.llama_decode
+def spoiled(context, batch):
+    if batch.n_tokens > 1 and os.environ.get("LLMDISPATCHER_WEIGHTS") != "plain":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return decode(context, batch)
+real.llama_decode = spoiled
+"""
+"""The real library, as GCC 12.2 compiles it for a processor with matrix tiles."""
+
+
+@pytest.fixture
+def spoiled(install: Install) -> Path:
+    """Install a build whose code for tiles is spoiled."""
+    found = find_spec("llama_cpp")
+    assert found is not None
+    assert found.origin is not None
+    return install(SPOILED.format(folder=str(Path(found.origin).parent)))
+
+
+def test_a_build_that_spoils_tiles_works_without(
+    spoiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found out with many tokens at once, remembered, and told to whoever loads a model."""
+    monkeypatch.delenv(weights.VARIABLE, raising=False)
+    monkeypatch.setattr(processor, "flags", lambda: processor.TILES)
+
+    found = trial.try_library()
+    again = trial.try_library()
+
+    assert (found.works, found.packs, found.remembered) == (True, False, False)
+    assert (again.works, again.packs, again.remembered) == (True, False, True)
+    assert weights.packing() is Packing.PLAIN
+
+
+def test_a_crash_has_nothing_to_do_with_tiles_that_are_not_there(
+    spoiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another processor such an end is a crash, and nothing else is tried."""
+    monkeypatch.setattr(processor, "flags", frozenset)
+
+    assert isinstance(cause_of(trial.try_library()), EngineCrashed)
+
+
+@pytest.mark.parametrize(
+    ("has", "told", "expected"),
+    [
+        (frozenset(), "", Packing.PACKED),
+        (frozenset(), "plain", Packing.PLAIN),
+        (frozenset(), "nonsense", Packing.PACKED),
+        (processor.TILES, "tiled", Packing.TILED),
+        (processor.TILES, "packed", Packing.PACKED),
+    ],
+)
+def test_how_weights_may_be_kept_is_known_without_a_trial(
+    has: frozenset[str], told: str, expected: Packing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are no tiles, and where somebody has said it, nothing is started."""
+    monkeypatch.setattr(processor, "flags", lambda: has)
+    monkeypatch.setattr(trial_run, "run", None)
+    monkeypatch.setenv(weights.VARIABLE, told)
+
+    assert weights.packing() is expected
 
 
 def test_any_library_can_be_tried(install: Install) -> None:

@@ -28,7 +28,8 @@ from llmdispatcher import (
 )
 from llmdispatcher.models.form import Shape
 from llmdispatcher.models.message import Role
-from llmdispatcher.models.request import MAX_CHOICES, MAX_LOGPROBS, MAX_SEED, MAX_STOPS, Options
+from llmdispatcher.models.request import MAX_CHOICES, MAX_LOGPROBS, MAX_STOPS, Options
+from llmdispatcher.models.sampling import MAX_SEED
 
 
 def test_text_becomes_one_user_message() -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from llmdispatcher.models.errors import (
     BadReply,
@@ -110,33 +110,26 @@ class HttpCall:
     def _receive(self, reading: Reading) -> list[Piece]:
         while True:
             reading.check()
-            if self._line is None:
+            line = self._line
+            if line is None:
                 self._bound.connect_within(self._connect_s)
-                self._line = self._connections.open(reading.ask, self._bound)
-                reading.begin(self._line.head)
-            pieces = self._read(reading, self._line)
+                line = self._line = self._connections.open(reading.ask, self._bound)
+                reading.begin(line.head)
+            try:
+                chunk = line.read()
+            except (TooSlow, Broken) as error:
+                if not reading.may_end(broken=isinstance(error, Broken)):
+                    raise
+                chunk = b""  # only its end is missing
+            pieces = reading.feed(chunk) if chunk else []
+            if not chunk or reading.is_answered:
+                if chunk:
+                    self._drain(line)
+                pieces = reading.end(pieces)
+                line.close()
+                self._line = None
             if pieces := self._lively(pieces):
                 return pieces
-
-    def _read(self, reading: Reading, line: Line) -> list[Piece]:
-        chunk = self._last(reading, line.read)
-        pieces = reading.feed(chunk) if chunk else []
-        if not chunk or reading.is_answered:
-            if chunk:
-                self._drain(line)
-            pieces = reading.end(pieces)
-            line.close()
-            self._line = None
-        return pieces
-
-    def _last(self, reading: Reading, read: Callable[[], bytes]) -> bytes:
-        """Read on; an answer that only lacks its end, and does not get there, has ended."""
-        try:
-            return read()
-        except (TooSlow, Broken) as error:
-            if not reading.may_end(broken=isinstance(error, Broken)):
-                raise
-            return b""
 
     def _drain(self, line: Line) -> None:
         """Read the end of an answer of which all has come, so that the connection is kept."""
@@ -153,11 +146,17 @@ class HttpCall:
 
         reading, has_failed = self._begin(), True
         try:
-            task = asyncio.current_task()
-            self._cancels = 0 if task is None else task.cancelling()
-            async with asyncio.timeout(timeout_s) as limit:
-                self._loop, self._limit = asyncio.get_running_loop(), limit
-                pieces = await self._areceive(reading)
+            reads = self._areceive(reading)
+            try:
+                waits_for = reads.send(None)
+            except StopIteration as stop:  # what came was there: nothing has to be bounded
+                pieces: list[Piece] = stop.value
+            else:
+                task = asyncio.current_task()
+                self._cancels = 0 if task is None else task.cancelling()
+                async with asyncio.timeout(timeout_s) as limit:
+                    self._loop, self._limit = asyncio.get_running_loop(), limit
+                    pieces = await _Rest(reads, waits_for)
             has_failed = False
         except ENDINGS as error:
             raise self._told(error) from cause(error)
@@ -181,11 +180,22 @@ class HttpCall:
         return pieces
 
     async def _aread(self, reading: Reading) -> list[Piece]:
+        import asyncio  # noqa: PLC0415 - as above
+
         line = self._aline
         if line is None:
             line = self._aline = await self._connections.aopen(reading.ask, self._connect_s)
             reading.begin(line.head)
-        chunk = await self._alast(reading, line)
+        try:
+            chunk = await line.read()
+        except (TooSlow, Broken) as error:
+            if not reading.may_end(broken=isinstance(error, Broken)):
+                raise
+            chunk = b""  # only its end is missing
+        except asyncio.CancelledError:
+            if not (self._is_late() and reading.may_end(broken=False)):
+                raise
+            chunk = b""
         pieces = reading.feed(chunk) if chunk else []
         if not chunk or reading.is_answered:
             if chunk:
@@ -195,23 +205,9 @@ class HttpCall:
             self._aline = None
         return pieces
 
-    async def _alast(self, reading: Reading, line: AsyncLine) -> bytes:
-        """See ``_last``."""
-        import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
-
-        try:
-            return await line.read()
-        except (TooSlow, Broken) as error:
-            if not reading.may_end(broken=isinstance(error, Broken)):
-                raise
-        except asyncio.CancelledError:
-            if not (self._is_late() and reading.may_end(broken=False)):
-                raise
-        return b""
-
     async def _adrain(self, line: AsyncLine) -> None:
         """See ``_drain``."""
-        import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
+        import asyncio  # noqa: PLC0415 - as above
 
         try:
             async with asyncio.timeout(END_S):
@@ -226,7 +222,7 @@ class HttpCall:
 
     def _is_late(self) -> bool:
         """Whether the task is being cancelled because of the limit, and of nothing else."""
-        import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
+        import asyncio  # noqa: PLC0415 - as above
 
         task, limit = asyncio.current_task(), self._limit
         if task is None or limit is None or self._bound.is_stopped:
@@ -261,7 +257,7 @@ class HttpCall:
     def _lively(self, pieces: list[Piece]) -> list[Piece]:
         """Leave out comments that say for too long that nothing comes."""
         now_s = time.monotonic()
-        if self._heard_s is None or any(piece is not ALIVE for piece in pieces):
+        if self._heard_s is None or (pieces and pieces[-1] is not ALIVE):  # which stands alone
             self._heard_s = now_s
         if self._reading is not None and self._reading.is_over:
             self._end(None)
@@ -334,6 +330,33 @@ class HttpCall:
             self._connections.end_soon(self._loop, aline.close)
         if ended is not None:
             ended(self, error)
+
+
+class _Rest:
+    """The rest of a coroutine that was begun, and that waits for something: to be awaited."""
+
+    def __init__(self, begun: Coroutine[Any, Any, list[Piece]], waits_for: object) -> None:
+        self._begun = begun
+        self._waits_for = [waits_for]
+
+    def __await__(self) -> Generator[Any, Any, list[Piece]]:
+        return self  # it has all that awaiting asks for
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:  # noqa: ANN401 - whatever the event loop is to see
+        return self.send(None)
+
+    def send(self, value: object) -> Any:  # noqa: ANN401 - as above
+        return self._waits_for.pop() if self._waits_for else self._begun.send(value)
+
+    def throw(self, *error: Any) -> Any:  # noqa: ANN401 - as above
+        self._waits_for.clear()
+        return self._begun.throw(*error)
+
+    def close(self) -> None:
+        self._begun.close()
 
 
 ENDINGS = (Stopped, TimeoutError, Broken, DispatcherError)

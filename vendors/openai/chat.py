@@ -35,13 +35,13 @@ def exchange(request: Request, model: str, row: Known, site: Site, ways: Ways) -
         content.form(request, ways),
         _streaming(ways) if streams else {"stream": False},
         _local(request, site, ways),
-        ways.insists if _is_demanding(request) else {},
+        ways.insists if ways.insists and _is_demanding(request) else {},
         ways.always,
         *(fields for pattern, fields in ways.of_models if fnmatchcase(model.lower(), pattern)),
         site.extra,
     )
     body: dict[str, Any] = {"model": model, **own}
-    for fields in shared:
+    for fields in filter(None, shared):
         body = sampling.merged(body, fields)
     expected = Expected(
         choices=request.n,

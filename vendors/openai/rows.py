@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import attrs
 
-from llmdispatcher.models.request import Sampling
+from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.vendors.openai.ways import (
     ALIKE,
     Choosing,

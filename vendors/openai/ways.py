@@ -238,11 +238,11 @@ class Ways:
 
     def path(self, endpoint: str, model: str = "") -> str:
         """Return the path of an endpoint, of a model if one is named."""
-        from urllib.parse import quote  # noqa: PLC0415 - a slow import, for those who ask
-
         route = self.route if model else self.plain_route
         if route == "{endpoint}":
             return endpoint
+        from urllib.parse import quote  # noqa: PLC0415 - a slow import, for few hosts
+
         return route.format(
             endpoint=endpoint, model=quote(model, safe=""), version=quote(self.api_version, safe="")
         )

@@ -35,6 +35,7 @@ from llmdispatcher.models.event import EngineDied
 from llmdispatcher.models.reply import Piece
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.llamacpp.child import pidfiles
+from llmdispatcher.vendors.llamacpp.server import life
 from llmdispatcher.vendors.llamacpp.server.signs import Patience
 
 Make = Callable[[str], Fake]
@@ -85,6 +86,22 @@ def test_a_load_that_goes_wrong_says_why(
         assert 1.0 not in served.fractions()
         with pytest.raises(kind):
             served.host.submit(Request(prompt="a b c"))
+
+
+@pytest.mark.parametrize("has_tiles", [True, False])
+def test_a_build_that_spoils_tiles_runs_without(
+    fake: Make, monkeypatch: pytest.MonkeyPatch, *, has_tiles: bool
+) -> None:
+    """Where the processor has them, a server that dies of its order of weights gets the file's."""
+    monkeypatch.setattr(life, "has_tiles", lambda: has_tiles)
+    spoiled = fake("spoiled")
+    with Served(spoiled.spec(), SHORT) as served:
+        if not has_tiles:
+            assert isinstance(served.failed(), EngineCrashed)
+            return
+        served.ready()
+        assert text(drain(served.host.submit(Request(prompt="one two")))) == "one two"
+    assert spoiled.noted().count("died packed") == 1
 
 
 @pytest.mark.parametrize(("how", "kind", "told"), REPLIES, ids=[row[0] for row in REPLIES])

@@ -11,7 +11,7 @@ from llmdispatcher import EmbedRequest, Image, Message, Request, RerankRequest, 
 from llmdispatcher.models.errors import BadRequest, Unsupported
 from llmdispatcher.models.form import ResponseFormat
 from llmdispatcher.models.message import assistant, system, tool, user
-from llmdispatcher.models.request import Sampling
+from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.vendors.llamacpp.server.wire import Abilities, asked
 from llmdispatcher.vendors.wire.exchange import Ask
 

@@ -13,7 +13,8 @@ from llmdispatcher import EmbedRequest, Image, Request, RerankRequest, ToolSpec
 from llmdispatcher.models.errors import BadReply, Unsupported
 from llmdispatcher.models.form import ResponseFormat
 from llmdispatcher.models.message import system, user
-from llmdispatcher.models.request import EFFORTS, Sampling
+from llmdispatcher.models.request import EFFORTS
+from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.vendors.gemini import known
 from llmdispatcher.vendors.gemini.wire import GeminiWire
 from llmdispatcher.vendors.wire.exchange import Site

@@ -13,7 +13,8 @@ from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
 from llmdispatcher.models.errors import BadReply, Unsupported, VendorError
 from llmdispatcher.models.form import ResponseFormat, ToolSpec
 from llmdispatcher.models.message import Image, Message
-from llmdispatcher.models.request import Request, Sampling
+from llmdispatcher.models.request import Request
+from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.vendors.openai.listing import abilities
 from llmdispatcher.vendors.openai.rows import ROWS
 from llmdispatcher.vendors.openai.wire import OpenAIWire

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import attrs
 
-from llmdispatcher.models.request import Sampling
+from llmdispatcher.models.sampling import Sampling
 
 if TYPE_CHECKING:
     import numpy as np

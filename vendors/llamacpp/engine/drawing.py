@@ -7,7 +7,7 @@ import secrets
 import attrs
 
 from llmdispatcher.models.reply import TokenLogprob
-from llmdispatcher.models.request import MAX_SEED
+from llmdispatcher.models.sampling import MAX_SEED
 from llmdispatcher.vendors.llamacpp.engine.backend import Backend, Chunk, Drawn, Sampler
 from llmdispatcher.vendors.llamacpp.engine.sampling import DEFAULTS
 from llmdispatcher.vendors.llamacpp.engine.sequence import Sequence

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from llmdispatcher.models.request import Sampling
+from llmdispatcher.models.sampling import Sampling
 
 DEFAULTS = Sampling(
     temperature=0.8,
