@@ -42,7 +42,7 @@ HELP = """
 -np,   --parallel N                     number of server slots
 -kvu,  --kv-unified, -no-kvu, --no-kv-unified
                                         use single unified KV buffer
-       --repack, -nr, --no-repack       whether to enable weight repacking
+--repack, -nr, --no-repack              whether to enable weight repacking
 -cram, --cache-ram N                    set the maximum cache size in MiB
 -ctxcp, --ctx-checkpoints N             max number of context checkpoints
 --pooling {none,mean,cls,last,rank}     pooling type for embeddings
