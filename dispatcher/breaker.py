@@ -73,14 +73,19 @@ PATIENCE = frozenset({"load", "total"})
 """Phases whose end says how long the caller wanted to wait, not how the vendor is."""
 
 
+def blamed(error: errors.DispatcherError) -> errors.DispatcherError:
+    """Return what cut a reply that was partly shown, or the error itself."""
+    cause = error.__cause__
+    if isinstance(error, errors.StreamInterrupted) and isinstance(cause, errors.DispatcherError):
+        return cause
+    return error
+
+
 def event(error: errors.DispatcherError) -> Event:
-    """Look up what an error says about the vendor, by its nearest class."""
+    """Look up what an error says about the vendor, by the nearest class of what is to blame."""
+    error = blamed(error)
     if isinstance(error, errors.TimedOut) and getattr(error, "phase", "") in PATIENCE:
         return Event.NOTHING
-    if isinstance(error, errors.StreamInterrupted) and isinstance(
-        error.__cause__, errors.DispatcherError
-    ):
-        return event(error.__cause__)  # the cut is what the cause made of a reply that was shown
     return next(EVENTS[kind] for kind in type(error).__mro__ if kind in EVENTS)
 
 

@@ -19,7 +19,7 @@ import threading
 
 import attrs
 
-from llmdispatcher.breaker import Circuit, Event, Go, Hold, Report, State, after, ask, event
+from llmdispatcher.breaker import Circuit, Event, Go, Hold, Report, State, after, ask, blamed, event
 from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.policy import BreakerPolicy
 
@@ -87,14 +87,16 @@ class Breakers:
 
         ``draw`` is random in [0, 1). A second report of the same passage does nothing.
         """
-        told = Event.SERVED if error is None else event(error)
+        if error is None:
+            return self._end(passage, Event.SERVED, Report(now_s=now_s))
+        cause = blamed(error)
         report = Report(
             now_s=now_s,
-            told_s=getattr(error, "retry_after_s", None),
+            told_s=getattr(cause, "retry_after_s", None),
             draw=draw,
-            reason=type(error).__name__ if error is not None else "",
+            reason=type(cause).__name__,
         )
-        return self._end(passage, told, report)
+        return self._end(passage, event(cause), report)
 
     def release(self, passage: Passage, now_s: float) -> None:
         """Give the place back without a word on the vendor: cancelled, never sent, crashed."""

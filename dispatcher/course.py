@@ -21,8 +21,9 @@ from llmdispatcher.models.errors import ContextOverflow, DispatcherError, Refuse
 from llmdispatcher.models.policy import RetryPolicy
 from llmdispatcher.retry import Allowance, Verdict, backoff_s, same_at_most, verdict
 
-MIN_WAIT_S = 0.05
-"""Whoever is said to be ready again at once is not asked again at once, round and round."""
+MIN_WAIT_S, FLOOR_S = 0.05, 1.0
+"""Whoever is said to be ready again at once is not asked again at once, round and round: the least
+pause before a candidate is come back to doubles each time, up to the second."""
 
 
 @attrs.frozen
@@ -131,10 +132,11 @@ class Course:
         elif said is not Verdict.LATER or (told_s is None and isinstance(error, Refused)):
             return None
         backed_s = backoff_s(self._policy, standing.retries + 1, draw)
+        least_s = min(MIN_WAIT_S * 2 ** min(standing.retries, 10), FLOOR_S)
         if told_s is None:
-            return backed_s if said is Verdict.SAME else max(backed_s, MIN_WAIT_S)
+            return backed_s if said is Verdict.SAME else max(backed_s, least_s)
         # Never sooner than told; a little later, as all who were told the same would come at once.
-        return max(told_s, MIN_WAIT_S) + min(backed_s, self._policy.backoff_s * draw)
+        return max(told_s, least_s) + min(backed_s, self._policy.backoff_s * draw)
 
     def _strike(self, error: DispatcherError, said: Verdict, index: int) -> None:
         """Put those out who would fail as the one asked did."""

@@ -376,6 +376,20 @@ def test_a_report_counts_once() -> None:
     assert breakers.circuits()["a"].failures == 1
 
 
+def test_what_cut_a_reply_is_what_counts() -> None:
+    """A limit that ends a stream half-way is a limit, with the wait that it tells."""
+    breakers = Breakers(POLICY)
+    passage = breakers.admit("a", 0.0)
+    assert isinstance(passage, Passage)
+    cut = errors.StreamInterrupted("cut")
+    cut.__cause__ = errors.RateLimited("x", retry_after_s=40)
+
+    breakers.report(passage, cut, 0.0)
+
+    assert breakers.circuits()["a"].failures == 0
+    assert breakers.circuits()["a"].cool_until_s == 40
+
+
 def test_circuits_are_bounded_and_the_open_ones_are_kept() -> None:
     """However many names are asked, memory is bounded, and no outage is forgotten."""
     breakers = Breakers(POLICY)

@@ -261,6 +261,20 @@ def test_leaving_makes_room_and_may_be_told_twice() -> None:
     assert (limiter.in_flight, limiter.waiting) == (0, 0)
 
 
+def test_a_permit_left_untaken_returns_what_it_had_reserved() -> None:
+    """Let in and gone before it looked, a request has sent nothing, and its tokens are there."""
+    limiter = Limiter(Limits(concurrency=1, tokens_per_minute=100))
+    held = granted(limiter, 0.0, Needs(0, 0))
+    held.told(tokens(100, 1e6), 0.0)
+    waiting = queued(limiter, 0.0, Needs(100, 0))
+    held.end(0.0)
+    assert limiter.in_flight == 1
+
+    waiting.leave(0.0)
+
+    granted(limiter, 0.0, Needs(100, 0)).end(0.0)
+
+
 def test_no_future_is_kept_of_those_who_are_gone() -> None:
     """However waiting ends, nothing of it stays behind."""
     limiter = Limiter(Limits(concurrency=1))
@@ -270,8 +284,10 @@ def test_no_future_is_kept_of_those_who_are_gone() -> None:
         answer = ends[1].look(1.0)
         assert isinstance(answer, Waiting)
         ends[1] = answer
-    with pytest.raises(LimitReached):
-        ends[0].look(6.0)
+    last = queued(limiter, 1.0, deadline_s=6.0)
+    for late in (ends[0], last):
+        with pytest.raises(LimitReached):
+            late.look(6.0)
     ends[1].leave(6.0)
     held.end(7.0)
     permit = ends[2].look(7.0)

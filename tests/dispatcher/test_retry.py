@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdispatcher.models import errors
@@ -110,6 +110,7 @@ def test_what_kills_a_worker_is_tried_once_more_at_most() -> None:
     assert same_at_most(busy, RetryPolicy(same_target=5)) == 5
 
 
+@settings(deadline=None)
 @given(
     base=st.floats(0, 3600),
     cap=st.floats(0, 3600),
@@ -147,6 +148,7 @@ SPENDINGS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(spendings=SPENDINGS, passed_s=st.floats(-1000, 1000), wait_s=st.floats(0, 100))
 def test_an_allowance_says_no_exactly_when_something_is_used_up(
     spendings: list[dict[str, float | None]], passed_s: float, wait_s: float

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -165,6 +165,7 @@ class Flapping:
         return min(now_s for now_s, _, is_up in self.sent if is_up and now_s >= end_s) - end_s
 
 
+@settings(deadline=None)
 @given(
     outages=st.lists(st.tuples(st.floats(70, 300), st.floats(1.0, 52.0)), min_size=1, max_size=4),
     step_s=st.sampled_from([0.1, 0.25, 0.5]),

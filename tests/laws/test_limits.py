@@ -50,6 +50,7 @@ ARRIVALS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(arrivals=ARRIVALS, capacity=st.floats(1, 20), rate=st.floats(0.01, 20))
 def test_a_bucket_never_over_admits(
     arrivals: list[tuple[float, float, float]], capacity: float, rate: float
@@ -78,6 +79,7 @@ def test_a_bucket_never_over_admits(
     assert holds(used, capacity, rate)
 
 
+@settings(deadline=None)
 @given(arrivals=ARRIVALS, capacity=st.floats(1, 20), rate=st.floats(0.01, 20))
 def test_what_is_reserved_and_used_later_never_over_admits(
     arrivals: list[tuple[float, float, float]], capacity: float, rate: float

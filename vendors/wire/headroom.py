@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 import attrs
 
@@ -90,13 +91,16 @@ def _told(headers: Mapping[str, str]) -> Iterator[tuple[_Meaning, str]]:
     for name, value in [*headers.items()][:_MAX_HEADERS]:
         if "limit" not in name or len(name) > _MAX_CHARS:
             continue
-        match = _NAME.fullmatch(name)
-        if match is not None and (meaning := _meaning(match)) is not None:
+        if (meaning := _meaning(name)) is not None:
             yield meaning, value
 
 
-def _meaning(match: re.Match[str]) -> _Meaning | None:
+@lru_cache(maxsize=256)  # a vendor tells the same ones with every answer
+def _meaning(name: str) -> _Meaning | None:
     """Tell what a name is about, if every word of it is known and none stands twice."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
     fact, window = "", ""
     unit: Quantity | None = None
     side: Quantity | None = None

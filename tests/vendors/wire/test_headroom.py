@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdispatcher.models.headroom import Quantity
@@ -298,6 +298,7 @@ VALUES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(headers=st.dictionaries(NAMES, VALUES, max_size=40))
 def test_no_headers_break_it(headers: dict[Any, str]) -> None:
     """Whatever is sent, what is read is within bounds, and each limit stands once."""
