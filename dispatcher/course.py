@@ -132,7 +132,7 @@ class Course:
         elif said is not Verdict.LATER or (told_s is None and isinstance(error, Refused)):
             return None
         backed_s = backoff_s(self._policy, standing.retries + 1, draw)
-        least_s = min(MIN_WAIT_S * 2 ** min(standing.retries, 10), FLOOR_S)
+        least_s = min(MIN_WAIT_S * 2.0 ** min(standing.retries, 10), FLOOR_S)
         if told_s is None:
             return backed_s if said is Verdict.SAME else max(backed_s, least_s)
         # Never sooner than told; a little later, as all who were told the same would come at once.
