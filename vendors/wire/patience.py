@@ -54,7 +54,7 @@ def retry_after_s(
     """
     if (wait_s := _scaled(headers.get("retry-after-ms"), 1e-3)) is not None:
         return wait_s
-    if (wait_s := _moment(headers.get("retry-after"), headers)) is not None:
+    if (wait_s := moment_s(headers.get("retry-after"), headers)) is not None:
         return wait_s
     for value in waits:
         if (wait_s := duration_s(value)) is not None:
@@ -81,7 +81,7 @@ def _resets(headers: Mapping[str, str]) -> Iterator[tuple[float | None, float]]:
     for name, value in [*headers.items()][:_MAX_HEADERS]:
         if "ratelimit" in name and "reset" in name:
             left = _scaled(headers.get(name.replace("reset", "remaining")), 1.0)
-            if (wait_s := _moment(value, headers)) is not None:
+            if (wait_s := moment_s(value, headers)) is not None:
                 yield left, wait_s
         elif name == "ratelimit":  # the IETF's draft: "default";r=0;t=30, or remaining=0, reset=30
             found = dict(re.findall(r"\b(r|t|remaining|reset)=(\d{1,9})", value[:200]))
@@ -124,7 +124,7 @@ def _scaled(value: str | None, scale: float) -> float | None:
     return _bounded(float(text) * scale)
 
 
-def _moment(value: str | None, headers: Mapping[str, str]) -> float | None:
+def moment_s(value: str | None, headers: Mapping[str, str]) -> float | None:
     """Return the seconds until a time, or a duration, that a header tells."""
     text = (value or "").strip()
     if not text or len(text) > _MAX_CHARS:

@@ -1,0 +1,154 @@
+"""The circuit breakers of one dispatcher, remembered from request to request.
+
+    passage = breakers.admit(card.name, clock())
+    if isinstance(passage, Hold): raise passage.error(card.name, clock())
+    try:
+        …ask the vendor…
+        breakers.report(passage, None, clock())
+    except DispatcherError as error:
+        breakers.report(passage, error, clock(), draw=random())
+    finally:
+        breakers.release(passage, clock())     # does nothing after a report
+
+What happens is decided in ``breaker``; here it happens under a lock that is held for a moment.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import attrs
+
+from llmdispatcher.breaker import Circuit, Event, Go, Hold, Report, State, after, ask, blamed, event
+from llmdispatcher.models.errors import DispatcherError
+from llmdispatcher.models.policy import BreakerPolicy
+
+MAX_CIRCUITS = 10_000
+"""More models than one program asks; beyond it, circuits that are closed are dropped."""
+
+
+@attrs.define(eq=False)
+class Passage:
+    """Leave to ask a vendor once. To be reported or released; the first time counts."""
+
+    name: str
+    went: Go
+    is_over: bool = False
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether all others wait for how this ends."""
+        return self.went.number != 0
+
+
+@attrs.frozen(kw_only=True)
+class Change:
+    """A breaker that opened, closed, or let a probe go: for events and logs."""
+
+    name: str
+    before: State
+    after: State
+    until_s: float | None
+    """When the next probe may go, where it is open."""
+    reason: str
+
+
+class Breakers:
+    """One breaker for each name, such as ``vendor/model``. Safe for threads."""
+
+    def __init__(self, policy: BreakerPolicy | None = None) -> None:
+        self._policy = policy or BreakerPolicy()
+        self._lock = threading.Lock()
+        self._circuits: dict[str, Circuit] = {}
+        self._numbers = 0
+
+    def admit(self, name: str, now_s: float) -> Passage | Hold:
+        """Let a request go, perhaps as the probe, or say until when it has to wait."""
+        with self._lock:
+            self._numbers += 1
+            circuit = self._circuits.get(name)
+            if circuit is None:
+                # Numbered like probes, so that a circuit that was dropped is not mistaken for it.
+                circuit = Circuit(generation=self._numbers, since_s=now_s)
+                self._make_room()
+            circuit, answer = ask(circuit, self._policy, now_s, self._numbers)
+            self._circuits[name] = circuit
+        return answer if isinstance(answer, Hold) else Passage(name, answer)
+
+    def report(
+        self,
+        passage: Passage,
+        error: DispatcherError | None,
+        now_s: float,
+        *,
+        draw: float = 0.0,
+    ) -> Change | None:
+        """Note how the request ended; None is that it was served. Returns what that changed.
+
+        ``draw`` is random in [0, 1). A second report of the same passage does nothing.
+        """
+        if error is None:
+            return self._end(passage, Event.SERVED, Report(now_s=now_s))
+        cause = blamed(error)
+        report = Report(
+            now_s=now_s,
+            told_s=getattr(cause, "retry_after_s", None),
+            draw=draw,
+            reason=type(cause).__name__,
+        )
+        return self._end(passage, event(cause), report)
+
+    def release(self, passage: Passage, now_s: float) -> None:
+        """Give the place back without a word on the vendor: cancelled, never sent, crashed."""
+        self._end(passage, Event.NOTHING, Report(now_s=now_s))
+
+    def alive(self, passage: Passage, now_s: float) -> Change | None:
+        """Note that a probe is being answered, so that nobody waits for the end of a long reply.
+
+        How it ends is reported all the same, and counts as of one that went while closed.
+        """
+        with self._lock:
+            if passage.is_over or not passage.is_probe:
+                return None
+            change = self._move(passage, Event.SERVED, Report(now_s=now_s))
+            if change is not None:
+                passage.went = Go(self._circuits[passage.name].generation)
+            return change
+
+    def circuits(self) -> dict[str, Circuit]:
+        """Return all circuits that anybody asked for, as they are now."""
+        with self._lock:
+            return dict(self._circuits)
+
+    def _end(self, passage: Passage, told: Event, report: Report) -> Change | None:
+        with self._lock:
+            if passage.is_over:
+                return None
+            passage.is_over = True
+            return self._move(passage, told, report)
+
+    def _move(self, passage: Passage, told: Event, report: Report) -> Change | None:
+        """Make a step. The lock is held."""
+        before = self._circuits.get(passage.name)
+        if before is None:
+            return None
+        now = after(before, self._policy, passage.went, told, report)
+        self._circuits[passage.name] = now
+        if now.state is before.state:
+            return None
+        return Change(
+            name=passage.name,
+            before=before.state,
+            after=now.state,
+            until_s=now.until_s if now.state is State.OPEN else None,
+            reason=report.reason,
+        )
+
+    def _make_room(self) -> None:
+        """Drop the circuit that has been closed for longest, if there are too many."""
+        if len(self._circuits) < MAX_CIRCUITS:
+            return
+        closed = (n for n, c in self._circuits.items() if c.state is State.CLOSED)
+        oldest = min(closed, key=lambda name: self._circuits[name].since_s, default=None)
+        if oldest is not None:
+            del self._circuits[oldest]

@@ -1,0 +1,193 @@
+"""The way of one request through its candidates: who is asked next, and after how long. Pure.
+
+    course = Course(places, policy, began_s=clock())
+    move = course.begin()
+    while isinstance(move, Ask):
+        …pause for move.wait_s, then ask candidate number move.index; if it fails:
+        course.spend(cost_microusd=…, loaded_s=…)
+        move = course.after(error, clock(), draw=random())
+
+``retry`` says what an error means; this keeps who has been asked, who is out, and who comes back
+when. Everything that it lets happen is paid for from one ``Allowance``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+
+import attrs
+
+from llmdispatcher.models.errors import ContextOverflow, DispatcherError, Refused
+from llmdispatcher.models.policy import RetryPolicy
+from llmdispatcher.retry import Allowance, Verdict, backoff_s, same_at_most, verdict
+
+MIN_WAIT_S, FLOOR_S = 0.05, 1.0
+"""Whoever is said to be ready again at once is not asked again at once, round and round: the least
+pause before a candidate is come back to doubles each time, up to the second."""
+
+
+@attrs.frozen
+class Place:
+    """A candidate, as far as the failures of others concern it."""
+
+    key: Hashable
+    """Equal for all that are asked with the same key: those of one engine."""
+    context_tokens: int | None = None
+    """None where it is not known."""
+
+
+@attrs.frozen
+class Ask:
+    """Ask this candidate, after a pause."""
+
+    index: int
+    wait_s: float = 0.0
+
+
+@attrs.frozen
+class End:
+    """Ask nobody any more; ``reason`` says why, in words."""
+
+    reason: str
+    retry_after_s: float | None = None
+    """When the first of those that were busy is ready again, where that is what ended it."""
+
+
+Move = Ask | End
+
+
+@attrs.define
+class _Standing:
+    """What is known of a candidate in this request."""
+
+    is_asked: bool = False
+    is_out: bool = False
+    retries: int = 0
+    ready_s: float | None = None
+    """When it is ready again, if it will be."""
+    pause_s: float = 0.0
+    """How long that was when it was said: no jump of the clock makes it more."""
+
+
+class Course:
+    """Says whom to ask, for one request. Not safe for threads; one flow owns it."""
+
+    def __init__(self, places: Sequence[Place], policy: RetryPolicy, began_s: float) -> None:
+        self.allowance = Allowance(policy=policy, began_s=began_s)
+        self._policy = policy
+        self._places = tuple(places)
+        self._standings = [_Standing() for _ in places]
+        self._asked: int | None = None
+
+    def begin(self) -> Move:
+        """Ask the first candidate."""
+        return self._fresh() or End("there is no candidate")
+
+    def spend(self, *, cost_microusd: int | None = 0, loaded_s: float = 0.0) -> None:
+        """Note what an attempt cost (None: not known), and what of its time was loading."""
+        self.allowance = self.allowance.spend(cost_microusd=cost_microusd, loaded_s=loaded_s)
+
+    def after(
+        self,
+        error: DispatcherError,
+        now_s: float,
+        *,
+        draw: float,
+        left_s: float | None = None,
+    ) -> Move:
+        """Say what to do now that the candidate asked last has failed.
+
+        ``draw`` is random in [0, 1), and ``left_s`` what is left of the caller's own deadline.
+        """
+        if self._asked is None:
+            raise RuntimeError("nobody was asked")
+        if not isinstance(error, Refused):  # ours: nothing was sent
+            self.allowance = self.allowance.spend(attempts=1)
+        said = verdict(error)
+        if said is Verdict.STOP:
+            return End("another candidate is not asked after this")
+        if reason := self.allowance.refusal(now_s):
+            return End(reason)
+        standing = self._standings[self._asked]
+        pause_s = self._pause_s(error, said, standing, draw)
+        if pause_s is None:
+            self._strike(error, said, self._asked)
+            return self._fresh() or self._first_back(now_s, left_s)
+        standing.retries += 1
+        standing.ready_s, standing.pause_s = now_s + pause_s, pause_s
+        if said is Verdict.SAME and pause_s <= self._policy.backoff_cap_s:
+            move = self._wait(self._asked, pause_s, now_s, left_s)
+            if isinstance(move, Ask):
+                return move
+        return self._fresh() or self._first_back(now_s, left_s)
+
+    def _pause_s(
+        self, error: DispatcherError, said: Verdict, standing: _Standing, draw: float
+    ) -> float | None:
+        """Return after how long the same may be asked again; None for never."""
+        told_s: float | None = getattr(error, "retry_after_s", None)
+        if said is Verdict.SAME:
+            if standing.retries >= same_at_most(error, self._policy):
+                return None
+        elif said is not Verdict.LATER or (told_s is None and isinstance(error, Refused)):
+            return None
+        backed_s = backoff_s(self._policy, standing.retries + 1, draw)
+        least_s = min(MIN_WAIT_S * 2.0 ** min(standing.retries, 10), FLOOR_S)
+        if told_s is None:
+            return backed_s if said is Verdict.SAME else max(backed_s, least_s)
+        # Never sooner than told; a little later, as all who were told the same would come at once.
+        return max(told_s, least_s) + min(backed_s, self._policy.backoff_s * draw)
+
+    def _strike(self, error: DispatcherError, said: Verdict, index: int) -> None:
+        """Put those out who would fail as the one asked did."""
+        failed = self._places[index]
+        self._standings[index].is_out = True
+        if said is Verdict.KEY:
+            self._out(place.key == failed.key for place in self._places)
+        elif said is Verdict.MODEL:
+            needed = 0
+            if isinstance(error, ContextOverflow):
+                limit = error.limit_tokens or failed.context_tokens or 0
+                needed = max(error.needed_tokens or 0, limit + 1)
+            self._out(
+                place.context_tokens is not None and place.context_tokens < needed
+                for place in self._places
+            )
+
+    def _out(self, out: Iterable[bool]) -> None:
+        for standing, is_out in zip(self._standings, out, strict=True):
+            standing.is_out = standing.is_out or is_out
+
+    def _fresh(self) -> Ask | None:
+        """Ask the first candidate that nobody has asked yet."""
+        for index, standing in enumerate(self._standings):
+            if not standing.is_asked and not standing.is_out:
+                return self._ask(index, 0.0)
+        return None
+
+    def _first_back(self, now_s: float, left_s: float | None) -> Move:
+        """Wait for whoever is ready again first."""
+        back = [
+            (min(standing.ready_s - now_s, standing.pause_s), index)
+            for index, standing in enumerate(self._standings)
+            if standing.ready_s is not None and not standing.is_out
+        ]
+        if not back:
+            return End("every candidate has failed")
+        wait_s, index = min(back)
+        return self._wait(index, max(wait_s, 0.0), now_s, left_s)
+
+    def _wait(self, index: int, wait_s: float, now_s: float, left_s: float | None) -> Move:
+        """Ask after a pause, if there is time for it."""
+        if left_s is not None and wait_s >= left_s:
+            return End(f"the deadline comes before a wait of {wait_s:.1f} s ends", wait_s)
+        if reason := self.allowance.refusal(now_s, wait_s):
+            return End(reason, wait_s)
+        return self._ask(index, wait_s)
+
+    def _ask(self, index: int, wait_s: float) -> Ask:
+        self.allowance = self.allowance.spend(waited_s=wait_s)
+        standing = self._standings[index]
+        standing.is_asked, standing.ready_s = True, None
+        self._asked = index
+        return Ask(index, wait_s)

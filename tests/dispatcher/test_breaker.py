@@ -1,0 +1,409 @@
+"""The breaker: what opens it, every transition, one probe at a time, and clocks that jump."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmdispatcher.breaker import (
+    EVENTS,
+    MAX_COOL_S,
+    TRANSITIONS,
+    Circuit,
+    Event,
+    Go,
+    Hold,
+    Report,
+    State,
+    after,
+    ask,
+    event,
+)
+from llmdispatcher.breakers import MAX_CIRCUITS, Breakers, Change, Passage
+from llmdispatcher.models import errors
+from llmdispatcher.models.errors import BreakerOpen, DispatcherError
+from llmdispatcher.models.policy import BreakerPolicy
+
+POLICY = BreakerPolicy(failures=3, open_s=10, factor=2, cap_s=100, jitter=0.5)
+
+EXPECTED = {
+    Event.FAULT: """
+        VendorError Overloaded TimedOut Unreachable BadReply StreamInterrupted EngineCrashed
+        OutOfMemory""",
+    Event.TRIP: "QuotaExhausted AuthRejected ModelNotFound",
+    Event.COOL: "RateLimited",
+    Event.NOTHING: """
+        ConfigError RequestError BadRequest ContextOverflow Unsupported InvalidGrammar Refused
+        BudgetExceeded LimitReached BreakerOpen OfflineRefused NoCandidate ContentRefused
+        ExecutableNotFound ModelFileMissing CorruptModel UnsupportedArchitecture ModelTooLarge
+        StateUnusable Cancelled AllVendorsFailed""",
+}
+ROWS = {name: told for told, names in EXPECTED.items() for name in names.split()}
+
+
+def tree(kind: type[DispatcherError]) -> list[type[DispatcherError]]:
+    """List the classes below a class."""
+    return [c for sub in kind.__subclasses__() for c in (sub, *tree(sub))]
+
+
+@pytest.mark.parametrize("kind", tree(DispatcherError), ids=lambda kind: kind.__name__)
+def test_every_error_says_what_is_written_here(kind: type[DispatcherError]) -> None:
+    """Only what is the vendor's fault counts; the caller's mistakes and wishes never do."""
+    bare = (
+        kind("x", [errors.Cancelled()]) if issubclass(kind, ExceptionGroup) else kind.__new__(kind)
+    )
+
+    assert kind.__name__ in ROWS, "a new error needs a decision"
+    assert event(bare) is ROWS[kind.__name__]
+
+
+def test_the_table_of_errors_holds_no_row_that_its_base_implies() -> None:
+    """A row says something that the nearest base does not say already."""
+    for kind, row in EVENTS.items():
+        base = next((b for b in kind.__mro__[1:] if b in EVENTS), None)
+        assert base is None or EVENTS[base] is not row
+
+
+@pytest.mark.parametrize(
+    ("phase", "expected"),
+    [
+        ("connect", Event.FAULT),
+        ("first_token", Event.FAULT),
+        ("idle", Event.FAULT),
+        ("whole", Event.FAULT),
+        ("load", Event.NOTHING),
+        ("total", Event.NOTHING),
+    ],
+)
+def test_an_impatient_caller_opens_nothing(phase: str, expected: Event) -> None:
+    """Silence is the vendor's fault; a short total and a long load are not."""
+    timed_out = errors.TimedOut(phase, 1.0)
+    cut = errors.StreamInterrupted("cut")
+    cut.__cause__ = timed_out
+
+    assert event(timed_out) is expected
+    assert event(cut) is expected
+
+
+REPORT = Report(now_s=100.0, draw=0.5, reason="Overloaded")
+CLOSED = Circuit(generation=7, failures=2, since_s=90.0)
+OPEN = Circuit(state=State.OPEN, generation=8, level=1, since_s=95.0, until_s=105.0)
+PROBING = Circuit(state=State.PROBING, generation=8, level=1, since_s=95.0, until_s=300.0, probe=5)
+OPENED = Circuit(state=State.OPEN, generation=8, since_s=100.0, until_s=112.5, reason="Overloaded")
+EXTENDED = Circuit(
+    state=State.OPEN, generation=8, level=1, since_s=100.0, until_s=125.0, reason="Overloaded"
+)
+
+WALK: dict[tuple[State, Event], tuple[Circuit, Go, Circuit]] = {
+    (State.CLOSED, Event.SERVED): (CLOSED, Go(7), Circuit(generation=7, since_s=100.0)),
+    (State.CLOSED, Event.FAULT): (CLOSED, Go(7), OPENED),
+    (State.CLOSED, Event.TRIP): (Circuit(generation=7), Go(7), OPENED),
+    (State.CLOSED, Event.COOL): (
+        CLOSED,
+        Go(7),
+        Circuit(generation=7, failures=2, since_s=100.0, cool_until_s=112.5),
+    ),
+    (State.CLOSED, Event.NOTHING): (CLOSED, Go(7), CLOSED),
+    (State.OPEN, Event.SERVED): (OPEN, Go(7), OPEN),
+    (State.OPEN, Event.FAULT): (OPEN, Go(7), EXTENDED),
+    (State.OPEN, Event.TRIP): (OPEN, Go(7), EXTENDED),
+    (State.OPEN, Event.COOL): (
+        OPEN,
+        Go(7),
+        Circuit(
+            state=State.OPEN,
+            generation=8,
+            level=1,
+            since_s=100.0,
+            until_s=105.0,
+            cool_until_s=112.5,
+        ),
+    ),
+    (State.OPEN, Event.NOTHING): (OPEN, Go(7), OPEN),
+    (State.PROBING, Event.SERVED): (PROBING, Go(8, 5), Circuit(generation=9, since_s=100.0)),
+    (State.PROBING, Event.FAULT): (
+        PROBING,
+        Go(8, 5),
+        Circuit(
+            state=State.OPEN,
+            generation=8,
+            level=2,
+            since_s=100.0,
+            until_s=150.0,
+            probe=5,
+            reason="Overloaded",
+        ),
+    ),
+    (State.PROBING, Event.TRIP): (
+        PROBING,
+        Go(8, 5),
+        Circuit(
+            state=State.OPEN,
+            generation=8,
+            level=2,
+            since_s=100.0,
+            until_s=150.0,
+            probe=5,
+            reason="Overloaded",
+        ),
+    ),
+    (State.PROBING, Event.COOL): (
+        PROBING,
+        Go(8, 5),
+        Circuit(
+            state=State.OPEN,
+            generation=8,
+            level=1,
+            since_s=100.0,
+            until_s=100.0,
+            cool_until_s=112.5,
+            probe=5,
+        ),
+    ),
+    (State.PROBING, Event.NOTHING): (
+        PROBING,
+        Go(8, 5),
+        Circuit(state=State.OPEN, generation=8, level=1, since_s=100.0, until_s=100.0, probe=5),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "step", list(TRANSITIONS), ids=lambda step: f"{step[0].value}, {step[1].name}"
+)
+def test_every_transition_is_the_one_written_here(step: tuple[State, Event]) -> None:
+    """Each event does in each state what stands in the walk, to every field."""
+    before, went, expected = WALK[step]
+
+    assert before.state is step[0]
+    assert after(before, POLICY, went, step[1], REPORT) == expected
+
+
+def test_the_table_and_its_walk_are_whole() -> None:
+    """There is a row for every pair of a state and an event, and no other."""
+    pairs = {(state, told) for state in State for told in Event}
+
+    assert set(TRANSITIONS) == set(WALK) == pairs
+
+
+@pytest.mark.parametrize("told", list(Event))
+def test_a_probing_circuit_heeds_the_probe_alone(told: Event) -> None:
+    """What others come to, let in before or as a probe that was lost, neither opens nor closes."""
+    for went in (Go(7), Go(8), Go(8, 4)):
+        now = after(PROBING, POLICY, went, told, REPORT)
+
+        assert (now.state, now.probe, now.level) == (State.PROBING, 5, 1)
+
+
+@pytest.mark.parametrize("told", [Event.SERVED, Event.FAULT, Event.TRIP])
+def test_a_closed_circuit_heeds_nobody_from_before(told: Event) -> None:
+    """Requests that were let in before the last outage count neither for nor against it now."""
+    assert after(CLOSED, POLICY, Go(6), told, REPORT) == CLOSED
+
+
+def test_failures_must_come_in_a_row() -> None:
+    """One that is served in between begins the row anew."""
+    circuit = Circuit()
+    for told in (Event.FAULT, Event.FAULT, Event.SERVED, Event.FAULT, Event.FAULT):
+        circuit = after(circuit, POLICY, Go(0), told, REPORT)
+
+    assert circuit.state is State.CLOSED
+    assert after(circuit, POLICY, Go(0), Event.FAULT, REPORT).state is State.OPEN
+
+
+def test_the_open_time_grows_to_its_cap() -> None:
+    """10, 20, 40, 80, then 100 seconds, and no number of failed probes overflows it."""
+    circuit, waits = Circuit(failures=2), []
+    calm = Report(now_s=0.0)
+    circuit = after(circuit, POLICY, Go(0), Event.FAULT, calm)
+    for number in range(1, 2001):
+        waits.append(circuit.until_s - circuit.since_s)
+        circuit, answer = ask(circuit, POLICY, circuit.until_s, number)
+        assert isinstance(answer, Go)
+        failed = Report(now_s=circuit.since_s)
+        circuit = after(circuit, POLICY, answer, Event.FAULT, failed)
+
+    assert waits[:6] == [10, 20, 40, 80, 100, 100]
+    assert set(waits[6:]) == {100}
+
+
+def test_what_the_vendor_says_holds_where_it_is_longer() -> None:
+    """Retry-After on an overload keeps the breaker open for as long, an hour at most."""
+    for told_s, open_s in ((3.0, 10.0), (50.0, 50.0), (1e6, MAX_COOL_S)):
+        circuit = after(
+            Circuit(failures=2), POLICY, Go(0), Event.FAULT, Report(now_s=0.0, told_s=told_s)
+        )
+
+        assert circuit.until_s == open_s
+
+
+def test_a_later_failure_extends_and_never_shortens() -> None:
+    """A second failure that tells a shorter wait leaves the longer one."""
+    first = after(Circuit(failures=2), POLICY, Go(0), Event.FAULT, Report(now_s=0.0, told_s=80))
+    second = after(first, POLICY, Go(0), Event.FAULT, Report(now_s=5.0, told_s=1))
+    third = after(second, POLICY, Go(0), Event.FAULT, Report(now_s=79.0))
+
+    assert (first.until_s, second.until_s, third.until_s) == (80, 80, 89)
+
+
+def test_cooling_down_holds_all_and_is_no_fault() -> None:
+    """After a rate limit nobody goes until it is over, and then everybody, without a probe."""
+    circuit = after(Circuit(), POLICY, Go(0), Event.COOL, Report(now_s=0.0, told_s=20))
+    shorter = after(circuit, POLICY, Go(0), Event.COOL, Report(now_s=1.0, told_s=2))
+
+    assert shorter.cool_until_s == 20
+    assert ask(shorter, POLICY, 19.9, 1)[1] == Hold(20, "it asked to be left alone for a while")
+    assert ask(shorter, POLICY, 20.0, 1)[1] == Go(0)
+    assert ask(shorter, POLICY, 20.0, 2)[1] == Go(0)
+
+
+@pytest.mark.parametrize("jump_s", [-1e9, -3600.0, -1.0])
+def test_a_clock_set_back_adds_no_waiting(jump_s: float) -> None:
+    """Whatever the jump back, what was left to wait is at most the whole interval."""
+    opened = after(Circuit(failures=2), POLICY, Go(0), Event.FAULT, Report(now_s=1e6))
+    cooling = after(Circuit(), POLICY, Go(0), Event.COOL, Report(now_s=1e6, told_s=30))
+
+    for circuit, wait_s in ((opened, 10.0), (cooling, 30.0)):
+        back, held = ask(circuit, POLICY, 1e6 + jump_s, 1)
+        assert isinstance(held, Hold)
+        assert held.until_s == pytest.approx(1e6 + jump_s + wait_s, abs=1e-6)
+        assert isinstance(ask(back, POLICY, held.until_s, 2)[1], Go)
+
+
+def test_a_clock_hours_ahead_lets_one_probe_go() -> None:
+    """A jump ahead ends the waiting, and nothing else: one goes, the others wait for it."""
+    opened = after(Circuit(failures=2), POLICY, Go(0), Event.FAULT, Report(now_s=0.0))
+
+    probing, first = ask(opened, POLICY, 1e6, 1)
+    _, second = ask(probing, POLICY, 1e6, 2)
+
+    assert first == Go(1, 1)
+    assert isinstance(second, Hold)
+
+
+def fail(breakers: Breakers, name: str, times: int, now_s: float = 0.0) -> Change | None:
+    """Let requests fail one after the other; returns what the last one changed."""
+    change = None
+    for _ in range(times):
+        passage = breakers.admit(name, now_s)
+        assert isinstance(passage, Passage)
+        change = breakers.report(passage, errors.Overloaded("x"), now_s)
+    return change
+
+
+def test_each_name_has_a_breaker_of_its_own_that_remembers() -> None:
+    """What one model's vendor failed with holds the next request for it, and for it alone."""
+    breakers = Breakers(POLICY)
+
+    change = fail(breakers, "a/x", 3)
+    held = breakers.admit("a/x", 4.0)
+
+    assert change == Change(
+        name="a/x", before=State.CLOSED, after=State.OPEN, until_s=10.0, reason="Overloaded"
+    )
+    assert isinstance(held, Hold)
+    assert isinstance(breakers.admit("a/y", 4.0), Passage)
+    error = held.error("a/x", 4.0)
+    assert isinstance(error, BreakerOpen)
+    assert error.retry_after_s == 6.0
+    assert str(error) == (
+        "a/x is left alone for another 6.0 s: it failed too often lately (Overloaded)"
+    )
+
+
+def test_a_probe_that_is_released_gives_its_place_to_the_next() -> None:
+    """Cancelled before it found out anything, a probe neither closes nor prolongs."""
+    breakers = Breakers(POLICY)
+    fail(breakers, "a", 3)
+    probe = breakers.admit("a", 10.0)
+    assert isinstance(probe, Passage)
+    assert probe.is_probe
+    assert isinstance(breakers.admit("a", 10.5), Hold)
+
+    breakers.release(probe, 11.0)
+    breakers.release(probe, 11.0)
+    following = breakers.admit("a", 11.0)
+
+    assert isinstance(following, Passage)
+    assert following.is_probe
+    assert breakers.report(probe, None, 11.0) is None, "its place is no longer its own"
+    change = breakers.report(following, None, 12.0)
+    assert change is not None
+    assert change.after is State.CLOSED
+
+
+def test_a_probe_that_never_comes_back_is_replaced() -> None:
+    """After as long as the breaker may be open at most, another probe goes."""
+    breakers = Breakers(POLICY)
+    fail(breakers, "a", 3)
+    lost = breakers.admit("a", 10.0)
+
+    assert isinstance(breakers.admit("a", 109.9), Hold)
+    second = breakers.admit("a", 110.0)
+
+    assert isinstance(lost, Passage)
+    assert isinstance(second, Passage)
+    assert second.is_probe
+    assert breakers.report(lost, None, 111.0) is None
+    assert breakers.circuits()["a"].state is State.PROBING
+
+
+def test_a_probe_that_is_answered_lets_the_others_go_before_it_ends() -> None:
+    """A long reply of the probe holds nobody; its cut in the end counts as one failure."""
+    breakers = Breakers(POLICY)
+    fail(breakers, "a", 3)
+    probe = breakers.admit("a", 10.0)
+    assert isinstance(probe, Passage)
+
+    change = breakers.alive(probe, 10.5)
+
+    assert change is not None
+    assert change.after is State.CLOSED
+    assert isinstance(breakers.admit("a", 10.6), Passage)
+    assert breakers.alive(probe, 11.0) is None
+    assert breakers.report(probe, errors.StreamInterrupted("cut"), 60.0) is None
+    assert breakers.circuits()["a"].failures == 1
+
+
+def test_a_report_counts_once() -> None:
+    """Who reports the same failure again has failed once."""
+    breakers = Breakers(POLICY)
+    passage = breakers.admit("a", 0.0)
+    assert isinstance(passage, Passage)
+
+    for _ in range(5):
+        breakers.report(passage, errors.Overloaded("x"), 0.0)
+
+    assert breakers.circuits()["a"].failures == 1
+
+
+def test_what_cut_a_reply_is_what_counts() -> None:
+    """A limit that ends a stream half-way is a limit, with the wait that it tells."""
+    breakers = Breakers(POLICY)
+    passage = breakers.admit("a", 0.0)
+    assert isinstance(passage, Passage)
+    cut = errors.StreamInterrupted("cut")
+    cut.__cause__ = errors.RateLimited("x", retry_after_s=40)
+
+    breakers.report(passage, cut, 0.0)
+
+    assert breakers.circuits()["a"].failures == 0
+    assert breakers.circuits()["a"].cool_until_s == 40
+
+
+def test_circuits_are_bounded_and_the_open_ones_are_kept() -> None:
+    """However many names are asked, memory is bounded, and no outage is forgotten."""
+    breakers = Breakers(POLICY)
+    fail(breakers, "down", 3)
+    early = breakers.admit("early", 0.0)
+    assert isinstance(early, Passage)
+
+    for number in range(MAX_CIRCUITS + 10):
+        breakers.admit(f"m{number}", 1.0 + number * 1e-6)
+
+    assert len(breakers.circuits()) == MAX_CIRCUITS
+    assert "early" not in breakers.circuits()
+    assert breakers.circuits()["down"].state is State.OPEN
+    assert breakers.report(early, errors.Overloaded("x"), 2.0) is None
+    breakers.admit("early", 2.0)
+    breakers.report(Passage("early", early.went), errors.Overloaded("x"), 2.0)
+    assert breakers.circuits()["early"].failures == 0, "it went under one that was dropped"

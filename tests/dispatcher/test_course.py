@@ -1,0 +1,286 @@
+"""Who is asked next after a failure, and when nobody is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmdispatcher.course import FLOOR_S, MIN_WAIT_S, Ask, Course, End, Move, Place
+from llmdispatcher.models import errors
+from llmdispatcher.models.errors import DispatcherError
+from llmdispatcher.models.policy import RetryPolicy
+
+PATIENT = RetryPolicy(attempts=100, max_wait_s=86400, total_s=None, max_cost_usd=1000)
+
+
+def course(*places: Place, policy: RetryPolicy = PATIENT) -> Course:
+    """Make a course that has begun at second 0 with its first candidate."""
+    made = Course(places, policy, began_s=0.0)
+    assert made.begin() == Ask(0)
+    return made
+
+
+A, B, C = Place("a"), Place("b"), Place("c")
+
+
+def test_without_candidates_there_is_nothing_to_begin() -> None:
+    """A course of nobody ends at once."""
+    made = Course((), PATIENT, began_s=0.0)
+
+    assert isinstance(made.begin(), End)
+    with pytest.raises(RuntimeError, match="nobody was asked"):
+        made.after(errors.Overloaded("x"), 0.0, draw=0.5)
+
+
+def test_one_500_is_tried_again_and_then_the_next() -> None:
+    """What may pass is asked twice more, after growing pauses, and then another candidate."""
+    made, error = course(A, B), errors.VendorError("x", status=500)
+
+    moves = [made.after(error, float(now), draw=0.5) for now in range(4)]
+
+    assert moves[:3] == [Ask(0, 0.25), Ask(0, 0.5), Ask(1, 0.0)]
+    assert moves[3] == Ask(1, 0.25)
+
+
+def test_a_silent_route_is_left_at_once() -> None:
+    """After a timeout the next is asked without a pause, and the silent one never again."""
+    made, error = course(A, B), errors.TimedOut("first_token", 10.0)
+
+    assert made.after(error, 10.0, draw=0.5) == Ask(1, 0.0)
+    assert isinstance(made.after(error, 20.0, draw=0.5), End)
+
+
+def test_rate_limited_with_another_candidate_goes_there_now() -> None:
+    """Nobody waits for a vendor while another has not been asked."""
+    made = course(A, B)
+
+    assert made.after(errors.RateLimited("x", retry_after_s=30), 0.0, draw=0.5) == Ask(1, 0.0)
+
+
+def test_rate_limited_alone_waits_as_told() -> None:
+    """The same is asked again never sooner than it said, and soon after."""
+    made = course(A)
+
+    move = made.after(errors.RateLimited("x", retry_after_s=30), 0.0, draw=0.5)
+
+    assert isinstance(move, Ask)
+    assert move.index == 0
+    assert 30 <= move.wait_s <= 30.5
+
+
+def test_all_cooling_down_waits_for_the_first_to_come_back() -> None:
+    """Of those that told when, the first to be ready is asked, not the first in order."""
+    made = course(A, B, C)
+    made.after(errors.RateLimited("x", retry_after_s=30), 0.0, draw=0.0)
+    made.after(errors.BreakerOpen("x", retry_after_s=7), 1.0, draw=0.0)
+
+    move = made.after(errors.RateLimited("x", retry_after_s=20), 2.0, draw=0.0)
+
+    assert move == Ask(1, 6.0)
+    assert made.after(errors.TimedOut("idle", 1.0), 9.0, draw=0.0) == Ask(2, 13.0)
+    assert made.after(errors.TimedOut("idle", 1.0), 22.0, draw=0.0) == Ask(0, 8.0)
+
+
+def test_waiting_longer_than_the_policy_ends_and_says_when() -> None:
+    """A wait that is not allowed is not begun; the caller learns how long it would have been."""
+    made = course(A, policy=RetryPolicy(max_wait_s=60))
+
+    move = made.after(errors.RateLimited("x", retry_after_s=61), 0.0, draw=0.0)
+
+    assert isinstance(move, End)
+    assert move.retry_after_s == 61
+    assert "61.0 s" in move.reason
+
+
+def test_waiting_beyond_the_callers_deadline_ends_at_once() -> None:
+    """What cannot be in time is not waited for."""
+    made = course(A)
+
+    move = made.after(errors.RateLimited("x", retry_after_s=5), 0.0, draw=0.0, left_s=5.0)
+
+    assert isinstance(move, End)
+    assert "deadline" in move.reason
+
+
+def test_a_long_wait_told_with_503_goes_to_the_next() -> None:
+    """Whoever wants a longer pause than any backoff is treated as a limit: others come first."""
+    made = course(A, B)
+
+    assert made.after(errors.Overloaded("x", retry_after_s=20), 0.0, draw=0.0) == Ask(1, 0.0)
+    assert made.after(errors.TimedOut("idle", 1.0), 5.0, draw=0.0) == Ask(0, 15.0)
+
+
+@pytest.mark.parametrize("error", [errors.QuotaExhausted("x"), errors.AuthRejected("x")])
+def test_a_key_that_fails_fails_for_all_its_models(error: DispatcherError) -> None:
+    """All candidates with the same key are skipped; those with another are asked."""
+    made = course(Place("a"), Place("a"), Place("b"), Place("a"))
+
+    assert made.after(error, 0.0, draw=0.0) == Ask(2, 0.0)
+    assert isinstance(made.after(error, 0.0, draw=0.0), End)
+
+
+def test_a_model_that_is_forbidden_leaves_the_others_of_the_key() -> None:
+    """403 concerns one model; the next of the same vendor is asked."""
+    made = course(Place("a"), Place("a"))
+
+    assert made.after(errors.AuthRejected("x", status=403), 0.0, draw=0.0) == Ask(1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "sizes", "expected"),
+    [
+        (errors.ContextOverflow(9000, 8000), (8000, 8000, 8500, 9000), 3),
+        (errors.ContextOverflow(None, 8000), (8000, 8000, 8500, 9000), 2),
+        (errors.ContextOverflow(), (8000, 4000, 8000, 8001), 3),
+        (errors.ContextOverflow(), (8000, None, 8000, 9000), 1),
+        (errors.ContextOverflow(), (None, 10, 20, 30), 1),
+        (errors.ContextOverflow(9000, 8000), (8000, 1, 2, 3), None),
+    ],
+)
+def test_a_prompt_too_long_goes_to_a_larger_context(
+    error: DispatcherError, sizes: tuple[int | None, ...], expected: int | None
+) -> None:
+    """Contexts known to be too small are skipped; one whose size is not known is asked."""
+    made = course(*(Place(i, size) for i, size in enumerate(sizes)))
+
+    move = made.after(error, 0.0, draw=0.0)
+
+    assert (move.index if isinstance(move, Ask) else None) == expected
+
+
+@pytest.mark.parametrize("error", [errors.ContentRefused("x"), errors.BudgetExceeded("x")])
+def test_what_stops_stops(error: DispatcherError) -> None:
+    """Nobody is asked after a content filter or a refusal of ours."""
+    assert isinstance(course(A, B).after(error, 0.0, draw=0.0), End)
+
+
+def test_a_crashed_engine_is_asked_once_more() -> None:
+    """The worker that starts again gets one more try, then others do."""
+    made, crash = course(A, B), errors.EngineCrashed("x")
+
+    assert made.after(crash, 0.0, draw=0.0) == Ask(0, 0.0)
+    assert made.after(crash, 0.0, draw=0.0) == Ask(1, 0.0)
+
+
+def test_a_limit_that_never_lets_in_is_not_waited_for() -> None:
+    """Our own refusal without a time is final for this candidate."""
+    assert isinstance(course(A).after(errors.LimitReached("x"), 0.0, draw=0.0), End)
+
+
+def test_refusals_of_ours_are_no_attempts() -> None:
+    """What was never sent uses up no attempt, and waits are counted instead."""
+    made = course(A, policy=RetryPolicy(attempts=1, max_wait_s=10))
+    refused = errors.BreakerOpen("x", retry_after_s=4)
+
+    assert made.after(refused, 0.0, draw=0.0) == Ask(0, 4.0)
+    assert made.after(refused, 4.0, draw=0.0) == Ask(0, 4.0)
+    assert isinstance(made.after(refused, 8.0, draw=0.0), End)
+    assert made.allowance.attempts == 0
+    assert made.allowance.waited_s == 8.0
+
+
+def test_who_is_always_ready_at_once_is_asked_less_and_less() -> None:
+    """A refusal that tells no time to wait is not come back to in a circle without a pause."""
+    made, waits = course(A), []
+    for _ in range(7):
+        move = made.after(errors.BreakerOpen("x", retry_after_s=0), 0.0, draw=0.0)
+        assert isinstance(move, Ask)
+        waits.append(move.wait_s)
+
+    assert waits == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+
+
+def test_money_ends_the_course() -> None:
+    """No further attempt begins once the attempts have cost what was allowed."""
+    made = course(A, B, policy=RetryPolicy(max_cost_usd="0.01"))
+    made.spend(cost_microusd=10_000)
+
+    move = made.after(errors.TimedOut("idle", 1.0), 0.0, draw=0.0)
+
+    assert isinstance(move, End)
+    assert "10000 of 10000 micro-dollars" in move.reason
+
+
+def test_a_clock_that_jumps_makes_nobody_wait_longer() -> None:
+    """Set back by a year, the wait is still the one that was told."""
+    made = course(A, B)
+    made.after(errors.RateLimited("x", retry_after_s=3), 1e9, draw=0.0)
+
+    assert made.after(errors.TimedOut("idle", 1.0), 0.0, draw=0.0) == Ask(0, 3.0)
+
+
+ERRORS = st.one_of(
+    st.builds(
+        errors.RateLimited, st.just("x"), retry_after_s=st.one_of(st.none(), st.floats(0, 9))
+    ),
+    st.builds(
+        errors.Overloaded, st.just("x"), retry_after_s=st.one_of(st.none(), st.floats(0, 90))
+    ),
+    st.builds(
+        errors.BreakerOpen, st.just("x"), retry_after_s=st.one_of(st.none(), st.floats(0, 9))
+    ),
+    st.builds(errors.ContextOverflow, st.one_of(st.none(), st.integers(1, 40))),
+    st.sampled_from(
+        [
+            errors.TimedOut("idle", 1.0),
+            errors.VendorError("x", status=500),
+            errors.BadReply("x"),
+            errors.QuotaExhausted("x"),
+            errors.EngineCrashed("x"),
+            errors.ContentRefused("x"),
+        ]
+    ),
+)
+
+
+@settings(deadline=None)
+@given(
+    places=st.lists(
+        st.builds(Place, st.sampled_from("abc"), st.one_of(st.none(), st.integers(1, 50))),
+        min_size=1,
+        max_size=6,
+    ),
+    failures=st.lists(
+        st.tuples(ERRORS, st.floats(0, 20), st.floats(0, 1, exclude_max=True)),
+        min_size=1,
+        max_size=60,
+    ),
+    attempts=st.integers(1, 12),
+    same_target=st.integers(0, 4),
+)
+def test_retries_and_fallbacks_never_multiply(
+    places: list[Place],
+    failures: list[tuple[DispatcherError, float, float]],
+    attempts: int,
+    same_target: int,
+) -> None:
+    """Sendings and waits stay within the policy in all, the end comes, and who is out stays out."""
+    policy = RetryPolicy(attempts=attempts, same_target=same_target, max_wait_s=30, total_s=None)
+    made = Course(places, policy, began_s=0.0)
+    move: Move = made.begin()
+    now_s = waited_s = 0.0
+    sent = 0
+    silent: set[int] = set()
+    keys: set[object] = set()
+    for round_number in range(10_000):
+        if isinstance(move, End):
+            break
+        assert move.index not in silent
+        assert places[move.index].key not in keys
+        assert move.wait_s >= 0
+        waited_s += move.wait_s
+        error, took_s, draw = failures[round_number % len(failures)]
+        sent += not isinstance(error, errors.Refused)
+        if isinstance(error, errors.TimedOut):
+            silent.add(move.index)
+        if isinstance(error, errors.QuotaExhausted):
+            keys.add(places[move.index].key)
+        now_s += move.wait_s + took_s
+        move = made.after(error, now_s, draw=draw)
+    assert isinstance(move, End)
+    assert sent <= attempts
+    assert waited_s <= 30 + 1e-6
+    assert move.reason
+    doublings = int(FLOOR_S / MIN_WAIT_S).bit_length()
+    assert round_number <= attempts + len(places) * (doublings + 30 / FLOOR_S + 1)
