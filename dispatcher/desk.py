@@ -16,14 +16,18 @@ from typing import Any, TypeVar
 import attrs
 
 from llmdispatcher import health
+from llmdispatcher.breakers import Breakers
 from llmdispatcher.flow import dispatch
 from llmdispatcher.landlord import Landlord
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
+from llmdispatcher.models.check import instance
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
-from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
+from llmdispatcher.models.errors import ConfigError, Problem, Refused
 from llmdispatcher.models.event import Event
+from llmdispatcher.models.policy import BreakerPolicy, RetryPolicy
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
+from llmdispatcher.patience import Patience
 from llmdispatcher.release import Stopper
 from llmdispatcher.route import Target, rank
 from llmdispatcher.steps import Flow
@@ -44,6 +48,21 @@ class Vendor:
     name: str
     cards: tuple[ModelCard, ...]
     status: Status
+
+
+@attrs.frozen(kw_only=True)
+class Policies:
+    """How patient and how stubborn a dispatcher is to be; None takes the defaults."""
+
+    deadlines: Deadlines | None = attrs.field(
+        default=None, validator=instance(Deadlines, "Deadlines(total_s=30)")
+    )
+    retry: RetryPolicy | None = attrs.field(
+        default=None, validator=instance(RetryPolicy, "RetryPolicy(attempts=3)")
+    )
+    breaker: BreakerPolicy | None = attrs.field(
+        default=None, validator=instance(BreakerPolicy, "BreakerPolicy(failures=5)")
+    )
 
 
 class Listener:
@@ -74,16 +93,17 @@ class Desk:
         self,
         vendors: tuple[VendorSpec | str, ...],
         on_event: OnEvent | None,
-        deadlines: Deadlines | None,
+        policies: Policies,
         catalog: Mapping[str, Any] | None,
         budget: Budget,
     ) -> None:
         self._lock = threading.RLock()  # a signal handler may close what this thread is using
         self._engines: dict[str, Engine] = {}
         self._report = Listener(on_event).report
-        if not isinstance(deadlines, Deadlines | None):
-            raise BadRequest("deadlines", deadlines, "a Deadlines, such as Deadlines(total_s=30)")
-        self._deadlines = deadlines or Deadlines()
+        self._deadlines = policies.deadlines or Deadlines()
+        self._patience = Patience(
+            retry=policies.retry or RetryPolicy(), breakers=Breakers(policies.breaker)
+        )
         bare = Request(messages="?")
         self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
         """Requests that say nothing but a text, whole and streamed: checked once for all."""
@@ -247,6 +267,7 @@ class Desk:
             stopper=stopper,
             clock=time.monotonic,
             landlord=self._landlord,
+            patience=self._patience,
         )
 
     def close(self) -> None:

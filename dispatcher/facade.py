@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Self, Unpack
 
-from llmdispatcher.desk import Desk, OnEvent, Vendor
+from llmdispatcher.desk import Desk, OnEvent, Policies, Vendor
 from llmdispatcher.drive import arun, run
 from llmdispatcher.models.count import TokenCount
 from llmdispatcher.models.embedding import (
@@ -22,6 +22,7 @@ from llmdispatcher.models.embedding import (
     RouteOptions,
 )
 from llmdispatcher.models.errors import DispatcherError
+from llmdispatcher.models.policy import BreakerPolicy, RetryPolicy
 from llmdispatcher.models.reply import Reply, Saved
 from llmdispatcher.models.request import Deadlines, Options, Prompt
 from llmdispatcher.steps import Flow
@@ -36,17 +37,20 @@ __all__ = ["AsyncDispatcher", "AsyncStream", "Dispatcher", "OnEvent", "Stream", 
 class _Front:
     """The verbs that are the same in both worlds, since nothing in them waits."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords of the public face, each with a default
         self,
         *vendors: VendorSpec | str,
         on_event: OnEvent | None = None,
         deadlines: Deadlines | None = None,
+        retry: RetryPolicy | None = None,
+        breaker: BreakerPolicy | None = None,
         catalog: Mapping[str, Any] | None = None,
         max_memory_mb: int | None = None,
         max_vram_mb: int | None = None,
     ) -> None:
         budget = Budget(max_memory_mb=max_memory_mb, max_vram_mb=max_vram_mb)
-        self._desk = Desk(vendors, on_event, deadlines, catalog, budget)
+        policies = Policies(deadlines=deadlines, retry=retry, breaker=breaker)
+        self._desk = Desk(vendors, on_event, policies, catalog, budget)
 
     def register_vendor(self, vendor: VendorSpec | str) -> Engine:
         """Add a vendor, and return its engine, which few programs need.
@@ -73,6 +77,9 @@ class Dispatcher(_Front):
         on_event: called with each event of ``llmdispatcher.models.event``, from whichever thread
             it happens in; must return at once.
         deadlines: how long each phase may take, for requests that bring no deadlines.
+        retry: how often and how long a request may be tried again, on the same vendor and on
+            others. All of it is one allowance, so that retries never multiply.
+        breaker: when a vendor that keeps failing is left alone, and when it is tried again.
         catalog: facts about models that win over what vendors report; see ``models.catalog``.
         max_memory_mb: MiB of main memory for all local models together. Those that were not used
             for the longest time are unloaded to make room for one that is asked for; one that

@@ -15,13 +15,16 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from llmdispatcher.breaker import Hold
+from llmdispatcher.breakers import Change
+from llmdispatcher.course import Ask, Course, End, Move, Place
 from llmdispatcher.draft import Draft, ReplyDraft
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import AllVendorsFailed, DispatcherError, NoCandidate
-from llmdispatcher.models.event import Fallback
+from llmdispatcher.models.event import BreakerMoved, Fallback, Retried
 from llmdispatcher.models.reply import Attempt, Decision, Finish, Reply
 from llmdispatcher.models.request import Request
-from llmdispatcher.retry import Verdict, verdict
+from llmdispatcher.patience import pause
 from llmdispatcher.route import Ranking
 from llmdispatcher.steps import Step
 from llmdispatcher.trial import Job, Trial, told
@@ -88,24 +91,114 @@ def serve(job: Job[W], draft: Callable[[], D]) -> Generator[Step, Any, Served[D]
     if not job.ranking.targets:
         raise NoCandidate({f"{c.vendor}/{c.model}": c.note for c in job.ranking.excluded})
     job.books.begin()
-    tried: list[Trial[W, D]] = []
-    errors: list[DispatcherError] = []
-    for number, target in enumerate(job.ranking.targets, 1):
-        if errors:
-            failed, reason = tried[-1].target.card.name, told(errors[-1])
-            job.report(Fallback(failed=failed, next=target.card.name, reason=reason))
-        total_left_s = tried[-1].total_left_s() if tried else job.deadlines.total_s
-        trial = Trial(job, target, number, total_left_s, draft())
-        tried.append(trial)
+    tries = Tries(job, draft)
+    while isinstance(tries.move, Ask):
+        if tries.move.wait_s:
+            yield from pause(job.stopper, tries.move.wait_s)
+        if (served := (yield from tries.next())) is not None:
+            return served
+    raise tries.error()
+
+
+class Tries(Generic[W, D]):
+    """The attempts at one request, of which a ``Course`` says who is next."""
+
+    def __init__(self, job: Job[W], draft: Callable[[], D]) -> None:
+        self._job, self._draft = job, draft
+        self._targets = job.ranking.targets
+        places = [Place(id(each.engine), each.card.context_tokens) for each in self._targets]
+        self._course = Course(places, job.patience.retry, began_s=job.clock())
+        self._trials: list[Trial[W, D]] = []
+        self._errors: list[DispatcherError] = []
+        self._failed = ""
+        """``vendor/model`` of whoever failed last."""
+        self.move: Move = self._course.begin()
+
+    def next(self) -> Generator[Step, Any, Served[D] | None]:
+        """Ask whose turn it is; None if that failed, and ``move`` says what to do now."""
+        assert isinstance(self.move, Ask)  # noqa: S101 - whoever calls this has looked
+        job, target = self._job, self._targets[self.move.index]
+        name, breakers = target.card.name, job.patience.breakers
+        if self._errors:
+            self._tell(name)
+        passage = breakers.admit(name, job.clock())
+        if isinstance(passage, Hold):
+            self._refused(name, passage.error(name, job.clock()))
+            return None
+        trial = Trial(job, target, len(self._trials) + 1, self._left_s(), self._draft())
+        self._trials.append(trial)
         try:
             finish = yield from trial.run()
         except DispatcherError as error:
-            errors.append(error)
-            if trial.shown or verdict(error) is Verdict.STOP or trial.out_of_time():
-                break
+            change = breakers.report(passage, error, job.clock(), draw=job.patience.draw())
+            self._changed(change)
+            self._after(name, error, trial)
+            return None
         else:
-            attempts = tuple(trial.attempt for trial in tried if trial.attempt is not None)
-            return Served(attempts, trial.draft, finish)
-    if len(errors) == 1:
-        raise errors[0]
-    raise AllVendorsFailed.after(errors)
+            self._changed(breakers.report(passage, None, job.clock()))
+        finally:
+            breakers.release(passage, job.clock())
+        attempts = tuple(each.attempt for each in self._trials if each.attempt is not None)
+        return Served(attempts, trial.draft, finish)
+
+    def error(self) -> DispatcherError:
+        """Return what to raise: the error of the only candidate, or all of them."""
+        errors = self._errors
+        if len({_where(error) for error in errors}) > 1:
+            return AllVendorsFailed.after(errors)
+        for earlier in errors[:-1]:
+            errors[-1].add_note(f"before that: {told(earlier)}")
+        return errors[-1]
+
+    def _left_s(self) -> float | None:
+        """Return what is left of the total deadline."""
+        return self._trials[-1].total_left_s() if self._trials else self._job.deadlines.total_s
+
+    def _refused(self, name: str, error: DispatcherError) -> None:
+        """Take note that somebody is left alone for now."""
+        self._errors.append(error)
+        self._failed = name
+        self._go_on(error)
+
+    def _after(self, name: str, error: DispatcherError, trial: Trial[W, D]) -> None:
+        """Take note of a failed attempt, and decide what to do now."""
+        self._errors.append(error)
+        self._failed = name
+        cost = trial.attempt.cost_microusd if trial.attempt is not None else 0
+        self._course.spend(cost_microusd=cost, loaded_s=trial.load_s)
+        if trial.shown or trial.out_of_time():
+            self.move = End("nobody else can go on")
+        else:
+            self._go_on(error)
+
+    def _go_on(self, error: DispatcherError) -> None:
+        draw = self._job.patience.draw()
+        self.move = self._course.after(error, self._job.clock(), draw=draw, left_s=self._left_s())
+
+    def _tell(self, name: str) -> None:
+        """Tell the listener that another one is asked, or the same again."""
+        assert isinstance(self.move, Ask)  # noqa: S101 - as above
+        reason = told(self._errors[-1])
+        if name != self._failed:
+            self._job.report(Fallback(failed=self._failed, next=name, reason=reason))
+        else:
+            self._job.report(Retried(name=name, waited_s=self.move.wait_s, reason=reason))
+
+    def _changed(self, change: Change | None) -> None:
+        if change is not None:
+            now_s = self._job.clock()
+            until_s = None if change.until_s is None else max(0.0, change.until_s - now_s)
+            self._job.report(
+                BreakerMoved(
+                    name=change.name,
+                    before=change.before.value,
+                    after=change.after.value,
+                    reason=change.reason,
+                    next_probe_s=until_s,
+                )
+            )
+
+
+def _where(error: DispatcherError) -> str:
+    """Return whose error it is."""
+    return f"{getattr(error, 'vendor', '')}/{getattr(error, 'model', '')}"

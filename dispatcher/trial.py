@@ -26,6 +26,7 @@ from llmdispatcher.models.errors import (
 from llmdispatcher.models.event import AttemptEnded, AttemptStarted
 from llmdispatcher.models.reply import Attempt, Finish, Outcome, Piece, Progress, Usage
 from llmdispatcher.models.request import Deadlines
+from llmdispatcher.patience import Patience
 from llmdispatcher.release import Stopper, Watch, own
 from llmdispatcher.route import Ranking, Target
 from llmdispatcher.steps import Emit, Receive, Step, Wait
@@ -55,6 +56,7 @@ class Job(Generic[W]):
     """Seconds, monotonic."""
     landlord: Landlord = attrs.field(factory=Landlord)
     """Who has the models loaded."""
+    patience: Patience = attrs.field(factory=Patience)
 
 
 class Trial(Generic[W, D]):
@@ -68,7 +70,7 @@ class Trial(Generic[W, D]):
         self.attempt: Attempt | None = None
         self._total_s = total_s
         self._started = job.clock()
-        self._load_s = 0.0
+        self.load_s = 0.0
         self._first_token_s: float | None = None
         self._call: Call | None = None
         self._lease: Lease | None = None
@@ -117,7 +119,7 @@ class Trial(Generic[W, D]):
         """Return what is left of the total deadline, which loading a model does not use up."""
         if self._total_s is None:
             return None
-        return self._total_s - (self.job.clock() - self._started - self._load_s)
+        return self._total_s - (self.job.clock() - self._started - self.load_s)
 
     def out_of_time(self) -> bool:
         """Whether the total deadline of the request has passed."""
@@ -137,7 +139,7 @@ class Trial(Generic[W, D]):
     def _wait(self, loading: Future[None]) -> Generator[Step, Any, None]:
         """Wait for a load, within its own limit, until the request is stopped."""
         limit_s = self.job.deadlines.load_s
-        left_s = None if limit_s is None else max(0.0, limit_s - self._load_s)
+        left_s = None if limit_s is None else max(0.0, limit_s - self.load_s)
         watch = Watch(loading)
         self.job.stopper.arm(lambda: watch.end(Cancelled()))
         try:
@@ -146,7 +148,7 @@ class Trial(Generic[W, D]):
             raise TimedOut("load", limit_s or 0.0) from None
         finally:
             watch.leave()
-            self._load_s = self.job.clock() - self._started
+            self.load_s = self.job.clock() - self._started
 
     def _serve(self) -> Generator[Step, Any, Finish]:
         """Relay the pieces of the reply until its finish."""
@@ -207,7 +209,7 @@ class Trial(Generic[W, D]):
     def _take(self, piece: Piece) -> None:
         """Keep a piece."""
         if self._first_token_s is None:
-            self._first_token_s = self.job.clock() - self._started - self._load_s
+            self._first_token_s = self.job.clock() - self._started - self.load_s
             self._receive = None  # from now on another silence is waited for
         try:
             self.draft.add(piece)
@@ -249,9 +251,9 @@ class Trial(Generic[W, D]):
             outcome=outcome,
             usage=usage,
             cost_microusd=cost,
-            latency_s=self.job.clock() - self._started - self._load_s,
+            latency_s=self.job.clock() - self._started - self.load_s,
             first_token_s=self._first_token_s,
-            load_s=self._load_s,
+            load_s=self.load_s,
             error=failure,
             request_id=self._finish.request_id if self._finish else "",
             served_model=self._finish.served_model if self._finish else "",

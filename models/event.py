@@ -49,6 +49,31 @@ class Fallback:
 
 
 @attrs.frozen(kw_only=True)
+class Retried:
+    """A vendor failed, and the same is asked again, after a pause."""
+
+    name: str
+    """``vendor/model``."""
+    waited_s: float
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class BreakerMoved:
+    """A vendor's model is left alone from now on, or is asked again; see ``BreakerPolicy``."""
+
+    name: str
+    """``vendor/model``."""
+    before: str
+    """"closed" (it is asked), "open" (it is left alone) or "half-open" (one request tries it)."""
+    after: str
+    reason: str
+    """The class of the error that opened it; empty where it closed."""
+    next_probe_s: float | None = None
+    """In how many seconds it is tried again, where it is open."""
+
+
+@attrs.frozen(kw_only=True)
 class EngineDied:
     """A local engine died; the next request starts it again, unless it died too often."""
 
@@ -70,4 +95,13 @@ class ModelUnloaded:
     """Why: "to make room for vendor/model", "not used for 300 s", or "asked to"."""
 
 
-Event = LoadProgress | AttemptStarted | AttemptEnded | Fallback | EngineDied | ModelUnloaded
+Event = (
+    LoadProgress
+    | AttemptStarted
+    | AttemptEnded
+    | Fallback
+    | Retried
+    | BreakerMoved
+    | EngineDied
+    | ModelUnloaded
+)

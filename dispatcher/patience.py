@@ -1,0 +1,48 @@
+"""How stubborn a dispatcher is, and what it remembers of vendors that failed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from llmdispatcher.breakers import Breakers
+from llmdispatcher.models.errors import Cancelled
+from llmdispatcher.models.policy import RetryPolicy
+from llmdispatcher.release import Stopper
+from llmdispatcher.steps import Step, Wait
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+
+@attrs.frozen(kw_only=True)
+class Patience:
+    """Of one dispatcher."""
+
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy)
+    breakers: Breakers = attrs.field(factory=Breakers)
+    draw: Callable[[], float] = random.random
+    """Random in [0, 1); for jitter, which nobody gains by guessing."""
+
+
+def pause(stopper: Stopper, wait_s: float) -> Generator[Step, Any, None]:
+    """Wait so long, unless the request is stopped meanwhile: then Cancelled is raised."""
+    from concurrent.futures import Future  # noqa: PLC0415 - 10 ms at import, and few pause
+
+    ends: list[Future[None]] = [Future()]
+    future = ends[0]
+
+    def stop() -> None:
+        if ends:  # once: whoever is stopped twice is stopped
+            ends.pop().set_exception(Cancelled())
+
+    stopper.arm(stop)
+    try:
+        yield Wait(future, wait_s)
+    except TimeoutError:
+        pass  # the pause is over
+    finally:
+        ends.clear()
