@@ -26,6 +26,11 @@ MIN_WAIT_S, FLOOR_S = 0.05, 1.0
 pause before a candidate is come back to doubles each time, up to the second."""
 
 
+MAX_RETURNS = 32
+"""So often a candidate is come back to that keeps saying "later": who is refused by us spends no
+attempt, and where each refusal takes its time, no waiting either."""
+
+
 @attrs.frozen
 class Place:
     """A candidate, as far as the failures of others concern it."""
@@ -130,6 +135,8 @@ class Course:
             if standing.retries >= same_at_most(error, self._policy):
                 return None
         elif said is not Verdict.LATER or (told_s is None and isinstance(error, Refused)):
+            return None
+        if standing.retries >= MAX_RETURNS:
             return None
         backed_s = backoff_s(self._policy, standing.retries + 1, draw)
         least_s = min(MIN_WAIT_S * 2.0 ** min(standing.retries, 10), FLOOR_S)

@@ -15,12 +15,12 @@ import pytest
 from llmdispatcher import Decision, FinishReason, LimitReached, Reply, Usage
 from llmdispatcher.bucket import Needs
 from llmdispatcher.drive import arun, run
-from llmdispatcher.flow import Step, Wait
 from llmdispatcher.gate import LOOK_S, PRIORITY_S
 from llmdispatcher.limits import MAX_LIMITERS, Limiter, Limiters, Permit, Waiting
 from llmdispatcher.models import errors
 from llmdispatcher.models.headroom import Headroom, Quantity, Room
 from llmdispatcher.models.policy import Limits
+from llmdispatcher.steps import Step, Wait
 
 ONE = Needs()
 
