@@ -60,6 +60,12 @@ def _no_threads_left() -> Iterator[None]:
     assert not left, f"threads left behind: {left}"
 
 
+@pytest.fixture
+def _ends_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep connections whose answers end late, as they do where the server has its turn late."""
+    monkeypatch.setattr("llmdispatcher.vendors.http.call.END_S", SETTLE_S)
+
+
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of 100,000 random weights, whose context is short enough to be filled in no time."""
