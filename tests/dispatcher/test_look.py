@@ -235,7 +235,7 @@ def test_cancelling_a_task_releases_it(monkeypatch: pytest.MonkeyPatch) -> None:
             await auntil(lambda: len(vendor.made[0].looking) == 2)
             await stream.close()
             assert await waiting is None
-            assert len(asyncio.all_tasks()) == 1
+            await auntil(lambda: len(asyncio.all_tasks()) == 1)
 
     asyncio.run(main())
 
