@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from decodes import Decodes
 from exact_gguf import exact_model
+from leaks import growth_bytes
 from stepped import Stepped, ending, pieces_of, text_of
 from waits import WAIT_S, until
 
@@ -262,7 +261,7 @@ def test_a_long_prompt_does_not_silence_running_streams(
 )
 def test_many_short_requests_leave_memory_flat(small_model: Path, count: int) -> None:
     """Thousands of requests, many at a time, with log-probabilities, stops and cancels."""
-    me = psutil.Process()
+    limit = GROWTH_MIB * MIB
     with Dispatcher(LlamaCpp(small_model, max_threads=1, isolation="thread")) as d:
 
         def ask(index: int) -> None:
@@ -281,14 +280,12 @@ def test_many_short_requests_leave_memory_flat(small_model: Path, count: int) ->
 
         with ThreadPoolExecutor(16) as pool:
 
-            def round_of_requests(count: int) -> int:
-                for start in range(0, count, 200):
-                    list(pool.map(ask, range(start, start + 200)))
-                gc.collect()
-                return int(me.memory_info().rss)
+            def ask_many(turn: int) -> None:
+                list(pool.map(ask, range(200 * turn, 200 * turn + 200)))
 
-            before = round_of_requests(600)
-            grown = round_of_requests(count) - before
+            for turn in range(3):
+                ask_many(turn)
+            grown = growth_bytes(ask_many, count // 200, limit)
 
         assert d.stats().in_flight == 0
-    assert grown < GROWTH_MIB * MIB
+    assert grown < limit

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import psutil
 import pytest
 from embedding_gguf import CLS, LAST, MEAN, RANK, encoder, pooled_llama, qwen3_reranker
+from leaks import growth_bytes
 from model_shapes import recurrent, sliding
 from pooled_engine import ROOMY, SteppedEmbedder, vectors_of
 from tiny_gguf import tiny_model
@@ -499,10 +499,9 @@ def test_a_thousand_requests_leave_nothing(bert_path: Path, tmp_path: Path) -> N
     for path in (bert_path, llama):
         with closing(SteppedEmbedder(path)) as engine:
             _requests(engine, 100)
-            before = psutil.Process().memory_info().rss
-            _requests(engine, 1000)
+            limit = GROWTH_MIB * MIB
 
-            assert psutil.Process().memory_info().rss - before < GROWTH_MIB * MIB
+            assert growth_bytes(lambda _, e=engine: _requests(e, 100), 10, limit) < limit  # type: ignore[misc]
             assert engine.inbox.calls() == []
 
 
