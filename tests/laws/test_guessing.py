@@ -134,5 +134,23 @@ def test_guesses_are_taken(
     engine.close()
 
 
+def test_a_stall_while_looking_is_not_what_looking_costs() -> None:
+    """Where another process had the processor meanwhile, guesses are looked for again soon."""
+
+    class Counting(Guesser):
+        looks = 0
+
+        def _draft(self, drawing: list[Sequence], free: int) -> None:
+            self.looks += 1
+
+    now_s = iter([0.0, 10.0])  # ten seconds pass while it looks for the first time
+    guesser = Counting(lambda: next(now_s, 10.0))
+    for _ in range(100):
+        guesser.guess([], 64)
+        guesser.learn([], 0.01)
+
+    assert 50 < guesser.looks < 100
+
+
 def _finish(pieces: Iterable[object]) -> Finish:
     return next(piece for piece in pieces if isinstance(piece, Finish))

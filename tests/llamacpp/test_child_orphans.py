@@ -22,7 +22,7 @@ from llmdispatcher.vendors.llamacpp.child.ties import Tie
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ties are tested on Linux")
 
 GONE_S = 60.0
-"""A child is to be gone within a second; five times that, for machines that are busy."""
+"""A child is to be gone within a second; it lives for ten minutes if nobody ends it."""
 
 TIED = ("KERNEL", "SETPRIV", "WATCHER")
 
