@@ -182,10 +182,12 @@ def served(path: Path, decodes: Decodes, asked: Sequence[dict[str, Any]]) -> lis
             prompt = "abcdef"[number] * (10 + 10 * number)  # each is known by its length
             replies.append(pool.submit(d.send, Request(prompt=prompt), max_tokens=2, **options))
             until(lambda: d.vendors()[0].status.waiting == len(replies))
+        begun = len(decodes.begun)
+        until(lambda: len(decodes.begun) > begun + len(asked))  # each step reads at least one
         blocker.close()
         sizes = [reply.result(WAIT_S).usage.prompt_tokens for reply in replies]
     assert len({*sizes}) == len(asked)
-    read = [begun.end for step in decodes.begun for begun in step if begun.reads]
+    read = [part.end for step in decodes.begun for part in step if part.reads]
     return [sizes.index(end) for end in read if end in sizes]
 
 
