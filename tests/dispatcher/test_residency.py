@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 import pytest
 from tiny_gguf import tiny_model
-from waits import WAIT_S, HeldLoad, until
+from waits import SOON_S, WAIT_S, HeldLoad, until
 
 from llmdispatcher import (
     AsyncDispatcher,
@@ -545,6 +545,53 @@ class Heavy(ResidentScriptedEngine):
         if self.others.status().state is State.READY:
             raise ModelTooLarge("no room", needed_bytes=150 * 2**20, limit_bytes=100 * 2**20)
         return Footprint(memory_bytes=150 * 2**20)
+
+
+class Hasty(ResidentScriptedEngine):
+    """Reports before it has said that it loads, and cannot be waited for by who hears that."""
+
+    hears: threading.Thread | None = None
+    was_kept = False
+    """Whether the listener still waited when it should have been refused."""
+
+    def load(self, model: str) -> Future[None]:
+        """Begin to load, and let the listener ask before anybody knows."""
+        if threading.current_thread() is self.hears:
+            refused: Future[None] = Future()
+            refused.set_exception(Refused("it would wait for itself"))
+            return refused
+        if self.hears is None:
+            progress = LoadProgress(vendor="a", model=model, fraction=0.0, elapsed_s=0.0)
+            self.hears = threading.Thread(target=self._report, args=(progress,))
+            self.hears.start()
+            self.hears.join(0.2)
+        return super().load(model)
+
+    def _load(self, loaded: Future[None], model: str) -> None:
+        if self.hears is not None:
+            self.hears.join(SOON_S)  # as where it is the thread that loads
+            self.was_kept = self.hears.is_alive()
+        super()._load(loaded, model)
+
+
+def test_a_listener_that_asks_before_the_load_is_noted_is_refused() -> None:
+    """However soon a load reports: who would wait for itself is told so, and does not wait."""
+    refused: list[Refused] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, LoadProgress) and event.fraction == 0:
+            try:
+                d.send("hi")
+            except Refused as error:
+                refused.append(error)
+
+    hasty = Odd("a", Hasty)
+    with Dispatcher(hasty, on_event=hear) as d:
+        assert d.send("hi").text == "ok"
+        hasty.made[0].hears.join(WAIT_S)
+
+    assert not hasty.made[0].was_kept
+    assert len(refused) == 1
 
 
 def test_a_bug_of_an_engine_is_that_vendors_failure() -> None:
