@@ -70,7 +70,7 @@ class Lease:
             return self._room.load()
         self.ready = Future()
         landlord.enter(self._room, self)
-        if self.ready.done() or not landlord.is_loading(self._room.card.name):
+        if self.ready.done() or not landlord.has_begun(self._room.card.name):
             return self.ready
         joined = self._room.load()  # an engine knows whom it must not keep waiting, such as itself
         return joined if joined.done() and joined.exception() else self.ready
@@ -116,6 +116,8 @@ class Landlord:
         """Begin in this process; in one that was forked, again: threads are left behind there."""
         self._pid = os.getpid()
         self._baton = threading.Lock()
+        self._beginning = threading.Lock()
+        """Held while an engine is told to load: it may report before it is noted that it loads."""
         me = weakref.ref(self)
         self._clerk = Clerk(lambda: _ring(me))
         if self._forget is not None:
@@ -174,6 +176,16 @@ class Landlord:
     def leave(self, room: Room, lease: Lease) -> None:
         """Take a lease back."""
         self._note(lambda: self._residency.leave(room.card.name, lease, time.monotonic()))
+
+    def has_begun(self, name: str) -> bool:
+        """Whether this model is being loaded, once a load that is just begun has been noted.
+
+        Else a listener that a new load reports to would be taken for one that may wait for it.
+        """
+        if not self._clerk.is_here():
+            with self._beginning:
+                pass
+        return self.is_loading(name)
 
     def is_loading(self, name: str) -> bool:
         """Whether this model is being loaded."""
@@ -235,7 +247,8 @@ class Landlord:
                 self._clerk.do(partial(self._weigh, name))
                 self._residency.weighing(name)
             case Load(name):
-                self._begun(name, _tried(self._rooms[name].load))
+                with self._beginning:
+                    self._begun(name, _tried(self._rooms[name].load))
             case Unload(name, reason):
                 self._unload(name, reason)
             case Refuse(name, error):

@@ -110,7 +110,8 @@ def test_silent_stdin_is_explained(run: Run) -> None:
 def test_verbose_says_what_it_took(run: Run) -> None:
     """-v tells tokens, time to first token, speed, cost and who answered, in one line."""
     done = run("ask", "-v", "What is the capital of France?")
-    line = done.stderr.decode().splitlines()[0]
+    lines = done.stderr.decode().splitlines()
+    line = next(line for line in lines if "loaded" not in line)  # which is told where it took long
     number = r"[0-9.]+"
     assert re.fullmatch(
         rf"llmdispatcher: {number} prompt \+ {number} tokens, {number} s to first token,"

@@ -16,7 +16,7 @@ from llmdispatcher.models.errors import Cancelled
 from llmdispatcher.models.reply import Finish, Piece, Progress
 from llmdispatcher.vendors.contract import Call, Engine, VendorSpec
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 TEXTS = [f"text {number}" for number in range(100)]
 
 

@@ -10,14 +10,21 @@ from typing import Any
 import pytest
 from http_hosts import HOSTS, Host
 from loopback import Answer, Got, Loopback
+from waits import SOON_S, WAIT_S
 
 from llmdispatcher import ConfigError, Dispatcher, Refused, Scripted
 from llmdispatcher.around import Around
 from llmdispatcher.vendors.contract import Engine, VendorSpec
+from llmdispatcher.vendors.http import scout as scouting
 from llmdispatcher.vendors.http.scout import Scout
 
-LOOKED_S = 0.5
-"""Five times the tenth of a second in which a look ends."""
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give servers as long to say who they are as a slow machine takes."""
+    monkeypatch.setattr(scouting, "CONNECT_S", WAIT_S)
+    monkeypatch.setattr(scouting, "LOOK_S", WAIT_S)
+    monkeypatch.setattr("llmdispatcher.around.LIST_S", WAIT_S)
 
 
 def playing(preset: str) -> Callable[[Got], Answer]:
@@ -84,11 +91,12 @@ def scout(*servers: tuple[str, Loopback]) -> Scout:
     return Scout([(server.port, path) for preset, server in servers for path in paths(preset)])
 
 
+@pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("preset", ["ollama", "llama-server"])
 def test_a_server_is_found_and_serves(preset: str, registered: Registered) -> None:
     """It is registered under its kind's name, with its models, as a local one."""
     with Loopback(playing(preset)) as server:
-        Around(registered, scout((preset, server))).found().result(5)
+        Around(registered, scout((preset, server))).found().result(WAIT_S)
         (spec,) = registered.specs
         with Dispatcher(spec) as d:
             reply = d.send("Hello?", max_tokens=9)
@@ -98,37 +106,40 @@ def test_a_server_is_found_and_serves(preset: str, registered: Registered) -> No
     assert (reply.text, reply.vendor, reply.cost_microusd) == ("Hello from here.", preset, 0)
 
 
+@pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("preset", ["litellm", "openai-compatible"])
 def test_what_may_pass_text_on_is_left_out(preset: str, registered: Registered) -> None:
     """A proxy, and whatever cannot be told from one, is found and not used."""
     with Loopback(playing(preset)) as server:
         look = scout((preset, server))
-        Around(registered, look).found().result(5)
+        Around(registered, look).found().result(WAIT_S)
         assert [found.landmark.preset for found in look.look()] == [preset]
 
     assert not registered.specs
 
 
+@pytest.mark.usefixtures("_patient")
 def test_two_of_a_kind_have_two_names(registered: Registered) -> None:
     """The second bears its port."""
     with Loopback(playing("ollama")) as one, Loopback(playing("ollama")) as two:
-        Around(registered, scout(("ollama", one), ("ollama", two))).found().result(5)
+        Around(registered, scout(("ollama", one), ("ollama", two))).found().result(WAIT_S)
 
     assert [spec.name for spec in registered.specs] == ["ollama", f"ollama-{two.port}"]
 
 
 def test_a_look_is_short_whoever_listens(registered: Registered) -> None:
     """Servers that accept and say nothing, and ports that nobody has, cost a tenth of a second."""
-    with Loopback(lambda _: Answer.sse([30.0])) as silent:
+    with Loopback(lambda _: Answer.sse([2 * SOON_S])) as silent:
         look = Scout([(silent.port, "/"), *((port, "/") for port in (1, 9, 7))])
         Scout([(silent.port, "/")]).look()  # the HTTP client is imported now
         began = time.monotonic()
-        Around(registered, look).found().result(5)
-        assert time.monotonic() - began < LOOKED_S
+        Around(registered, look).found().result(WAIT_S)
+        assert time.monotonic() - began < SOON_S
 
     assert not registered.specs
 
 
+@pytest.mark.usefixtures("_patient")
 def test_what_was_found_is_kept() -> None:
     """A second look asks nobody."""
     with Loopback(playing("ollama")) as server:
@@ -143,6 +154,7 @@ def test_what_was_found_is_kept() -> None:
         assert len(server.got) == asked == 1
 
 
+@pytest.mark.usefixtures("_patient")
 def test_a_dispatcher_that_was_closed_takes_nothing_in() -> None:
     """The look ends all the same."""
 
@@ -150,7 +162,7 @@ def test_a_dispatcher_that_was_closed_takes_nothing_in() -> None:
         raise Refused("closed")
 
     with Loopback(playing("ollama")) as server:
-        Around(closed, scout(("ollama", server))).found().result(5)
+        Around(closed, scout(("ollama", server))).found().result(WAIT_S)
 
 
 def test_a_dispatcher_with_vendors_looks_for_none() -> None:

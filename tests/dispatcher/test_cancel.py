@@ -7,12 +7,18 @@ import threading
 import time
 
 import pytest
+from waits import SOON_S, HeldLoad, auntil, until
 
-from llmdispatcher import AsyncDispatcher, Dispatcher, DispatcherError, Scripted
+from llmdispatcher import (
+    AsyncDispatcher,
+    AsyncStream,
+    Dispatcher,
+    DispatcherError,
+    Event,
+    LoadProgress,
+    Scripted,
+)
 from llmdispatcher.models.reply import Finish, Progress
-
-RELEASED_S = 0.25
-"""Five times the 50 ms within which a caller is to be released."""
 
 LONG: list[str | float | DispatcherError | Progress | Finish] = ["a", 60, "b"]
 
@@ -53,30 +59,42 @@ def test_close_from_another_thread_releases_the_reader(script: list[str | float]
     with Dispatcher(Scripted(script)) as d:
         stream = d.stream("hi")
         closed_at: list[float] = []
+        pieces: list[str] = []
+        said = [text for text in script if isinstance(text, str)]
 
         def stop() -> None:
+            until(lambda: d.stats().in_flight and len(pieces) == len(said[:1]))
+            time.sleep(0.05)  # by then the reader waits, most often
             closed_at.append(time.monotonic())
             stream.close()
 
-        threading.Timer(0.1, stop).start()
-        pieces = [delta.text for delta in stream]
+        button = threading.Thread(target=stop)
+        button.start()
+        for delta in stream:
+            pieces.append(delta.text)  # noqa: PERF401 - the other thread looks at it
+        button.join()
 
-        assert time.monotonic() - closed_at[0] < RELEASED_S
-        assert pieces == [s for s in script[:1] if isinstance(s, str)]
+        assert time.monotonic() - closed_at[0] < SOON_S
+        assert pieces == said[:1]
         balanced(d, 1)
 
 
 def test_close_while_loading_leaves_the_load() -> None:
     """An impatient caller is released at once; the load goes on for the next one."""
-    with Dispatcher(Scripted("ok", load_s=0.4)) as d:
+    vendor = HeldLoad(Scripted("ok"))
+    loaded: list[Event] = []
+    with Dispatcher(vendor, on_event=loaded.append) as d:
         stream = d.stream("hi")
-        threading.Timer(0.1, stream.close).start()
-        began = time.monotonic()
+        timer = threading.Timer(0.1, stream.close)
+        timer.start()
 
         assert list(stream) == []
-        assert time.monotonic() - began < 0.1 + RELEASED_S
+        assert not vendor.go_on.is_set()
         balanced(d, 1)
-        assert d.send("again").decision.attempts[0].load_s < 0.4
+        timer.join()
+        vendor.go_on.set()
+        assert d.send("again").text == "ok"
+        assert sum(isinstance(event, LoadProgress) for event in loaded) == 1
 
 
 def test_cancelling_a_task_stops() -> None:
@@ -86,12 +104,13 @@ def test_cancelling_a_task_stops() -> None:
         async with AsyncDispatcher(Scripted(LONG)) as d:
             for verb in ("send", "stream"):
                 task = asyncio.create_task(read(d, verb))
+                await auntil(lambda: d.stats().in_flight)
                 await asyncio.sleep(0.05)
                 began = time.monotonic()
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-                assert time.monotonic() - began < RELEASED_S
+                assert time.monotonic() - began < SOON_S
             balanced(d, 2)
 
     asyncio.run(go())
@@ -110,9 +129,11 @@ def test_cancelling_a_task_while_loading_leaves_the_load() -> None:
     """Cancelling the waiter never cancels the load that others wait for."""
 
     async def go() -> None:
-        async with AsyncDispatcher(Scripted("ok", load_s=0.3)) as d:
+        vendor = HeldLoad(Scripted("ok"))
+        async with AsyncDispatcher(vendor) as d:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(d.send("hi"), 0.05)
+            vendor.go_on.set()
             assert (await d.send("hi")).text == "ok"
             stats = d.stats().total
             assert (stats.cancelled, stats.served) == (1, 1)
@@ -126,17 +147,21 @@ def test_closing_a_stream_from_another_task() -> None:
     async def go() -> None:
         async with AsyncDispatcher(Scripted(LONG)) as d:
             stream = d.stream("hi")
-            task = asyncio.create_task(_pieces(stream))
+            pieces: list[str] = []
+            task = asyncio.create_task(_read(stream, pieces))
+            await auntil(lambda: pieces)
             await asyncio.sleep(0.05)
             await stream.close()
-            assert await asyncio.wait_for(task, RELEASED_S) == ["a"]
+            await asyncio.wait_for(task, SOON_S)
+            assert pieces == ["a"]
             balanced(d, 1)
 
     asyncio.run(go())
 
 
-async def _pieces(stream: object) -> list[str]:
-    return [delta.text async for delta in stream]  # type: ignore[attr-defined]
+async def _read(stream: AsyncStream, pieces: list[str]) -> None:
+    async for delta in stream:
+        pieces.append(delta.text)  # noqa: PERF401 - the other task looks at it
 
 
 def test_breaking_out_of_async_for_settles() -> None:

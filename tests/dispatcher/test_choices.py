@@ -285,7 +285,7 @@ class Clocked:
         specs = [Scripted(each, name=f"v{i}") for i, each in enumerate(scripts)]  # type: ignore[arg-type]
         engines = [spec.start(lambda _: None) for spec in specs]
         for engine in engines:
-            engine.load("script").result(5)
+            engine.load("script").result(60)
         targets = [Target(engine.cards()[0], engine) for engine in engines]
         job = Job(
             request=request,

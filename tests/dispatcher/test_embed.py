@@ -16,6 +16,7 @@ import attrs
 import pytest
 from embedding_gguf import CLS, RANK, encoder
 from pooled_engine import PooledVendor
+from waits import SOON_S, WAIT_S, auntil, until
 
 from llmdispatcher import (
     AllVendorsFailed,
@@ -53,10 +54,6 @@ from llmdispatcher.models.reply import Delta, Finish, Outcome, Piece, Progress
 from llmdispatcher.vendors.contract import Report
 from llmdispatcher.vendors.mailbox import Mailbox
 from llmdispatcher.vendors.scripted import CUT, DIMENSIONS, ScriptedEngine
-
-RELEASED_S = 0.25
-"""Five times the 50 ms within which a caller is to be released."""
-WAIT_S = 20.0
 
 Verb = Literal["embed", "rerank"]
 ARGUMENTS: dict[Verb, tuple[Any, ...]] = {
@@ -368,12 +365,13 @@ def test_cancelling_the_task_stops_the_model(verb: Verb) -> None:
     async def call() -> None:
         async with AsyncDispatcher(Scripted([60, "ok"])) as d:
             task = asyncio.create_task(getattr(d, verb)(*ARGUMENTS[verb]))
+            await auntil(lambda: d.stats().in_flight)
             await asyncio.sleep(0.1)
             began = time.monotonic()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert time.monotonic() - began < RELEASED_S
+            assert time.monotonic() - began < SOON_S
             stats = d.stats()
             assert (stats.in_flight, stats.total.cancelled) == (0, 1)
 
@@ -385,8 +383,7 @@ def test_close_releases_who_waits(verb: Verb) -> None:
     d = Dispatcher(Scripted([60, "ok"]))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(getattr(d, verb), *ARGUMENTS[verb])
-        while not d.stats().in_flight:
-            threading.Event().wait(0.01)
+        until(lambda: d.stats().in_flight)
         threading.Event().wait(0.05)
         d.close()
         assert isinstance(waiting.exception(WAIT_S), Refused)

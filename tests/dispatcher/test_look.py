@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 import pytest
+from waits import SOON_S, WAIT_S, auntil, until
 from worlds import WORLDS, World
 
 from llmdispatcher import (
@@ -20,11 +21,10 @@ from llmdispatcher import (
     ModelCard,
     NoCandidate,
     Scripted,
+    Stream,
 )
 from llmdispatcher.look import PATIENCE_S
 from llmdispatcher.vendors.contract import Call, Engine, Status
-
-LIVE_S = 5.0
 
 
 class Finding:
@@ -74,6 +74,21 @@ class Finding:
         self.inner.close()
 
 
+class Together:
+    """Opens when so many wait, all at the same time."""
+
+    def __init__(self, count: int) -> None:
+        self._barrier = threading.Barrier(count)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for the others. Raises BrokenBarrierError if they do not come."""
+        self._barrier.wait(timeout_s)
+
+    def set(self) -> None:
+        """Let go of those who wait."""
+        self._barrier.abort()
+
+
 @attrs.frozen
 class Held:
     """A vendor whose look takes as long as a test says."""
@@ -85,7 +100,7 @@ class Held:
     """It was found before."""
     once: bool = False
     """Later looks end at once, and find nothing."""
-    gate: threading.Event = attrs.field(factory=threading.Event)
+    gate: threading.Event | Together = attrs.field(factory=threading.Event)
     made: list[Finding] = attrs.field(factory=list)
 
     def start(self, report: Callable[[Any], None]) -> Finding:
@@ -124,11 +139,14 @@ def test_nobody_is_held_up_for_long_who_can_be_served(world: World) -> None:
     heard = world((Held(wait_s=60), Scripted(["at hand"])), "send", "Hello.")
     assert heard.reply is not None
     assert heard.reply.text == "at hand"
-    assert PATIENCE_S * 0.9 < time.monotonic() - began_s < PATIENCE_S + LIVE_S / 2
+    assert PATIENCE_S * 0.9 < time.monotonic() - began_s < PATIENCE_S + SOON_S
 
 
-def test_who_is_found_in_that_moment_is_considered(world: World) -> None:
+def test_who_is_found_in_that_moment_is_considered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the same rules as all."""
+    monkeypatch.setattr("llmdispatcher.look.PATIENCE_S", WAIT_S)
     heard = world((Held(wait_s=0.02), Scripted(["at hand"])), "send", "Hello.", vendor="found")
     assert heard.reply is not None
     assert heard.reply.text == "from afar"
@@ -143,7 +161,7 @@ def test_waiting_ends_with_the_limit_for_connecting(world: World, limit_s: float
     assert isinstance(heard.error, NoCandidate)
     assert "nobody listens there" in str(heard.error)
     took_s = time.monotonic() - began_s
-    assert limit_s * 0.9 <= took_s < PATIENCE_S + limit_s + LIVE_S / 2
+    assert limit_s * 0.9 <= took_s < PATIENCE_S + limit_s + SOON_S
 
 
 def test_a_total_deadline_is_kept_while_looking(world: World) -> None:
@@ -151,7 +169,7 @@ def test_a_total_deadline_is_kept_while_looking(world: World) -> None:
     began_s = time.monotonic()
     heard = world((Held(wait_s=60),), "send", "Hello.", deadlines=Deadlines(total_s=0.1))
     assert heard.error is not None
-    assert 0.09 <= time.monotonic() - began_s < LIVE_S / 2
+    assert 0.09 <= time.monotonic() - began_s < SOON_S
 
 
 def test_a_vendor_that_found_nothing_before_is_asked_again(world: World) -> None:
@@ -171,45 +189,53 @@ def test_a_model_that_nobody_has_is_looked_for_afresh(world: World) -> None:
 
 
 def test_several_are_waited_for_together(world: World) -> None:
-    """Not one after the other."""
-    vendors = tuple(Held(name=f"v{n}", wait_s=0.15) for n in range(6))
-    began_s = time.monotonic()
-    heard = world(vendors, "send", "Hello.", vendor="v5")
+    """Not one after the other: here none is found before all are looking."""
+    gate = Together(6)
+    vendors = tuple(Held(name=f"v{n}", wait_s=WAIT_S, gate=gate) for n in range(6))
+    deadlines = Deadlines(connect_s=WAIT_S)
+    heard = world(vendors, "send", "Hello.", vendor="v5", deadlines=deadlines)
     assert heard.reply is not None
-    assert time.monotonic() - began_s < 0.15 * 6
+    assert heard.reply.text == "from afar"
 
 
-def test_closing_a_stream_releases_who_waits() -> None:
+PATIENT = Deadlines(connect_s=WAIT_S)
+"""Of one who would wait as long as a look takes."""
+
+
+def test_closing_a_stream_releases_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that waits for a list ends as if the reply were over."""
+    monkeypatch.setattr("llmdispatcher.look.PATIENCE_S", WAIT_S)
     vendor = Held(wait_s=60)
     with Dispatcher(vendor) as d:
-        stream = d.stream("Hello.")
+        stream = d.stream("Hello.", deadlines=PATIENT)
         timer = threading.Timer(0.05, stream.close)
         timer.start()
         began_s = time.monotonic()
         assert list(stream) == []
-        assert time.monotonic() - began_s < PATIENCE_S
+        assert time.monotonic() - began_s < SOON_S
         timer.join()
 
 
-def test_cancelling_a_task_releases_it() -> None:
+def test_cancelling_a_task_releases_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that waits for a list is cancelled at once, and leaves no task."""
+    monkeypatch.setattr("llmdispatcher.look.PATIENCE_S", WAIT_S)
+    vendor = Held(wait_s=60)
 
     async def main() -> None:
-        async with AsyncDispatcher(Held(wait_s=60)) as d:
-            task = asyncio.create_task(d.send("Hello."))
-            await asyncio.sleep(0.05)
+        async with AsyncDispatcher(vendor) as d:
+            task = asyncio.create_task(d.send("Hello.", deadlines=PATIENT))
+            await auntil(lambda: vendor.made[0].looking)
             began_s = time.monotonic()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert time.monotonic() - began_s < PATIENCE_S
-            stream = d.stream("Hello.")
+            assert time.monotonic() - began_s < SOON_S
+            stream = d.stream("Hello.", deadlines=PATIENT)
             waiting = asyncio.create_task(anext(stream, None))
-            await asyncio.sleep(0.05)
+            await auntil(lambda: len(vendor.made[0].looking) == 2)
             await stream.close()
             assert await waiting is None
-            assert len(asyncio.all_tasks()) == 1
+            await auntil(lambda: len(asyncio.all_tasks()) == 1)
 
     asyncio.run(main())
 
@@ -220,15 +246,23 @@ def test_lists_are_waited_for_by_whatever_is_asked() -> None:
         assert d.embed("Hello.").vendor == "found"
 
 
-def test_who_stops_waiting_leaves_nothing_behind() -> None:
+def test_who_stops_waiting_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look that goes on holds no request."""
-    vendor = Held(wait_s=0.3)
+    monkeypatch.setattr("llmdispatcher.look.PATIENCE_S", WAIT_S)
+    vendor = Held(wait_s=60)
     with Dispatcher(vendor, Scripted(["at hand"] * 5)) as d:
-        for _ in range(3):
+        (finding,) = vendor.made
+        for count in range(1, 4):
             stream = d.stream("Hello.")
-            threading.Timer(0.02, stream.close).start()
+
+            def close(stream: Stream = stream, count: int = count) -> None:
+                until(lambda: len(finding.looking) == count)
+                stream.close()
+
+            button = threading.Thread(target=close)
+            button.start()
             assert list(stream) == []
-        assert vendor.made[0].looking
+            button.join()
         vendor.gate.set()
-        for looking in vendor.made[0].looking:
-            looking.result(LIVE_S)
+        for looking in finding.looking:
+            looking.result(WAIT_S)

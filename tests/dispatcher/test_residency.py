@@ -18,6 +18,7 @@ from typing import Any
 import attrs
 import pytest
 from tiny_gguf import tiny_model
+from waits import SOON_S, WAIT_S, HeldLoad, until
 
 from llmdispatcher import (
     AsyncDispatcher,
@@ -41,21 +42,12 @@ from llmdispatcher.usage import Figures
 from llmdispatcher.vendors.contract import Call, Footprint, Report, State, Status
 from llmdispatcher.vendors.scripted import ResidentScriptedEngine
 
-WAIT_S = 20.0
 LONG: list[str | float] = ["a", 60, "b"]
 
 
 def model(name: str, *replies: Any, memory_mb: int = 100, **options: Any) -> Scripted:
     """Make a vendor whose model takes memory."""
     return Scripted(*replies, name=name, model=f"m-{name}", memory_mb=memory_mb, **options)
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for something to be so."""
-    deadline = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def told(events: list[Event]) -> list[str]:
@@ -101,8 +93,9 @@ def test_the_model_that_was_not_used_longest_makes_room() -> None:
         assert states == {"a": State.ABSENT, "b": State.READY, "c": State.READY}
 
 
-def test_asyncio_does_the_same() -> None:
+def test_asyncio_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tasks over three models are all answered, each by a model that was loaded."""
+    monkeypatch.setattr("llmdispatcher.residency.TURN_S", WAIT_S)  # no turn ends while they ask
     events: list[Event] = []
     names = [random.Random(7).choice("abc") for _ in range(100)]  # noqa: S311 - a trace
 
@@ -211,13 +204,13 @@ def test_a_model_in_use_is_not_unloaded() -> None:
 
 def test_waiting_for_a_load_does_not_use_up_the_total() -> None:
     """The wait for room and for the load is counted as loading alone."""
-    with Dispatcher(model("a", load_s=0.2), model("b", load_s=0.2), max_memory_mb=100) as d:
+    with Dispatcher(model("a"), model("b", load_s=2.5), max_memory_mb=100) as d:
         d.send("hi", vendor="a")
-        reply = d.send("hi", vendor="b", deadlines=Deadlines(total_s=0.15))
+        reply = d.send("hi", vendor="b", deadlines=Deadlines(total_s=2.4))
 
         (attempt,) = reply.decision.attempts
-        assert attempt.load_s >= 0.2
-        assert attempt.latency_s < 0.15
+        assert attempt.load_s >= 2.5
+        assert attempt.latency_s < 2.4
 
 
 def test_a_stream_that_is_left_gives_its_model_back() -> None:
@@ -235,11 +228,12 @@ def test_a_stream_that_is_left_gives_its_model_back() -> None:
 def test_a_load_that_nobody_waits_for_is_dropped() -> None:
     """A queued load is not begun when its last caller gave up; one that is begun goes on."""
     events: list[Event] = []
-    vendors = (model("a", load_s=0.3), model("b"), model("c"))
-    with Dispatcher(*vendors, on_event=events.append) as d:
+    held = HeldLoad(model("a"))
+    with Dispatcher(held, model("b"), model("c"), on_event=events.append) as d:
         for name in "ab":  # a is begun, b waits for its turn
             with pytest.raises(TimedOut):
                 d.send("hi", vendor=name, deadlines=Deadlines(load_s=0.05))
+        held.go_on.set()
         d.send("hi", vendor="c")
 
     assert told(events) == ["+a", "+c"]
@@ -265,13 +259,15 @@ def test_a_task_that_is_cancelled_waits_no_more() -> None:
 
 def test_one_impatient_caller_does_not_stop_the_others(pool: ThreadPoolExecutor) -> None:
     """A load that is waited for by another one goes on when a caller gives up."""
-    with Dispatcher(model("a", load_s=0.2), model("b", load_s=0.2)) as d:
+    held = HeldLoad(model("a"))
+    with Dispatcher(held, model("b")) as d:
         first = pool.submit(d.send, "hi", vendor="a")
         until(lambda: waiting(d, "a"))
         patient = pool.submit(d.send, "hi", vendor="b")
         until(lambda: waiting(d, "b"))
         with pytest.raises(TimedOut):
             d.send("hi", vendor="b", deadlines=Deadlines(load_s=0.01))
+        held.go_on.set()
 
         assert first.result(WAIT_S).text == patient.result(WAIT_S).text == "ok"
 
@@ -385,11 +381,9 @@ def test_unloading_waits_for_those_who_are_served(pool: ThreadPoolExecutor) -> N
         stream = d.stream("hi")
         next(stream)
         gone = pool.submit(d.unload, "m-a")
-        late = None
-        while late is None:  # until the door is shut, requests are served beside the first
-            asked = pool.submit(d.send, "hi")
-            time.sleep(0.02)
-            late = asked if not asked.done() else None
+        until(lambda: d._desk._landlord._residency.model("a/m-a").is_leaving)  # type: ignore[union-attr]
+        late = pool.submit(d.send, "hi")
+        until(lambda: waiting(d, "a"))
         assert not gone.done()
 
         assert [delta.text for delta in stream] == ["y"]
@@ -434,15 +428,16 @@ def test_names_must_be_known() -> None:
 def test_a_load_that_fails_is_told() -> None:
     """``load`` raises what the load did, and in time; unloading what failed is no error."""
     broken = VendorError("the file is broken")
-    with Dispatcher(
-        model("a", load_error=broken), model("b", load_s=60), deadlines=Deadlines(load_s=0.05)
-    ) as d:
+    with Dispatcher(model("a", load_error=broken)) as d:
         for _ in range(2):
             with pytest.raises(VendorError, match="a/m-a: the file is broken"):
                 d.load("m-a")
         d.unload("m-a")
-        with pytest.raises(TimedOut, match="b/m-b: timed out: loading"):
-            d.load("m-b")
+    with (
+        Dispatcher(model("b", load_s=600), deadlines=Deadlines(load_s=0.05)) as d,
+        pytest.raises(TimedOut, match="b/m-b: timed out: loading"),
+    ):
+        d.load("m-b")
 
 
 # -- engines that misbehave --------------------------------------------------------------------
@@ -481,19 +476,21 @@ class Mortal(ResidentScriptedEngine):
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "while another one loads"])
 def test_a_model_that_died_is_loaded_again(pool: ThreadPoolExecutor, *, beside: bool) -> None:
     """Whoever comes next waits for that; while another one loads, until it has its turn."""
-    mortal = Odd("a", Mortal)
-    with Dispatcher(mortal, model("b", load_s=0.3), max_memory_mb=200) as d:
+    mortal, held = Odd("a", Mortal), HeldLoad(model("b"))
+    with Dispatcher(mortal, held, max_memory_mb=200) as d:
         d.send("hi", vendor="a")
         mortal.made[0].die()
         other = pool.submit(d.send, "hi", vendor="b") if beside else None
         until(lambda: not beside or d.vendors()[1].status.state is State.LOADING)
         asked = [pool.submit(d.send, "hi", vendor="a") for _ in range(4)]
+        if beside:
+            until(lambda: waiting(d, "a") == 4)
+            assert mortal.made[0].loads == 1
+            held.go_on.set()
 
         assert {each.result(WAIT_S).text for each in asked} == {"ok"}
         assert mortal.made[0].loads == 2
         assert other is None or other.result(WAIT_S).text == "ok"
-        if beside:
-            assert max(e.result().decision.attempts[0].load_s for e in asked) > 0.1
 
 
 class Counted(ResidentScriptedEngine):
@@ -548,6 +545,53 @@ class Heavy(ResidentScriptedEngine):
         if self.others.status().state is State.READY:
             raise ModelTooLarge("no room", needed_bytes=150 * 2**20, limit_bytes=100 * 2**20)
         return Footprint(memory_bytes=150 * 2**20)
+
+
+class Hasty(ResidentScriptedEngine):
+    """Reports before it has said that it loads, and cannot be waited for by who hears that."""
+
+    hears: threading.Thread | None = None
+    was_kept = False
+    """Whether the listener still waited when it should have been refused."""
+
+    def load(self, model: str) -> Future[None]:
+        """Begin to load, and let the listener ask before anybody knows."""
+        if threading.current_thread() is self.hears:
+            refused: Future[None] = Future()
+            refused.set_exception(Refused("it would wait for itself"))
+            return refused
+        if self.hears is None:
+            progress = LoadProgress(vendor="a", model=model, fraction=0.0, elapsed_s=0.0)
+            self.hears = threading.Thread(target=self._report, args=(progress,))
+            self.hears.start()
+            self.hears.join(0.2)
+        return super().load(model)
+
+    def _load(self, loaded: Future[None], model: str) -> None:
+        if self.hears is not None:
+            self.hears.join(SOON_S)  # as where it is the thread that loads
+            self.was_kept = self.hears.is_alive()
+        super()._load(loaded, model)
+
+
+def test_a_listener_that_asks_before_the_load_is_noted_is_refused() -> None:
+    """However soon a load reports: who would wait for itself is told so, and does not wait."""
+    refused: list[Refused] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, LoadProgress) and event.fraction == 0:
+            try:
+                d.send("hi")
+            except Refused as error:
+                refused.append(error)
+
+    hasty = Odd("a", Hasty)
+    with Dispatcher(hasty, on_event=hear) as d:
+        assert d.send("hi").text == "ok"
+        hasty.made[0].hears.join(WAIT_S)
+
+    assert not hasty.made[0].was_kept
+    assert len(refused) == 1
 
 
 def test_a_bug_of_an_engine_is_that_vendors_failure() -> None:
@@ -683,11 +727,14 @@ def test_without_replies_no_wait_is_guessed() -> None:
 # -- real models -------------------------------------------------------------------------------
 
 
-def test_three_real_models_in_a_budget_for_two(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+def test_three_real_models_in_a_budget_for_two(
+    tmp_path: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """200 mixed requests from 8 threads are all answered, with few loads.
 
     Few is twice those of one who knew the order beforehand, and could keep two of them.
     """
+    monkeypatch.setattr("llmdispatcher.residency.TURN_S", WAIT_S)  # no turn ends by the clock
     specs = [
         LlamaCpp(
             tiny_model(tmp_path / f"{name}.gguf", vocab=600, context=256, seed=seed),
@@ -705,7 +752,7 @@ def test_three_real_models_in_a_budget_for_two(tmp_path: Path, pool: ThreadPoolE
 
     with Dispatcher(*specs, max_memory_mb=budget_mb, on_event=events.append) as d:
         asked = [pool.submit(d.send, "hi", vendor=name, max_tokens=8) for name in trace]
-        replies = [each.result(WAIT_S * 3) for each in asked]
+        replies = [each.result(WAIT_S) for each in asked]
 
     assert [reply.vendor for reply in replies] == trace
     loads = [e for e in events if isinstance(e, LoadProgress) and e.fraction == 1]

@@ -32,7 +32,7 @@ class Oracle(Guesser):
     """Guesses what is known to come, with mistakes; or nothing."""
 
     def __init__(self, known: dict[str, list[int]], seed: int) -> None:
-        super().__init__()
+        super().__init__(lambda: 0.0)  # looking takes no time, whatever the machine does meanwhile
         self.known = known
         self.random = random.Random(seed)  # noqa: S311 - a test's
         self.right = self.made = 0
@@ -133,6 +133,24 @@ def test_guesses_are_taken(
     assert [t.token for t in ours] == [t.token for t in theirs]
     assert [t.logprob for t in ours] == pytest.approx([t.logprob for t in theirs], abs=1e-4)
     engine.close()
+
+
+def test_a_stall_while_looking_is_not_what_looking_costs() -> None:
+    """Where another process had the processor meanwhile, guesses are looked for again soon."""
+
+    class Counting(Guesser):
+        looks = 0
+
+        def _draft(self, drawing: list[Sequence], free: int) -> None:
+            self.looks += 1
+
+    now_s = iter([0.0, 10.0])  # ten seconds pass while it looks for the first time
+    guesser = Counting(lambda: next(now_s, 10.0))
+    for _ in range(100):
+        guesser.guess([], 64)
+        guesser.learn([], 0.01)
+
+    assert 50 < guesser.looks < 100
 
 
 def _finish(pieces: Iterable[object]) -> Finish:

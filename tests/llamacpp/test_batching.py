@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
+from decodes import Decodes
 from exact_gguf import exact_model
+from leaks import growth_bytes
 from stepped import Stepped, ending, pieces_of, text_of
+from waits import WAIT_S, until
 
 from llmdispatcher import Deadlines, Dispatcher, LlamaCpp, Request, Sampling, user
 from llmdispatcher.models.reply import Delta, Finish, FinishReason
 from llmdispatcher.vendors.llamacpp.vendor import embedded
 
 GREEDY = Sampling(temperature=0)
-
-STEP_S = 5 * 0.1
-"""Five times what a step may take beside others."""
 
 MIB = 2**20
 GROWTH_MIB = 4
@@ -171,88 +169,93 @@ def test_a_beginning_is_kept_to_the_last_space(engine: Stepped) -> None:
     assert len(set(sizes)) > 1
 
 
-def test_the_more_important_is_served_first(slow_model: Path) -> None:
+def served(path: Path, decodes: Decodes, asked: Sequence[dict[str, Any]]) -> list[int]:
+    """Ask a model that is busy, one request after the other; returns the order they are read in."""
+    with (
+        Dispatcher(LlamaCpp(path, max_threads=1, max_parallel=1, isolation="thread")) as d,
+        ThreadPoolExecutor(len(asked)) as pool,
+    ):
+        blocker = d.stream(Request(prompt="Once", max_tokens=3000))
+        next(blocker)
+        replies = []
+        for number, options in enumerate(asked):
+            prompt = "abcdef"[number] * (10 + 10 * number)  # each is known by its length
+            replies.append(pool.submit(d.send, Request(prompt=prompt), max_tokens=2, **options))
+            until(lambda: d.vendors()[0].status.waiting == len(replies))
+        begun = len(decodes.begun)
+        until(lambda: len(decodes.begun) > begun + len(asked))  # each step reads at least one
+        blocker.close()
+        sizes = [reply.result(WAIT_S).usage.prompt_tokens for reply in replies]
+    assert len({*sizes}) == len(asked)
+    read = [part.end for step in decodes.begun for part in step if part.reads]
+    return [sizes.index(end) for end in read if end in sizes]
+
+
+def test_the_more_important_is_served_first(
+    slow_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of those that wait for a model, priority decides, and then who comes first."""
-    order: list[str] = []
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1, max_parallel=1, isolation="thread")) as d:
-        blocker = d.stream(Request(prompt="Once", max_tokens=3000))
-        next(blocker)
+    asked = [{"priority": priority} for priority in (-1, 0, 0, 9)]
 
-        def ask(name: str, priority: int) -> None:
-            d.send(Request(prompt="x", max_tokens=80, priority=priority))  # ends are far apart
-            order.append(name)
-
-        with ThreadPoolExecutor(4) as pool:
-            for count, (name, priority) in enumerate(
-                [("late", -1), ("first come", 0), ("second come", 0), ("urgent", 9)], 1
-            ):
-                pool.submit(ask, name, priority)
-                while d.vendors()[0].status.waiting < count:
-                    time.sleep(0.001)
-            blocker.close()
-
-    assert order == ["urgent", "first come", "second come", "late"]
+    assert served(slow_model, Decodes(monkeypatch), asked) == [3, 1, 2, 0]
 
 
-def test_who_has_less_time_is_served_first(slow_model: Path) -> None:
+def test_who_has_less_time_is_served_first(
+    slow_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Among equals, the nearer deadline goes first."""
-    order: list[float | None] = []
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1, max_parallel=1, isolation="thread")) as d:
-        blocker = d.stream(Request(prompt="Once", max_tokens=3000))
-        next(blocker)
+    asked = [{"deadlines": Deadlines(total_s=total_s)} for total_s in (None, 5000.0, 600.0)]
 
-        def ask(total_s: float | None) -> None:
-            d.send(Request(prompt="x", max_tokens=80), deadlines=Deadlines(total_s=total_s))
-            order.append(total_s)
-
-        with ThreadPoolExecutor(3) as pool:
-            for count, total_s in enumerate([None, 500.0, 60.0], 1):
-                pool.submit(ask, total_s)
-                while d.vendors()[0].status.waiting < count:
-                    time.sleep(0.001)
-            blocker.close()
-
-    assert order == [60.0, 500.0, None]
+    assert served(slow_model, Decodes(monkeypatch), asked) == [2, 1, 0]
 
 
-def test_a_cancel_beside_others_stops_at_the_end_of_the_step(slow_model: Path) -> None:
+def test_a_cancel_beside_others_stops_at_the_end_of_the_step(
+    slow_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A long prompt that is given up beside running streams is read no further."""
+    decodes = Decodes(monkeypatch)
     with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
         streams = [d.stream(Request(prompt=f"{i}", max_tokens=3000)) for i in range(3)]
         for stream in streams:
             next(stream)
+        decodes.hold()
         long = d.stream(Request(prompt="word " * 700, max_tokens=5))
-        button = threading.Timer(0.1, long.close)
-        button.start()
-        assert list(long) == []
-        closed = time.monotonic()
-        while d.vendors()[0].status.running > 3:
-            assert time.monotonic() - closed < STEP_S
-            time.sleep(0.001)
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(list, long)
+            until(lambda: d.vendors()[0].status.waiting)
+            while d.vendors()[0].status.running < 4:
+                decodes.step()
+            long.close()
+            assert reading.result(WAIT_S) == []
+        decodes.step()
+        assert d.vendors()[0].status.running == 3
+        assert not any(begun.reads for begun in decodes.begun[-1])
+        decodes.go_on()
         for stream in streams:
             next(stream)
             stream.close()
 
 
-def test_a_long_prompt_does_not_silence_running_streams(slow_model: Path) -> None:
-    """While one request reads thousands of tokens, the others go on."""
+def test_a_long_prompt_does_not_silence_running_streams(
+    slow_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one request reads thousands of tokens, the others go on, with every part of it."""
+    decodes = Decodes(monkeypatch)
     with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
         stream = d.stream(Request(prompt="Once", max_tokens=3000))
         next(stream)
         long = threading.Thread(
             target=d.send, args=(Request(prompt="word " * 700, max_tokens=1),), daemon=True
         )
+        decodes.begun.clear()
         long.start()
-        gaps, last = [], time.monotonic()
         while long.is_alive():
             next(stream)
-            now = time.monotonic()
-            gaps.append(now - last)
-            last = now
         stream.close()
 
-    assert len(gaps) > 5
-    assert max(gaps) < STEP_S
+    parts = [step for step in decodes.begun if any(begun.reads for begun in step)]
+    assert len(parts) > 1
+    assert {len(part) for part in parts} == {2}
 
 
 @pytest.mark.parametrize(
@@ -260,7 +263,7 @@ def test_a_long_prompt_does_not_silence_running_streams(slow_model: Path) -> Non
 )
 def test_many_short_requests_leave_memory_flat(small_model: Path, count: int) -> None:
     """Thousands of requests, many at a time, with log-probabilities, stops and cancels."""
-    me = psutil.Process()
+    limit = GROWTH_MIB * MIB
     with Dispatcher(LlamaCpp(small_model, max_threads=1, isolation="thread")) as d:
 
         def ask(index: int) -> None:
@@ -279,14 +282,12 @@ def test_many_short_requests_leave_memory_flat(small_model: Path, count: int) ->
 
         with ThreadPoolExecutor(16) as pool:
 
-            def round_of_requests(count: int) -> int:
-                for start in range(0, count, 200):
-                    list(pool.map(ask, range(start, start + 200)))
-                gc.collect()
-                return int(me.memory_info().rss)
+            def ask_many(turn: int) -> None:
+                list(pool.map(ask, range(200 * turn, 200 * turn + 200)))
 
-            before = round_of_requests(600)
-            grown = round_of_requests(count) - before
+            for turn in range(3):
+                ask_many(turn)
+            grown = growth_bytes(ask_many, count // 200, limit)
 
         assert d.stats().in_flight == 0
-    assert grown < GROWTH_MIB * MIB
+    assert grown < limit

@@ -25,7 +25,7 @@ from llmdispatcher.vendors.llamacpp.rules.rules import ANY_JSON, Kind, Rule, emb
 GREEDY = Sampling(temperature=0)
 FREE = Sampling(temperature=1, top_k=0, top_p=1, min_p=0, seed=1)
 
-STEP_S = 5.0
+STEP_S = 30.0
 """Liveness: the engine's own limits end a step after about a tenth of a second."""
 
 

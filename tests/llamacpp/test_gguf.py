@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pickle
 import struct
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import attrs
@@ -25,8 +27,21 @@ from llmdispatcher.vendors.llamacpp.files.header import TENSOR_TYPES, ArrayInfo,
 
 Ask = Callable[..., list[dict[str, Any]]]
 
-LARGE_VOCAB_BOUND_S = 5 * 0.060
-"""Five times the stated figure for 128 thousand tokens; the figure itself is a bench's."""
+
+@contextmanager
+def calls() -> Iterator[list[object]]:
+    """Note what is called in a block, in C and in Python."""
+    seen: list[object] = []
+
+    def note(_: FrameType, event: str, what: object) -> None:
+        if event in {"call", "c_call"}:
+            seen.append(what)
+
+    sys.setprofile(note)
+    try:
+        yield seen
+    finally:
+        sys.setprofile(None)
 
 
 def test_a_header_has_the_facts_of_the_model(tmp_path: Path) -> None:
@@ -214,7 +229,7 @@ def test_headers_are_values(tmp_path: Path) -> None:
 
 
 def test_large_vocabularies_are_quick(tmp_path: Path) -> None:
-    """A tokenizer of 128 thousand tokens and 280 thousand merges is skipped, not built."""
+    """A tokenizer of 128 thousand tokens and 280 thousand merges is skipped, a step for each."""
     path = tmp_path / "m.gguf"
     tokens, merges = 128_256, 280_147
 
@@ -230,14 +245,11 @@ def test_large_vocabularies_are_quick(tmp_path: Path) -> None:
         + texts(b"tokenizer.ggml.tokens", tokens)
         + texts(b"tokenizer.ggml.merges", merges)
     )
-    took_s = []
-    for _ in range(3):
-        started = time.perf_counter()
+    with calls() as count:
         header = read_header(path)
-        took_s.append(time.perf_counter() - started)
     assert header.vocab_size == tokens
     assert header.metadata["tokenizer.ggml.merges"] == ArrayInfo("string", merges)
-    assert min(took_s) < LARGE_VOCAB_BOUND_S
+    assert len(count) < 2 * (tokens + merges)  # how long that takes is a bench's
 
 
 # -- models in several files -------------------------------------------------------------------

@@ -28,7 +28,9 @@ from llmdispatcher.vendors.llamacpp.files.gguf import read_header
 RealLlama = Callable[..., list[dict[str, Any]]]
 
 MIB = 2**20
-SLOWEST_S = 2.0
+SLOWEST_S = 20.0
+"""A bound on what takes milliseconds, on a machine that is busy: a reader that a file could hold up
+would be held up for ever."""
 MEMORY_SLACK_BYTES = 4 * MIB
 """Over the size of the file: what the reader and the error take."""
 
@@ -106,7 +108,7 @@ def _read_or_refuse(path: Path) -> None:
 def test_changed_bytes_raise_only_our_errors(
     data: st.DataObject, valid: bytes, victim: Path
 ) -> None:
-    """Any bytes of the header may be any others: it is read, or refused, within two seconds."""
+    """Any bytes of the header may be any others: it is read, or refused, in no time."""
     size = _header_size(valid)
     changed = bytearray(valid)
     places = st.lists(st.tuples(st.integers(0, size - 1), st.integers(0, 255)), max_size=8)

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waits import WAIT_S
 
 from llmdispatcher import Dispatcher, LlamaCpp, Request
+from llmdispatcher.vendors.llamacpp.binding.native import NativeBackend
 from llmdispatcher.vendors.llamacpp.limits.governor import LOOK_S, SOONEST_S, Governor, Times
 from llmdispatcher.vendors.llamacpp.limits.probe import busy_s, threads
 
@@ -114,15 +116,26 @@ def neighbours() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("neighbours")
-def test_work_goes_on_beside_busy_neighbours(slow_model: Path) -> None:
+def test_work_goes_on_beside_busy_neighbours(
+    slow_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With every processor taken, a model still writes: without a governor it all but stops."""
+    asked: list[int] = []
+    real = NativeBackend.set_threads
+
+    def set_threads(backend: NativeBackend, count: int) -> None:
+        asked.append(count)
+        real(backend, count)
+
+    monkeypatch.setattr(NativeBackend, "set_threads", set_threads)
     before, began_s = busy_s(), time.monotonic()
     with Dispatcher(LlamaCpp(slow_model, isolation="thread")) as d:
         reply = d.send(Request(prompt="Once"), max_tokens=300, temperature=0)
     passed_s = time.monotonic() - began_s
 
     assert reply.usage.completion_tokens == 300
-    assert passed_s < 10, "about one second on half a processor"
+    assert passed_s < WAIT_S, "about one second on half a processor"
+    assert threads() == 1 or min(asked, default=threads()) < threads()
     assert busy_s() - before > 0.5 * passed_s, "the machine was busy, and it was counted"
 
 

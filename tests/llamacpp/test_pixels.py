@@ -25,7 +25,7 @@ from llmdispatcher.vendors.llamacpp.sight.pixels import (
 )
 
 FORMS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
-SLOWEST_S = 5.0
+SLOWEST_S = 30.0
 MEMORY_BYTES = 16 * 2**20
 
 

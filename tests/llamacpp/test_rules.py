@@ -18,7 +18,7 @@ from llmdispatcher.vendors.llamacpp.rules.patterns import MAX_PATTERN_DEPTH, Bad
 from llmdispatcher.vendors.llamacpp.rules.references import MAX_CHAIN, deepest
 from llmdispatcher.vendors.llamacpp.rules.rules import ANY_JSON, Kind, embedded, rule_of
 
-REFUSAL_S = 5.0
+REFUSAL_S = 30.0
 """Liveness: a refusal takes milliseconds."""
 
 

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from decodes import Decodes
+from leaks import growth_bytes
 from tiny_gguf import tiny_model
+from waits import SOON_S, WAIT_S, auntil, until
 from worlds import WORLDS, World
 
 from llmdispatcher import (
@@ -32,6 +35,7 @@ from llmdispatcher import (
     Request,
     Sampling,
     Scripted,
+    Stream,
     Unsupported,
     UnsupportedArchitecture,
     assistant,
@@ -43,12 +47,10 @@ from llmdispatcher.models.event import Event, LoadProgress
 from llmdispatcher.models.reply import Outcome
 from llmdispatcher.vendors.contract import Call
 from llmdispatcher.vendors.llamacpp import loading as loader
+from llmdispatcher.vendors.llamacpp.engine import relay
 from llmdispatcher.vendors.llamacpp.engine.engine import Loaded
 from llmdispatcher.vendors.llamacpp.templates.template import PLAIN_WARNING, ChatTemplate
 from llmdispatcher.vendors.llamacpp.vendor import embedded
-
-RELEASED_S = 0.25
-"""Five times the 50 ms within which a caller is to be released."""
 
 MIB = 2**20
 GROWTH_MIB = 8
@@ -112,7 +114,9 @@ def test_a_hundred_threads_get_their_own_answers(slow_model: Path) -> None:
             next(stream)
         stream.close()
 
-    with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
+    # with F32 throughout no sum depends on how steps are cut, which the clock decides
+    spec = LlamaCpp(slow_model, max_threads=1, isolation="thread", cache_type="f32")
+    with Dispatcher(spec) as d:
         alone = [ask(d, prompt) for prompt in prompts]
         with ThreadPoolExecutor(120) as pool:
             cancels = [pool.submit(give_up, d, index) for index in range(20)]
@@ -132,23 +136,20 @@ def test_a_hundred_threads_get_their_own_answers(slow_model: Path) -> None:
 )
 def test_cancelled_streams_leave_nothing(slow: Dispatcher, cycles: int) -> None:
     """Stream, cancel in the middle, again and again: no thread, no child, no memory remains."""
-    me = psutil.Process()
+    limit = GROWTH_MIB * MIB
 
-    def cycle(count: int) -> None:
-        for index in range(count):
-            with slow.stream(Request(prompt="Once " * (1 + index % 50), max_tokens=2000)) as stream:
-                for _ in range(index % 4):
-                    next(stream)
+    def cycle(index: int) -> None:
+        with slow.stream(Request(prompt="Once " * (1 + index % 50), max_tokens=2000)) as stream:
+            for _ in range(index % 4):
+                next(stream)
 
-    cycle(20)
-    gc.collect()
-    threads, before = threading.active_count(), me.memory_info().rss
-    cycle(cycles)
-    gc.collect()
+    for index in range(20):
+        cycle(index)
+    threads = threading.active_count()
 
+    assert growth_bytes(cycle, cycles, limit) < limit
     assert threading.active_count() == threads
-    assert me.children() == []
-    assert me.memory_info().rss - before < GROWTH_MIB * MIB
+    assert psutil.Process().children() == []
     assert slow.stats().in_flight == 0
 
 
@@ -158,24 +159,21 @@ def test_cancelled_streams_leave_nothing(slow: Dispatcher, cycles: int) -> None:
 def test_loading_and_closing_gives_the_memory_back(slow_model: Path, cycles: int) -> None:
     """Load, answer, close, again and again: memory and threads stay where they were.
 
-    glibc gives every new thread an arena and returns them late, so resident memory wavers by about
+    glibc gives every new thread an arena and returns them late, so that memory wavers by about
     10 MiB; a model that stayed would take 20 MiB at each cycle.
     """
+    limit = 2 * slow_model.stat().st_size
 
-    def cycle() -> None:
+    def cycle(_: int) -> None:
         with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
             d.send("x", max_tokens=2)
 
-    for _ in range(5):
-        cycle()
-    gc.collect()
-    before, threads = psutil.Process().memory_info().rss, threading.active_count()
-    for _ in range(cycles):
-        cycle()
-    gc.collect()
+    for index in range(5):
+        cycle(index)
+    threads = threading.active_count()
 
+    assert growth_bytes(cycle, cycles, limit) < limit
     assert threading.active_count() == threads
-    assert psutil.Process().memory_info().rss - before < 2 * slow_model.stat().st_size
 
 
 @pytest.mark.parametrize("isolation", ["process", "thread"])
@@ -190,23 +188,36 @@ def test_a_dropped_dispatcher_ends_its_threads(isolation: str, slow_model: Path)
     del d
     gc.collect()
 
-    deadline = time.monotonic() + 5
-    while threading.active_count() > before or psutil.Process().children():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
+    until(lambda: threading.active_count() <= before and not psutil.Process().children())
 
 
-def test_cancel_stops_in_the_middle_of_a_prompt(slow: Dispatcher) -> None:
-    """A long prompt is abandoned within the decode that reads it, and the next one is served."""
-    stream = slow.stream(Request(prompt="word " * 700, max_tokens=5))
-    timer = threading.Timer(0.1, stream.close)
-    began = time.monotonic()
-    timer.start()
+def closed_in_decode(stream: Stream, decodes: Decodes, number: int) -> None:
+    """Read a stream that is closed while the decode of that number, from 0, is under way."""
+    decodes.begun.clear()
+    decodes.hold(number)
 
+    def close() -> None:
+        until(lambda: len(decodes.begun) == number + 1)
+        stream.close()
+        decodes.go_on()
+
+    button = threading.Thread(target=close)
+    button.start()
     assert list(stream) == []
+    button.join()
+
+
+def test_cancel_stops_in_the_middle_of_a_prompt(
+    slow: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long prompt is abandoned within the decode that reads it, and the next one is served."""
+    decodes = Decodes(monkeypatch)
+    closed_in_decode(slow.stream(Request(prompt="word " * 700, max_tokens=5)), decodes, 1)
+
     reply = slow.send("x", max_tokens=1)
 
-    assert time.monotonic() - began < 0.1 + 2 * RELEASED_S
+    assert decodes.interrupted == 1
+    assert sum(begun.count for step in decodes.begun[2:] for begun in step) < 100
     assert reply.text or reply.usage.completion_tokens
 
 
@@ -253,44 +264,47 @@ def test_what_was_asked_before_never_changes_an_answer(tmp_path: Path, storage: 
     assert any(reply.usage.cached_tokens for reply in warm[1])
 
 
-def test_what_was_read_before_a_cancel_is_kept(slow: Dispatcher) -> None:
+def test_what_was_read_before_a_cancel_is_kept(
+    slow: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A prompt that was abandoned half-way goes on from there, not from the start."""
-    request = Request(prompt="long ago " * 600, max_tokens=2, sampling=Sampling(seed=0))
-    whole = slow.send(request).usage.prompt_tokens // 512 * 512
-    kept = set()
-    for after_s in (0.02, 0.05, 0.1, 0.15, 0.2, 0.3):
-        slow.send("forget what was read", max_tokens=1)
-        stream = slow.stream(request)
-        button = threading.Timer(after_s, stream.close)
-        button.start()
-        list(stream)
-        button.join()
-        kept.add(slow.send(request).usage.cached_tokens)
+    decodes = Decodes(monkeypatch)
+    kept = []
+    for number in range(3):
+        prompt = f"{number} is long ago " * 140
+        request = Request(prompt=prompt, max_tokens=2, sampling=Sampling(seed=0))
+        closed_in_decode(slow.stream(request), decodes, number)
+        kept.append(slow.send(request).usage.cached_tokens)
 
-    assert {tokens % 512 for tokens in kept} == {0}
-    assert any(0 < tokens <= whole for tokens in kept)
+    assert kept == [0, 512, 1024]
 
 
-def test_an_event_loop_stays_responsive(slow_model: Path) -> None:
-    """While models generate for ten tasks, the loop's own timer keeps its beat."""
+def test_an_event_loop_stays_responsive(slow_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a model decodes for ten tasks, however long that takes, the loop goes on."""
+    decodes = Decodes(monkeypatch)
 
-    async def go() -> float:
+    async def go() -> None:
         async with AsyncDispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
+            await d.load("slow")
+            decodes.hold()
             request = Request(prompt="Once", max_tokens=20)
             tasks = [asyncio.create_task(d.send(request)) for _ in range(10)]
-            longest = 0.0
-            while not all(task.done() for task in tasks):
-                began = time.monotonic()
+            await auntil(lambda: decodes.begun)
+            for _ in range(20):
                 await asyncio.sleep(0.005)
-                longest = max(longest, time.monotonic() - began)
-            assert all(task.result().usage.completion_tokens for task in tasks)
-            return longest
+            assert not any(task.done() for task in tasks)
+            decodes.go_on()
+            assert all(reply.usage.completion_tokens for reply in await asyncio.gather(*tasks))
 
-    assert asyncio.run(go()) < RELEASED_S
+    asyncio.run(go())
+    assert not decodes.late
 
 
-def test_waiting_behind_others_is_not_silence(slow: Dispatcher) -> None:
+def test_waiting_behind_others_is_not_silence(
+    slow: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A request that waits for its turn is told that the engine lives, and does not time out."""
+    monkeypatch.setattr(relay, "HEARTBEAT_S", 0.1)
     engine = next(iter(slow._desk._engines.values()))
     ahead = [engine.submit(Request(prompt="Once", max_tokens=4000), "slow") for _ in range(20)]
 
@@ -302,7 +316,7 @@ def test_waiting_behind_others_is_not_silence(slow: Dispatcher) -> None:
     stop.start()
     began = time.monotonic()
 
-    reply = slow.send("x", max_tokens=1, deadlines=Deadlines(first_token_s=1.3))
+    reply = slow.send("x", max_tokens=1, deadlines=Deadlines(first_token_s=1.8))
 
     assert time.monotonic() - began > 1.9, "it waited longer than it would have in silence"
     assert reply.usage.completion_tokens == 1
@@ -365,7 +379,7 @@ print(len(next(stream).text) >= 0)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
 
     assert (done.stdout, done.stderr) == (b"True\n", b"")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
@@ -498,7 +512,7 @@ def test_a_bug_in_the_engine_fails_its_calls(slow: Dispatcher) -> None:
     for call in calls[-2:]:
         with pytest.raises(EngineCrashed, match="a bug in the engine"):
             while True:
-                call.receive(30)
+                call.receive(WAIT_S)
 
     assert slow.send("x", max_tokens=1).usage.completion_tokens == 1
 
@@ -512,7 +526,7 @@ def test_a_request_that_meets_a_failing_load_gets_its_error(
     failing = threading.Event()
 
     def load(*_: object) -> Loaded:
-        failing.wait(10)
+        failing.wait(WAIT_S)
         raise ValueError("a bug while loading")
 
     monkeypatch.setattr(loader, "load", load)
@@ -521,9 +535,9 @@ def test_a_request_that_meets_a_failing_load_gets_its_error(
     failing.set()
 
     with pytest.raises(EngineCrashed, match="a bug while loading"):
-        call.receive(10)
+        call.receive(WAIT_S)
     with pytest.raises(EngineCrashed, match="a bug while loading"):
-        loading.result(10)
+        loading.result(WAIT_S)
     engine.close()
 
 
@@ -565,9 +579,9 @@ def test_a_cancel_releases_a_consumer_that_was_about_to_be_told(slow: Dispatcher
         time.sleep(0.002 * (index % 10))
         began = time.monotonic()
         call.cancel()
-        thread.join(10)
+        thread.join(WAIT_S)
         took.append(ended[0] - began)
     for other in others:
         other.cancel()
 
-    assert max(took) < RELEASED_S
+    assert max(took) < SOON_S

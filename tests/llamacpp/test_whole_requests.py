@@ -329,7 +329,7 @@ class Parrot(Guesser):
     """Guesses that a reply goes on as it did before, or wrongly; always, whatever it costs."""
 
     def __init__(self, known: list[list[int]]) -> None:
-        super().__init__()
+        super().__init__(lambda: 0.0)
         self.known, self.made, self.right = known, 0, 0
 
     def _guesses(self, sequence: Sequence, rows: int, room: int) -> list[int]:

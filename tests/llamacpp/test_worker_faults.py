@@ -13,7 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from llamacpp.test_worker import NOTICED_S, WAIT_S, begin, ending, misbehaving
+from llamacpp.test_worker import NOTICED_S, begin, ending, misbehaving
+from waits import WAIT_S
 
 from llmdispatcher import Dispatcher, LlamaCpp, user
 from llmdispatcher.models.errors import (

@@ -7,6 +7,7 @@ import math
 import threading
 
 import pytest
+from waits import WAIT_S
 
 from llmdispatcher import Refused
 from llmdispatcher.models.errors import Cancelled
@@ -55,7 +56,7 @@ def test_silence_times_out_in_both_worlds(timeout_s: float) -> None:
         asyncio.run(Mailbox().areceive(timeout_s))
 
 
-@pytest.mark.parametrize("timeout_s", [None, math.inf, 1e12, 5])
+@pytest.mark.parametrize("timeout_s", [None, math.inf, 1e12, WAIT_S])
 def test_a_sleeper_is_woken(timeout_s: float | None) -> None:
     """A consumer that sleeps, for however long, wakes when a piece comes."""
     box = Mailbox()
@@ -79,7 +80,7 @@ def test_one_wake_up_serves_a_whole_event_loop() -> None:
 
         loop.call_soon_threadsafe = counted  # type: ignore[assignment,method-assign]
         boxes = [Mailbox() for _ in range(50)]
-        tasks = [asyncio.create_task(box.areceive(5)) for box in boxes]
+        tasks = [asyncio.create_task(box.areceive(WAIT_S)) for box in boxes]
         await asyncio.sleep(0)
         wakers: list[Waker | None] = [box.put(Delta("x")) for box in boxes]
         thread = threading.Thread(target=fire, args=(wakers,))
@@ -119,7 +120,7 @@ def test_an_end_wakes_a_sleeper_whose_waker_is_held_back() -> None:
 
     def listen() -> None:
         asleep.set()
-        heard.append(box.receive(5))
+        heard.append(box.receive(WAIT_S))
 
     thread = threading.Thread(target=listen)
     thread.start()
@@ -129,7 +130,7 @@ def test_an_end_wakes_a_sleeper_whose_waker_is_held_back() -> None:
         held = box.put(Delta("a"))
 
     fire([box.fail(Cancelled())])
-    thread.join(5)
+    thread.join(WAIT_S)
     fire([held])
 
     assert heard

@@ -26,7 +26,7 @@ from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp, card_of, embedded
 
 FAKE = Path(__file__).parents[2] / "fake_llama_server.py"
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 """For what takes a second at most."""
 
 SHORT = Patience(stall_s=1.5, silent_s=1.0, asleep_s=2.0, stop_s=0.5)

@@ -155,7 +155,7 @@ def test_cancel_stops_the_server(long: Served) -> None:
         call.cancel()
         with pytest.raises(Cancelled):
             drain(call)
-    assert time.monotonic() - began_s < 1.25
+    assert time.monotonic() - began_s < 10
     until(lambda: long.host.counts() == (0, 0))
     pid = long.pid()
     assert pid is not None

@@ -40,8 +40,17 @@ from llmdispatcher.vendors.llamacpp.server.signs import Patience
 
 Make = Callable[[str], Fake]
 
-SOON_S = 25.0
-"""Five times the 5 s within which each of these is to be noticed."""
+SOON_S = 60.0
+"""Twelve times the 5 s within which each of these is to be noticed."""
+
+PATIENT = Patience(stop_s=0.5)
+"""With one that does something, however late it has its turn."""
+
+SILENT = attrs.evolve(SHORT, stall_s=SOON_S, asleep_s=SOON_S)
+"""With one that answers nobody."""
+
+ASLEEP = attrs.evolve(SHORT, stall_s=SOON_S, silent_s=SOON_S)
+"""With one that answers, and does nothing."""
 
 LOADS = [
     ("stalls", TimedOut, "loading the model took longer than 1.5 s"),
@@ -78,7 +87,7 @@ def test_a_load_that_goes_wrong_says_why(
 ) -> None:
     """Whatever a server does instead of loading, the load fails with its own error."""
     began_s = time.monotonic()
-    with Served(fake(how).spec(), SHORT) as served:
+    with Served(fake(how).spec(), SHORT if kind is TimedOut else PATIENT) as served:
         with pytest.raises(kind, match=told):
             raise served.failed()
         assert time.monotonic() - began_s < SOON_S
@@ -109,7 +118,8 @@ def test_a_reply_that_goes_wrong_says_why(
     fake: Make, how: str, kind: type[DispatcherError], told: str
 ) -> None:
     """What came before is told; then the call fails, and so does the host if the server died."""
-    with Served(fake(how).spec(), SHORT) as served:
+    patience = {"hangs": SILENT, "dozes": ASLEEP}.get(how, PATIENT)
+    with Served(fake(how).spec(), patience) as served:
         served.ready()
         began_s = time.monotonic()
         call = served.host.submit(Request(prompt="one two three four"))
@@ -137,7 +147,7 @@ def test_a_reply_that_goes_wrong_says_why(
 
 def test_all_calls_in_flight_get_the_cause(fake: Make) -> None:
     """When a server dies, every call that it served or was to serve fails with what it died of."""
-    with Served(fake("crashes").spec(max_parallel=2), SHORT) as served:
+    with Served(fake("crashes").spec(max_parallel=2), PATIENT) as served:
         served.ready()
         calls = [served.host.submit(Request(prompt="a b c d", max_tokens=9)) for _ in range(6)]
         for call in calls:
@@ -158,7 +168,7 @@ def test_a_port_that_is_taken_once_is_no_matter(fake: Make) -> None:
 
 def test_one_that_hangs_on_sigterm_is_killed(fake: Make) -> None:
     """A server that does not end when it is told to is killed, and stopping stays bounded."""
-    with Served(fake("deaf").spec(), SHORT) as served:
+    with Served(fake("deaf").spec(), PATIENT) as served:
         pid = served.ready().pid()
         assert pid is not None
         began_s = time.monotonic()
@@ -187,7 +197,7 @@ def test_a_prompt_too_long_is_told_with_its_numbers(fake: Make) -> None:
 
 def test_a_server_that_is_stopped_from_outside_is_noticed(fake: Make) -> None:
     """One that the system stopped (SIGSTOP) does not answer, and is ended as one that hangs."""
-    with Served(fake("well").spec(), attrs.evolve(SHORT, asleep_s=60.0)) as served:
+    with Served(fake("well").spec(), SILENT) as served:
         pid = served.ready().pid()
         assert pid is not None
         call = served.host.submit(Request(prompt="a " * 100))
@@ -270,7 +280,7 @@ def test_the_server_ends_with_its_parent(fake: Make) -> None:
         parent.kill()
         began_s = time.monotonic()
         until(lambda: not is_alive(pid))
-        assert time.monotonic() - began_s < 5.0
+        assert time.monotonic() - began_s < SOON_S
     # its files are removed by the next program that starts one
     pidfiles.reap()
     with Served(made.spec()) as served:

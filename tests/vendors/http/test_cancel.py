@@ -26,6 +26,7 @@ from plain_wire import (
     told,
 )
 from rough_server import RoughServer, answer, request, until_closed
+from waits import auntil
 
 from llmdispatcher.models.errors import Cancelled, DispatcherError, Refused
 from llmdispatcher.models.reply import Delta, Finish
@@ -37,7 +38,10 @@ SSE = "content-type: text/event-stream"
 HEAD = answer(b"", SSE, "transfer-encoding: chunked", sized=False)
 FIRST = b"%x\r\n%s\r\n" % (len(told("a")[0]), told("a")[0])
 MOMENT_S = 0.03
-"""By then whoever was started waits."""
+"""By then whoever was started waits, most often; whoever does not is released all the same."""
+
+CALLS = 200
+"""Under a storm of signals, which takes half a second."""
 
 
 def script(*said: bytes) -> Callable[[socket.socket], None]:
@@ -68,7 +72,7 @@ def soon(action: Callable[[], object]) -> Iterator[None]:
     timer.start()
     began_s = time.monotonic()
     yield
-    assert time.monotonic() - began_s < LIVE_S / 2
+    assert time.monotonic() - began_s < LIVE_S
     timer.join()
 
 
@@ -120,7 +124,7 @@ def test_another_task_releases_a_task() -> None:
         call.cancel()
         with pytest.raises(Cancelled):
             await asyncio.wait_for(waiting, LIVE_S)
-        assert len(asyncio.all_tasks()) == 1
+        await auntil(lambda: len(asyncio.all_tasks()) == 1)
 
     with RoughServer(script(HEAD)) as server, closing(engine(server.url)) as made:
         asyncio.run(main(made))
@@ -165,14 +169,10 @@ def test_between_two_receives_of_a_task_it_is_the_same() -> None:
         call = made.submit(ask(), "m")
         assert await call.areceive(LIVE_S) == [Delta("a")]
         await asyncio.to_thread(call.cancel)
-        for _ in range(100):
-            await asyncio.sleep(0.005)
-            if not server.open:
-                break
-        assert not server.open
+        await auntil(lambda: not server.open)
         with pytest.raises(Cancelled):
             await call.areceive(LIVE_S)
-        assert len(asyncio.all_tasks()) == 1
+        await auntil(lambda: len(asyncio.all_tasks()) == 1)
 
     with RoughServer(script(HEAD, FIRST)) as server, closing(engine(server.url)) as made:
         asyncio.run(main(made))
@@ -190,6 +190,7 @@ def test_before_the_first_receive_nothing_is_sent() -> None:
         assert server.accepted == 0
 
 
+@pytest.mark.usefixtures("_ends_are_waited_for")
 def test_after_the_end_cancelling_is_nothing() -> None:
     """What was served stays served, and its connection is used again."""
     body = b"".join(told("a"))
@@ -239,10 +240,11 @@ def test_connecting_is_given_up_at_once() -> None:
 
 def test_a_connection_that_comes_too_late_is_closed() -> None:
     """The thread that went on connecting closes what nobody wants any more."""
-    answered = threading.Event()
+    asked, answered = threading.Event(), threading.Event()
     real = socket.getaddrinfo
 
     def look_up(_: str, port: int, *rest: int, **more: int) -> object:
+        asked.set()
         answered.wait(LIVE_S)
         return real("127.0.0.1", port, *rest, **more)
 
@@ -250,7 +252,12 @@ def test_a_connection_that_comes_too_late_is_closed() -> None:
         patch.setattr(socket, "getaddrinfo", look_up)
         with closing(engine(f"http://slow.test:{server.port}")) as made:
             call = made.submit(ask(connect_s=60.0), "m")
-            with soon(call.cancel), pytest.raises(Cancelled):
+
+            def cancel() -> None:
+                asked.wait(LIVE_S)
+                call.cancel()
+
+            with soon(cancel), pytest.raises(Cancelled):
                 call.receive(None)
             answered.set()
             until_s = time.monotonic() + LIVE_S
@@ -262,10 +269,16 @@ def test_a_connection_that_comes_too_late_is_closed() -> None:
 
 def test_a_large_request_that_nobody_reads_is_given_up() -> None:
     """Writing is left as promptly as reading."""
-    with RoughServer(lambda _: time.sleep(0.3)) as server, closing(engine(server.url)) as made:
+    over = threading.Event()
+
+    def deaf(_: socket.socket) -> None:
+        over.wait(LIVE_S)
+
+    with RoughServer(deaf) as server, closing(engine(server.url)) as made:
         call = made.submit(ask("x" * (32 * 2**20)), "m")
         with soon(call.cancel), pytest.raises(Cancelled):
             call.receive(None)
+        over.set()
 
 
 @pytest.mark.parametrize("stage", ["waiting for the head", "waiting for the body"])
@@ -301,18 +314,16 @@ def test_a_storm_of_signals_never_locks() -> None:
         while not done.wait(0.0007):
             signal.pthread_kill(main, signal.SIGUSR1)
 
-    main, done, ended = threading.get_ident(), threading.Event(), 0
+    main, done = threading.get_ident(), threading.Event()
     before = signal.signal(signal.SIGUSR1, handle)
     sender = threading.Thread(target=storm)
     try:
         with RoughServer(run) as server, closing(engine(server.url)) as made:
             sender.start()
-            until_s = time.monotonic() + 0.5
-            while time.monotonic() < until_s:
+            for _ in range(CALLS):
                 calls[:] = [made.submit(ask(), "m")]
                 with contextlib.suppress(Cancelled):
                     read(calls[0])
-                ended += 1
             done.set()
             sender.join()
             assert text_of(in_thread(made, ask())) == "a"
@@ -320,7 +331,6 @@ def test_a_storm_of_signals_never_locks() -> None:
         done.set()
         sender.join()
         signal.signal(signal.SIGUSR1, before)
-    assert ended > 5
 
 
 def test_cancelling_races_with_reading_and_never_breaks_either() -> None:
@@ -365,6 +375,7 @@ def test_cancelling_races_with_reading_and_never_breaks_either() -> None:
         assert text_of(in_thread(made, ask())) == "a"
 
 
+@pytest.mark.usefixtures("_ends_are_waited_for")
 def test_cancelling_one_call_never_breaks_the_next_on_its_connection() -> None:
     """A connection that went back to the pool is nobody's to shut down."""
     body = b"".join(told("a"))

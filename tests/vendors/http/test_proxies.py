@@ -133,6 +133,7 @@ def vendor(authority: Authority) -> Iterator[Loopback]:
         yield made
 
 
+@pytest.mark.usefixtures("_ends_are_waited_for")
 def test_encrypted_requests_go_through_a_tunnel(
     vendor: Loopback, authority: Authority, receive: Receive
 ) -> None:

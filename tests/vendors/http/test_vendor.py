@@ -397,7 +397,7 @@ def test_a_client_of_ones_own_is_stopped_while_it_reads() -> None:
             timer.start()
             began_s = time.monotonic()
             assert list(stream) == []
-            assert time.monotonic() - began_s < 2.5
+            assert time.monotonic() - began_s < 20
             timer.join()
 
 
