@@ -85,6 +85,7 @@ class Ledger:
         # One for each process: a child that was forked has its own connection, thread and queue,
         # and leaves its parent's to the parent.
         self._writers: dict[int, Writer] = {}
+        self._writer()  # its modules are loaded now, not in the first request
         self._end = weakref.finalize(self, _close, self._writers)  # also when Python ends
 
     def open(self, opening: Opening, worst: Callable[[], Worst]) -> Slip:
@@ -96,13 +97,13 @@ class Ledger:
         writer = self._writer()
         caps = budget.concerning(self.caps, opening.payer) if self.caps else ()
         reserved = budget.needed(caps, worst()) if caps else None
-        if self._is_strict and writer.kept >= self._max_kept:
-            why = writer.trouble or f"{writer.kept} entries wait to be written to {self.path}"
-            raise LedgerUnusable(str(why))
+        is_full = self._is_strict and writer.kept >= self._max_kept
+        if is_full and writer.trouble:
+            raise LedgerUnusable(str(writer.trouble))
         slip = Slip(next(writer.entries), opening, caps)
         slip.started_s, slip.reserved = self._wall(), reserved
         is_doubtful = self._is_strict and (writer.trouble is not None or not writer.is_proven)
-        if caps or is_doubtful:
+        if caps or is_doubtful or is_full:  # full: after those that came before
             writer.put(_awaited(slip))
         return slip
 
@@ -155,7 +156,10 @@ class Ledger:
 
     @property
     def lost(self) -> int:
-        """Entries given up, because memory for them is bounded; "strict" gives up none."""
+        """Entries given up: the memory for them was full, or they could not be written at the end.
+
+        "strict" fills no memory: it refuses before that.
+        """
         return self._writer().lost
 
     def close(self) -> None:

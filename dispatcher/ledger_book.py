@@ -86,7 +86,7 @@ class Book:
         self._now_text = _utc(wall_s)
 
     def reserve(self, slip: Slip) -> BudgetExceeded | None:
-        """Set the worst case aside under every cap; if one refuses, write nothing and return why."""
+        """Set the worst case aside under every cap, or return why one refuses."""
         needed = slip.reserved or 0
         self._add_plain()
         for cap in slip.caps:
@@ -108,17 +108,20 @@ class Book:
         counted = counted_microusd(slip, closing)
         closed = _closed(closing, counted, self._now_text)
         payer = slip.opening.payer
-        if slip.reserved is None:
-            if self._db.execute(_ENTER_WHOLE, (*self._opened(slip), None, None, *closed)).rowcount:
+        found = None
+        if slip.reserved is not None:
+            found = self._db.execute(
+                "SELECT fate, day, reserved_microusd, counted_microusd FROM attempts WHERE id = ?",
+                (slip.entry,),
+            ).fetchone()
+        if found is None:
+            row = (*self._opened(slip), slip.reserved, None, *closed)
+            if self._db.execute(_ENTER_WHOLE, row).rowcount:
                 self._plain[payer] = self._plain.get(payer, 0) + counted
             return
-        found = self._db.execute(
-            "SELECT fate, day, reserved_microusd, counted_microusd FROM attempts WHERE id = ?",
-            (slip.entry,),
-        ).fetchone()
-        if found is None or found[0] not in {Fate.OPEN, Fate.EXPIRED}:
-            return  # it was refused, or is settled
         fate, day, reserved, before = found
+        if fate not in {Fate.OPEN, Fate.EXPIRED}:
+            return  # it is settled
         self._db.execute(_CLOSE, (*closed, slip.entry))
         if fate == Fate.OPEN:
             self._add(payer, day, spent=counted, reserved=-reserved)

@@ -40,6 +40,7 @@ _ERRNOS = {
     errno.EPERM: "read-only",
     errno.EROFS: "read-only",
     errno.ENOTDIR: "read-only",
+    errno.EEXIST: "read-only",  # a file is where a folder should be
 }
 _WAYS_OUT = {
     "full": "make room on its disk, or lift the limit on the size of files",
@@ -88,6 +89,8 @@ class LedgerFile:
         self.path, self._lock_wait_s = path, lock_wait_s
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
+        self.was_replaced = False
+        """Somebody moved or deleted the file while it was open here."""
 
     def connect(self) -> sqlite3.Connection:
         """Return a connection to the file that is at the path now, made if there is none.
@@ -96,7 +99,8 @@ class LedgerFile:
         """
         if self._connection is not None and self._inode == _inode(self.path):
             return self._connection
-        self.close()  # somebody moved or deleted the file: what is written there nobody would see
+        self.was_replaced = self._connection is not None
+        self.close()  # what is written where it was moved to nobody would see
         _make(self.path)
         connection = sqlite3.connect(
             self.path, timeout=self._lock_wait_s, isolation_level=None, check_same_thread=False
@@ -173,9 +177,9 @@ def _make(path: Path) -> None:
 
 
 def _set_up(connection: sqlite3.Connection, path: Path) -> None:
+    version = check(connection, path)  # before anything is changed: it may be somebody else's
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA wal_autocheckpoint=1000")
-    if check(connection, path) < VERSION:
+    if version < VERSION:
         migrate(connection, path, STEPS)
 
 

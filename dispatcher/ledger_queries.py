@@ -50,13 +50,14 @@ _SUMS = {
     "reserved_microusd": "coalesce(sum(CASE WHEN fate = 'open' THEN reserved_microusd END), 0)",
 }
 
-COLUMNS = (
+_COLUMNS = (
     "id request_id number retry_of unknown_outcome vendor model served_model key_fingerprint tags"
     " fate error_class status vendor_request_id started_at ended_at expired_at day prompt_tokens"
     " completion_tokens cached_tokens cache_write_tokens reasoning_tokens estimated cost_microusd"
     " counted_microusd reserved_microusd charged_microusd price_version latency_s first_token_s"
     " load_s"
-).split()  # noqa: SIM905 - a line each would fill the page
+)
+COLUMNS = tuple(_COLUMNS.split())
 """What is told of an attempt, in this order."""
 
 

@@ -82,6 +82,8 @@ class Writer:
         self._memory = Memory(terms.rules.caps)
         self._looked_s = float("-inf")
         self._told_clock = False
+        self._notes: deque[BudgetAlert | LedgerTrouble] = deque()
+        """What is to be reported once nobody writes: a listener may use the ledger."""
 
     @property
     def kept(self) -> int:
@@ -92,6 +94,10 @@ class Writer:
         """Have a job done. Returns at once; loses nothing, unless ``degrade`` fills its memory."""
         if self.kept >= self._terms.max_kept and not self._terms.is_strict and self.trouble:
             self._give_up(job)
+            self._report()
+            return
+        is_passing = self.trouble is not None and not self._terms.is_strict
+        if is_passing and not self._pass(job):  # at once, and not after waiting for a lock again
             return
         self._jobs.append(job)
         if self._thread is None:
@@ -101,17 +107,30 @@ class Writer:
             self._ring()
         elif not self._is_gathering:
             self._ring()
-        if self._is_closed and self._turn.acquire(blocking=False):  # after the end: by hand
-            self._turn.release()
-            self.flush()
-            self._file.close()
+        if self._is_closed:
+            self._write_late()
 
     def flush(self) -> bool:
         """Write all that is kept, in this thread; return whether that went well."""
-        while self._jobs:
-            if not self._write():
-                return False
+        try:
+            with self._turn:  # once it is ours, nothing is on its way any more
+                while self._jobs:
+                    if not self._write():
+                        return False
+        finally:
+            self._report()
         return True
+
+    def _write_late(self) -> None:
+        """Write what comes after the end, unless this thread or another is at it."""
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            while self._jobs and self._write():
+                pass
+            self._file.close()
+        finally:
+            self._turn.release()
 
     def close(self) -> None:
         """Write all that is kept, and end the thread. Idempotent."""
@@ -124,6 +143,7 @@ class Writer:
         if not self.flush():
             self.lost += self.kept
             self._tell("lost", f"{self.kept} entries could not be written: {self.trouble}")
+            self._report()
         with self._turn:
             self._file.close()
 
@@ -155,23 +175,25 @@ class Writer:
 
     def _write(self) -> bool:
         """Write one transaction of what is kept; return whether that went well."""
-        with self._turn:
-            batch = [self._jobs.popleft() for _ in range(min(BATCH, len(self._jobs)))]
-            book = None
-            try:
-                book = self._begin(batch)
-                for job in batch:
-                    job.apply(book)
-                book.commit()
-            except (sqlite3.Error, OSError, Trouble) as error:
-                self._undo(book)
-                self._jobs.extendleft(reversed(self._failed(batch, error)))
-                return False
-            self._succeeded(batch, book)
+        batch = [self._jobs.popleft() for _ in range(min(BATCH, len(self._jobs)))]
+        book = None
+        try:
+            book = self._begin(batch)
+            for job in batch:
+                job.apply(book)
+            book.commit()
+        except (sqlite3.Error, OSError, Trouble) as error:
+            self._undo(book)
+            self._jobs.extendleft(reversed(self._failed(batch, error)))
+            return False
+        self._succeeded(batch, book)
         return True
 
     def _begin(self, batch: list[Job]) -> Book:
         connection = self._file.connect()
+        if self._file.was_replaced:
+            self._file.was_replaced = False
+            self._tell("replaced", f"{self._file.path} was moved or deleted; a new one is begun")
         durable = any(job.is_durable for job in batch)
         connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         book = Book(connection, self._terms.wall(), self._terms.rules)
@@ -198,8 +220,7 @@ class Writer:
         self._memory.learn(book.balances, book.day)
         for job in batch:
             job.done()
-        for alert in book.alerts:
-            self._terms.report(alert)
+        self._notes.extend(book.alerts)
         if ended is not None:
             self._tell("over", f"{self._file.path} can be written again")
         is_behind = book.clock_behind_s > CLOCK_S
@@ -245,10 +266,7 @@ class Writer:
         if isinstance(job, Settle) and not job.is_noted:
             self._memory.settle(job.slip, job.closing)
             job.is_noted = True
-        elif job.waiting is not None:
-            job.answer(None)
-            return False
-        return True
+        return self.trouble is None or not self._refuse(job, self.trouble)
 
     def _move_aside(self) -> None:
         """Begin a new file in the place of a corrupt one."""
@@ -259,8 +277,8 @@ class Writer:
             return
         if aside is not None:
             self._tell("replaced", f"the corrupt ledger is kept as {aside}; a new one is begun")
-        self._is_hurried = True
-        self._ring()
+            self._is_hurried = True
+            self._ring()
 
     def _give_up(self, job: Job) -> None:
         """Drop an entry for which there is no memory left, and say so."""
@@ -273,4 +291,12 @@ class Writer:
             self._tell("lost", f"{self.lost} entries were given up: {self.trouble}")
 
     def _tell(self, kind: str, detail: str) -> None:
-        self._terms.report(LedgerTrouble(kind=kind, detail=detail, kept=self.kept, lost=self.lost))
+        self._notes.append(LedgerTrouble(kind=kind, detail=detail, kept=self.kept, lost=self.lost))
+
+    def _report(self) -> None:
+        while True:
+            try:
+                note = self._notes.popleft()
+            except IndexError:
+                return
+            self._terms.report(note)
