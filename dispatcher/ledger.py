@@ -102,6 +102,7 @@ class Ledger:
             raise LedgerUnusable(str(writer.trouble))
         slip = Slip(next(writer.entries), opening, caps)
         slip.started_s, slip.reserved = self._wall(), reserved
+        slip.counted_s = max(slip.started_s, writer.latest_s)
         is_doubtful = self._is_strict and (writer.trouble is not None or not writer.is_proven)
         if caps or is_doubtful or is_full:  # full: after those that came before
             writer.put(_awaited(slip))

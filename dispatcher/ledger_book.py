@@ -81,8 +81,8 @@ class Book:
         self.alerts: list[BudgetAlert] = []
         """What there is to report once all is committed."""
         self._changed: set[Account] = set()
-        self._plain: dict[Payer, int] = {}
-        """What attempts without a reservation cost, not in the balances yet."""
+        self._plain: dict[tuple[Payer, str], int] = {}
+        """What attempts without a reservation cost, by day; not in the balances yet."""
         self._now_text = _utc(wall_s)
 
     def reserve(self, slip: Slip) -> BudgetExceeded | None:
@@ -93,15 +93,18 @@ class Book:
             balance = self._balance(budget.account_of(cap, self.day))
             if reason := budget.refusal(cap, balance, needed, self.now_s):
                 return budget.exceeded(cap, reason, needed, self.now_s)
-        self.enter(slip)
+        self._enter(slip, self.day)
         return None
 
-    def enter(self, slip: Slip) -> None:
-        """Set the worst case aside, whatever the caps say."""
-        row = (*self._opened(slip), slip.reserved, self.now_s + self._rules.expire_s)
+    def admit(self, slip: Slip) -> None:
+        """Set aside what was let pass before, whatever the caps say."""
+        self._enter(slip, budget.day_of(slip.counted_s))
+
+    def _enter(self, slip: Slip, day: str) -> None:
+        row = (*self._opened(slip, day), slip.reserved, self.now_s + self._rules.expire_s)
         row = (*row[:7], str(Fate.OPEN), *row[7:])
         if self._db.execute(_ENTER, row).rowcount:
-            self._add(slip.opening.payer, self.day, reserved=slip.reserved or 0)
+            self._add(slip.opening.payer, day, reserved=slip.reserved or 0)
 
     def settle(self, slip: Slip, closing: Closing) -> None:
         """Put the truth in the place of what was set aside, or of what was assumed meanwhile."""
@@ -115,9 +118,10 @@ class Book:
                 (slip.entry,),
             ).fetchone()
         if found is None:
-            row = (*self._opened(slip), slip.reserved, None, *closed)
+            day = budget.day_of(slip.counted_s)
+            row = (*self._opened(slip, day), slip.reserved, None, *closed)
             if self._db.execute(_ENTER_WHOLE, row).rowcount:
-                self._plain[payer] = self._plain.get(payer, 0) + counted
+                self._plain[payer, day] = self._plain.get((payer, day), 0) + counted
             return
         fate, day, reserved, before = found
         if fate not in {Fate.OPEN, Fate.EXPIRED}:
@@ -160,7 +164,6 @@ class Book:
 
     def accept_clock(self) -> None:
         """Go by the machine's clock from now on, though rows of a later time exist."""
-        self._add_plain()
         self._db.execute("UPDATE clock SET last_s = ?", (self.wall_s,))
         self._last_s = self.now_s = self.wall_s
         self.day = budget.day_of(self.now_s)
@@ -215,8 +218,8 @@ class Book:
         return known
 
     def _add_plain(self) -> None:
-        for payer, spent in self._plain.items():
-            self._add(payer, self.day, spent=spent)
+        for (payer, day), spent in self._plain.items():
+            self._add(payer, day, spent=spent)
         self._plain.clear()
 
     def _add(self, payer: Payer, day: str, *, spent: int = 0, reserved: int = 0) -> None:
@@ -229,7 +232,7 @@ class Book:
             )
             self._changed.add(account)
 
-    def _opened(self, slip: Slip) -> tuple[Any, ...]:
+    def _opened(self, slip: Slip, day: str) -> tuple[Any, ...]:
         one = slip.opening
         payer = one.payer
         return (
@@ -241,7 +244,7 @@ class Book:
             payer.key,
             json.dumps(payer.tags),
             _utc(slip.started_s),
-            self.day,
+            day,
             fit(one.price_version),
             one.retry_of,
             self._rules.owner,

@@ -112,6 +112,7 @@ class Slip:
 
     __slots__ = (
         "caps",
+        "counted_s",
         "entry",
         "is_settled",
         "opening",
@@ -124,7 +125,9 @@ class Slip:
     def __init__(self, entry: int, opening: Opening, caps: tuple[SpendingCap, ...]) -> None:
         self.entry, self.opening, self.caps = entry, opening, caps
         self.started_s = 0.0
-        """Seconds since 1970."""
+        """Seconds since 1970, by the clock of the machine."""
+        self.counted_s = 0.0
+        """The time whose day it counts for, unless a reservation comes to be on a later one."""
         self.reserved: int | None = None
         """Micro-dollars to set aside; None reserves nothing, and needs no waiting."""
         self.waiting: Future[None] | None = None

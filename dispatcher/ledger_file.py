@@ -105,12 +105,11 @@ class LedgerFile:
         connection = sqlite3.connect(
             self.path, timeout=self._lock_wait_s, isolation_level=None, check_same_thread=False
         )
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(connection.close)
             _set_up(connection, self.path)
             self.path.chmod(0o600)
-        except BaseException:
-            connection.close()
-            raise
+            undo.pop_all()
         self._inode, self._connection = _inode(self.path), connection
         return connection
 
@@ -198,8 +197,9 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
 
 def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Sequence[str]]) -> None:
     """Bring the schema up by the steps that it lacks, all or none. Raises sqlite3.Error."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with contextlib.ExitStack() as undo:
+        connection.execute("BEGIN IMMEDIATE")
+        undo.callback(_roll_back, connection)
         version = check(connection, path)  # another process may have been quicker
         for number, step in enumerate(steps[version:], version + 1):
             for statement in step:
@@ -207,7 +207,10 @@ def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Sequence
             connection.execute(f"PRAGMA user_version={number}")
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """Undo what is not committed; nothing after a commit."""
+    with contextlib.suppress(sqlite3.Error):
+        if connection.in_transaction:
             connection.execute("ROLLBACK")
-        raise

@@ -67,7 +67,7 @@ class Reserve(Job):
     def apply(self, book: Book) -> None:
         """Enter the attempt."""
         if self.is_admitted:
-            book.enter(self.slip)
+            book.admit(self.slip)
         else:
             self._refused = book.reserve(self.slip)
             self.slip.refused = self._refused is not None

@@ -69,6 +69,8 @@ class Writer:
         self.is_proven = False
         """This process has written to it."""
         self.lost = 0
+        self.latest_s = 0.0
+        """The last time in the file, as far as is known: seconds since 1970."""
         self._jobs: deque[Job] = deque()
         self._turn = threading.Lock()
         """Held while writing."""
@@ -216,6 +218,7 @@ class Writer:
 
     def _succeeded(self, batch: list[Job], book: Book) -> None:
         self.is_proven = True
+        self.latest_s = book.now_s
         ended, self.trouble = self.trouble, None
         self._memory.learn(book.balances, book.day)
         for job in batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,9 @@ from llmdispatcher.models.reply import MICRO_PER_USD
 
 if TYPE_CHECKING:
     from llmdispatcher.ledger_queries import Reader, Tally, Times
+
+Named = tuple[dict[str, str], "Tally"]
+"""Labels, and the figures that they are of."""
 
 _FATES = ("served", "failed", "absorbed", "cancelled", "partial", "expired")
 _TOKENS = ("prompt", "completion", "cached", "cache_write", "reasoning")
@@ -30,7 +33,11 @@ def text(reader: Reader) -> str:
     """Return every family with its help and type. Raises LedgerUnusable."""
     tallies = reader.tallies("model")
     named = [(_labels(tally), tally) for tally in tallies]
-    families = [
+    return "".join([*_counters(named), *_gauges(named), *_summaries(named)])
+
+
+def _counters(named: Sequence[Named]) -> list[str]:
+    return [
         _family(
             "attempts_total",
             "counter",
@@ -63,6 +70,11 @@ def text(reader: Reader) -> str:
             "Attempts whose cost is not known.",
             (Sample(labels, tally.unknown_cost) for labels, tally in named),
         ),
+    ]
+
+
+def _gauges(named: Sequence[Named]) -> list[str]:
+    return [
         _family(
             "in_flight_attempts",
             "gauge",
@@ -75,10 +87,14 @@ def text(reader: Reader) -> str:
             "Dollars set aside for attempts that have not ended.",
             (Sample(labels, _usd(tally.reserved_microusd)) for labels, tally in named),
         ),
+    ]
+
+
+def _summaries(named: Sequence[Named]) -> list[str]:
+    return [
         _summary("latency_seconds", "Time of attempts that were served.", named, "latency"),
         _summary("first_token_seconds", "Time to the first token of those.", named, "first_token"),
     ]
-    return "".join(families)
 
 
 def _labels(tally: Tally) -> dict[str, str]:
@@ -86,9 +102,7 @@ def _labels(tally: Tally) -> dict[str, str]:
     return {"vendor": vendor, "model": model}
 
 
-def _summary(
-    name: str, what: str, named: Iterable[tuple[dict[str, str], Tally]], field: str
-) -> str:
+def _summary(name: str, what: str, named: Sequence[Named], field: str) -> str:
     samples: list[Sample] = []
     for labels, tally in named:
         times: Times = getattr(tally, field)

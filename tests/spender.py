@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from books import closed, opening
@@ -22,6 +24,9 @@ from llmdispatcher.ledger import Ledger
 
 CALLS, COST = 5, 101
 """A budget is for so many calls of so many micro-dollars each, and a rest of less than a call."""
+
+SPREAD_S = 0.1
+"""Over which threads begin, in rounds in which they do not all at once."""
 
 
 def caps(rounds: int) -> list[SpendingCap]:
@@ -48,6 +53,8 @@ class Spender:
 
         def ask() -> None:
             barrier.wait()
+            if number // 2 % 2:  # in every other pair of rounds, so that processes take turns
+                time.sleep(random.uniform(0, SPREAD_S))  # noqa: S311 - not a secret
             results.append(self.ask(number, point))
 
         threads = [threading.Thread(target=ask) for _ in range(self.threads)]
@@ -62,7 +69,7 @@ class Spender:
         """Reserve, send, settle."""
         one = opening(tags=(f"round-{number}",))
         slip = self.ledger.open(one, lambda: Worst(COST))
-        assert slip.waiting is not None  # noqa: S101 - a cap concerns it
+        assert slip.waiting is not None
         try:
             slip.waiting.result()
         except BudgetExceeded:
@@ -90,10 +97,12 @@ def main() -> None:
     """Play rounds until stdin ends."""
     path, rounds, threads = sys.argv[1:]
     spender = Spender(Path(path), int(rounds), int(threads))
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     for line in sys.stdin:
         number, point = line.split()
-        print(json.dumps(spender.play(int(number), point)), flush=True)
+        sys.stdout.write(json.dumps(spender.play(int(number), point)) + "\n")
+        sys.stdout.flush()
     spender.ledger.close()
 
 

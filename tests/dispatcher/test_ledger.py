@@ -457,10 +457,12 @@ def test_rows_without_a_cap_need_no_waiting(make: Make, path: Path) -> None:
     """They are gathered, written in order behind the callers' backs, and whole after a flush."""
     ledger = make()
     ask(ledger)
-    threads = [
-        threading.Thread(target=lambda: [ledger.settle(ask(ledger), closed(1)) for _ in range(100)])
-        for _ in range(8)
-    ]
+
+    def work() -> None:
+        for _ in range(100):
+            ledger.settle(ask(ledger), closed(1))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""Laws of the ledger: caps hold, sums are the sums of rows, and nothing counts twice or not at all."""
+"""Laws of the ledger: caps hold, sums are the sums of rows, nothing counts twice or not at all."""
 
 from __future__ import annotations
 

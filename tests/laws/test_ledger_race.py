@@ -1,4 +1,4 @@
-"""The race for a budget: many threads in several processes, one of which is killed in each round."""
+"""The race for a budget: many threads in several processes, one of them killed in each round."""
 
 from __future__ import annotations
 
@@ -101,7 +101,8 @@ def test_a_budget_for_five_calls_admits_exactly_five(
     ledger.expire()
     ledger.close()
     fates = audit(path)
-    assert set(fates) == {"served", "expired"}
+    assert set(fates) <= {"served", "expired"}
+    assert fates["expired"] >= rounds, "who was killed had one that nobody settles"
     assert fates.total() == rounds * spender.CALLS
     limits = {cap.name: cap.limit_microusd for cap in spender.caps(rounds)}
     select = "SELECT name, spent_microusd, reserved_microusd FROM accounts"
@@ -116,7 +117,7 @@ def test_a_budget_for_five_calls_admits_exactly_five(
     assert {entry for entry, fate in known.items() if fate == "served"} <= set(sent)
     assert all(kills[point] == rounds // 2 for point in POINTS)
     with capsys.disabled():
-        print(
+        print(  # noqa: T201 - the count is a result
             f"\n{rounds} rounds: {fates.total()} reservations, {over} micro-dollars over; killed"
             f" {kills['reserved']} times between reserve and send, {kills['sent']} times between"
             f" send and settle; {fates['expired']} expired"
