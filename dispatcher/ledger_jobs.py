@@ -78,11 +78,14 @@ class Reserve(Job):
 
 
 class Settle(Job):
-    """Write down how an attempt ended."""
+    """Write down how an attempt ended.
+
+    Nobody waits for the disk: a failure of power that undoes it leaves the reservation, which will
+    count as spent.
+    """
 
     def __init__(self, slip: Slip, closing: Closing) -> None:
         self.slip, self.closing = slip, closing
-        self.is_durable = slip.reserved is not None
         self.is_noted = False
         """It was counted in memory, while the ledger could not be written."""
 
