@@ -20,6 +20,9 @@ from llmdispatcher.ledger_schema import APPLICATION_ID, STEPS, VERSION
 SUFFIXES = ("", "-wal", "-shm")
 """Of the files that SQLite keeps a database in."""
 
+PAUSE_S = 0.01
+"""Between two tries of what SQLite itself does not wait for."""
+
 _KINDS = {
     sqlite3.SQLITE_FULL: "full",
     sqlite3.SQLITE_READONLY: "read-only",
@@ -107,11 +110,17 @@ class LedgerFile:
         )
         with contextlib.ExitStack() as undo:
             undo.callback(connection.close)
-            _set_up(connection, self.path)
+            self._set_up(connection)
             self.path.chmod(0o600)
             undo.pop_all()
         self._inode, self._connection = _inode(self.path), connection
         return connection
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        version = check(connection, self.path)  # before anything is changed: it may not be ours
+        _write_ahead(connection, self._lock_wait_s)
+        if version < VERSION:
+            migrate(connection, self.path, STEPS)
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -175,24 +184,35 @@ def _make(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
-def _set_up(connection: sqlite3.Connection, path: Path) -> None:
-    version = check(connection, path)  # before anything is changed: it may be somebody else's
-    connection.execute("PRAGMA journal_mode=WAL")
-    if version < VERSION:
-        migrate(connection, path, STEPS)
-
-
 def check(connection: sqlite3.Connection, path: Path) -> int:
     """Return the version of the schema, 0 for an empty file. Raises Trouble if it is not ours."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
-    if owner != APPLICATION_ID:
+    with contextlib.ExitStack() as end:
+        if not connection.in_transaction:  # at one moment: another process may be making it
+            connection.execute("BEGIN")
+            end.callback(_roll_back, connection)
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    if owner != APPLICATION_ID:
         if owner or tables or version:
             raise Trouble("unusable", path, "it is a database of another program")
     elif version > VERSION:
         raise Trouble("newer", path, f"its schema is {version}, and {VERSION} is known here")
     return int(version)
+
+
+def _write_ahead(connection: sqlite3.Connection, wait_s: float) -> None:
+    """Switch to WAL, which SQLite does not wait for where several processes do so at once."""
+    until_s = time.monotonic() + wait_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
+                raise
+            time.sleep(PAUSE_S)
+        else:
+            return
 
 
 def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Sequence[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import subprocess
@@ -334,6 +335,43 @@ def test_the_truth_may_exceed_the_worst_case(make: Make, path: Path) -> None:
 
     ask(ledger, 0)  # what costs nothing fits always
     audit(path)
+
+
+def test_what_was_refused_has_no_row_even_if_it_is_settled(make: Make, path: Path) -> None:
+    """A flow settles whatever it opened; what may not be sent costs nothing and is no attempt."""
+    ledger = make(DAY)
+    slips = [ledger.open(opening(), lambda: Worst(300)) for _ in range(2)]
+    for slip in slips:
+        ledger.settle(slip, closed(200, Outcome.CANCELLED))
+    ledger.flush()
+
+    assert isinstance(slips[1].waiting.exception() if slips[1].waiting else None, BudgetExceeded)
+    assert audit(path) == {"cancelled": 1}
+
+
+def test_an_event_loop_waits_for_reservations_without_standing_still(make: Make) -> None:
+    """64 tasks at once on a budget for five: five pass, and other tasks run meanwhile."""
+    ledger, turns = make(DAY), 0
+
+    async def one() -> bool:
+        slip = ledger.open(opening(), lambda: Worst(100))
+        assert slip.waiting is not None
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(slip.waiting), PATIENCE_S)
+        except BudgetExceeded:
+            return False
+        return True
+
+    async def all_of_them() -> list[bool]:
+        nonlocal turns
+        asking = asyncio.gather(*(one() for _ in range(64)))
+        while not asking.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return await asking
+
+    assert sum(asyncio.run(all_of_them())) == 5
+    assert turns > 1
 
 
 def test_settling_twice_changes_nothing(make: Make, path: Path) -> None:

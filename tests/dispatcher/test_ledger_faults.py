@@ -10,7 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event, Thread
+from threading import Barrier, Event, Thread
 
 import pytest
 from books import NOON_S, PATIENCE_S, ask, audit, closed, opening, read, until
@@ -386,6 +386,32 @@ def test_an_older_file_is_brought_up(path: Path) -> None:
     assert read(path, "PRAGMA user_version") == [(VERSION,)]
     assert read(path, "SELECT count(*) FROM shared_state") == [(0,)]
     assert read(path, "SELECT spent_microusd FROM accounts") == [(7,)]
+
+
+def test_many_may_make_the_same_file_at_once(tmp_path: Path) -> None:
+    """Whoever looks while another one makes it sees nothing or a ledger, never a stranger's."""
+    for number in range(30):
+        path = tmp_path / f"ledger-{number}.sqlite3"
+        files, start, errors = [LedgerFile(path, 30) for _ in range(8)], Barrier(8), list[object]()
+
+        def connect(
+            file: LedgerFile, start: Barrier = start, errors: list[object] = errors
+        ) -> None:
+            start.wait()
+            try:
+                file.connect()
+            except (sqlite3.Error, OSError, Trouble) as error:
+                errors.append(error)
+
+        threads = [Thread(target=connect, args=(file,)) for file in files]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for file in files:
+            file.close()
+        assert not errors
+        assert read(path, "PRAGMA user_version") == [(VERSION,)]
 
 
 def test_a_step_that_fails_changes_nothing(path: Path) -> None:

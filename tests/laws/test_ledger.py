@@ -38,7 +38,7 @@ class Books(RuleBasedStateMachine):
         in_memory = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
         self.folder = Path(tempfile.mkdtemp(dir=in_memory))
         self.path = self.folder / "ledger.sqlite3"
-        self.clock_s = self.last_s = NOON_S
+        self.clock_s, self.last_s = NOON_S, 0.0
         self.taken: dict[tuple[SpendingCap, str], int] = {}
         self.held: dict[int, tuple[Slip, str, int, float]] = {}
         """By entry: the slip, its day, what counts for it now, and when it expires."""
