@@ -39,6 +39,7 @@ STOP = {
     "ConfigError",
     "Refused",
     "BudgetExceeded",
+    "LedgerUnusable",
     "OfflineRefused",
     "NoCandidate",
     "ContentRefused",
