@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmdispatcher.facade import AsyncDispatcher, AsyncStream, Dispatcher, Stream, Vendor
+from llmdispatcher.models.budget import SpendingCap, fingerprint
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
 from llmdispatcher.models.count import TokenCount
 from llmdispatcher.models.embedding import Embeddings, EmbedRequest, Reranked, RerankRequest
@@ -32,6 +33,7 @@ from llmdispatcher.models.errors import (
     EngineCrashed,
     ExecutableNotFound,
     InvalidGrammar,
+    LedgerUnusable,
     LimitReached,
     ModelFileMissing,
     ModelNotFound,
@@ -55,9 +57,11 @@ from llmdispatcher.models.errors import (
 from llmdispatcher.models.event import (
     AttemptEnded,
     AttemptStarted,
+    BudgetAlert,
     EngineDied,
     Event,
     Fallback,
+    LedgerTrouble,
     LoadProgress,
     ModelUnloaded,
 )
@@ -90,6 +94,7 @@ from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
+    from llmdispatcher.ledger import Ledger
     from llmdispatcher.vendors.http.preset import (
         VLLM,
         Anthropic,
@@ -117,7 +122,8 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 _PRESETS = "llmdispatcher.vendors.http.preset"
-_VENDORS = {
+_LATE = {
+    "Ledger": "llmdispatcher.ledger",
     **dict.fromkeys(
         (
             "Anthropic",
@@ -145,16 +151,16 @@ _VENDORS = {
     "LlamaCpp": "llmdispatcher.vendors.llamacpp.vendor",
     "Scripted": "llmdispatcher.vendors.scripted",
 }
-"""Vendors load when they are first named, so that importing the package stays cheap."""
+"""These load when they are first named, so that importing the package stays cheap."""
 
 
 def __getattr__(name: str) -> object:
-    """Import a vendor when it is first named."""
-    if name not in _VENDORS:
+    """Import a vendor, or the ledger, when it is first named."""
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - only here
 
-    return getattr(import_module(_VENDORS[name]), name)
+    return getattr(import_module(_LATE[name]), name)
 
 
 def __dir__() -> list[str]:
@@ -176,6 +182,7 @@ __all__ = [
     "BadReply",
     "BadRequest",
     "BreakerOpen",
+    "BudgetAlert",
     "BudgetExceeded",
     "CallDelta",
     "Cancelled",
@@ -207,6 +214,9 @@ __all__ = [
     "InvalidGrammar",
     "Keepsake",
     "LMStudio",
+    "Ledger",
+    "LedgerTrouble",
+    "LedgerUnusable",
     "Lightning",
     "LimitReached",
     "LiteLLM",
@@ -243,6 +253,7 @@ __all__ = [
     "Saved",
     "Scripted",
     "Secret",
+    "SpendingCap",
     "StateUnusable",
     "Stats",
     "Stream",
@@ -262,6 +273,7 @@ __all__ = [
     "VendorError",
     "__version__",
     "assistant",
+    "fingerprint",
     "system",
     "tool",
     "user",

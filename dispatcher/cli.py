@@ -1,4 +1,4 @@
-"""The command line: ``llmdispatcher ask``, ``chat``, ``plan`` and ``doctor``.
+"""The command line: ``llmdispatcher ask``, ``chat``, ``plan``, ``usage``, ``doctor`` and so on.
 
 Owns the options, the table of commands and the exit codes. A command is a function that takes the
 options, the terminal and the vendors to ask; errors that it raises become one line on stderr.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import attrs
 
-from llmdispatcher import remote
+from llmdispatcher import remote, usage_view
 from llmdispatcher.interrupt import audible
 from llmdispatcher.models.errors import ConfigError, DispatcherError, Refused, RequestError
 from llmdispatcher.models.message import system, user
@@ -382,6 +382,8 @@ COMMANDS = {
     "chat": Command("hold a conversation", _common_options, chat),
     "plan": Command("say how a model would be loaded, and what that takes", _plan_options, plan),
     "models": Command("list the models of a vendor, or of this machine", _models_options, models),
+    "usage": Command("show what was used and what it cost", *usage_view.USAGE),
+    "export": Command("write the ledger for other programs", *usage_view.EXPORT),
     "doctor": Command(
         "look what is installed, whether it works, and how to mend it", _doctor_options, doctor
     ),

@@ -8,7 +8,7 @@ DispatcherError
 │   ├─ Unsupported        the model cannot do what the request asks for
 │   └─ InvalidGrammar     the grammar or schema does not compile
 ├─ Refused                we refused; nothing left the process
-│   ├─ BudgetExceeded  LimitReached  BreakerOpen  OfflineRefused  NoCandidate
+│   ├─ BudgetExceeded  LedgerUnusable  LimitReached  BreakerOpen  OfflineRefused  NoCandidate
 ├─ VendorError            a vendor failed
 │   ├─ RateLimited  QuotaExhausted  Overloaded  TimedOut  Unreachable
 │   ├─ AuthRejected  ModelNotFound  ContentRefused  BadReply  StreamInterrupted
@@ -154,6 +154,10 @@ class BudgetExceeded(Refused):
     """The worst case of this request does not fit a budget."""
 
 
+class LedgerUnusable(Refused):
+    """The ledger cannot be written and is to be strict: nothing is spent that it would not know."""
+
+
 class LimitReached(Refused):
     """A request, token or concurrency limit of ours is used up, or a queue is full."""
 
@@ -198,11 +202,7 @@ class VendorError(DispatcherError):
     is one), ``request_id`` (the vendor's own), ``retry_after_s`` (when the vendor said to return).
     """
 
-    def __init__(
-        self,
-        message: str,
-        **facts: Unpack[VendorFacts],
-    ) -> None:
+    def __init__(self, message: str, **facts: Unpack[VendorFacts]) -> None:
         """``message`` says what happened and the way out, without the vendor's name."""
         self.vendor, self.model = facts.get("vendor", ""), facts.get("model", "")
         self.status, self.request_id = facts.get("status"), facts.get("request_id")

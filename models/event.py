@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import attrs
 
+from llmdispatcher.models.budget import SpendingCap
 from llmdispatcher.models.reply import Attempt
 
 
@@ -95,6 +96,35 @@ class ModelUnloaded:
     """Why: "to make room for vendor/model", "not used for 300 s", or "asked to"."""
 
 
+@attrs.frozen(kw_only=True)
+class BudgetAlert:
+    """So much of a cap is spent; each share is reported once a period, by whoever reached it."""
+
+    cap: SpendingCap
+    percent: int
+    """50, 80 or 95."""
+    spent_microusd: int
+    """What is settled; reservations of requests in flight are not in it."""
+    period_start: str
+    """The day or month in UTC, as ``2026-11-20`` or ``2026-11``; "" for a cap that never ends."""
+
+
+@attrs.frozen(kw_only=True)
+class LedgerTrouble:
+    """The ledger cannot be written, or can again; reported when that changes, not per request."""
+
+    kind: str
+    """``full``, ``read-only``, ``corrupt``, ``locked``, ``newer``, ``unusable``; ``replaced``: the
+    file was moved away and begun anew; ``clock``: the clock stands behind the last entry;
+    ``lost``: rows had to be given up; or ``over``: all that was kept is written."""
+    detail: str
+    """What is wrong, where, and the way out."""
+    kept: int = 0
+    """Entries that wait in memory to be written."""
+    lost: int = 0
+    """Entries given up since the ledger was opened, because memory for them is bounded."""
+
+
 Event = (
     LoadProgress
     | AttemptStarted
@@ -104,4 +134,6 @@ Event = (
     | BreakerMoved
     | EngineDied
     | ModelUnloaded
+    | BudgetAlert
+    | LedgerTrouble
 )

@@ -29,7 +29,7 @@ EXPECTED = {
         ExecutableNotFound ModelFileMissing CorruptModel UnsupportedArchitecture ModelTooLarge
         StateUnusable""",
     Verdict.STOP: """
-        ConfigError Refused BudgetExceeded OfflineRefused NoCandidate ContentRefused Cancelled
+        ConfigError Refused BudgetExceeded LedgerUnusable OfflineRefused NoCandidate ContentRefused Cancelled
         AllVendorsFailed""",
 }
 ROWS = {name: row for row, names in EXPECTED.items() for name in names.split()}

@@ -13,6 +13,7 @@ from typing import assert_type
 from llmdispatcher import (
     AsyncDispatcher,
     AsyncStream,
+    BudgetAlert,
     Capability,
     Choice,
     Deadlines,
@@ -23,6 +24,8 @@ from llmdispatcher import (
     Event,
     FinishReason,
     HttpVendor,
+    Ledger,
+    LedgerTrouble,
     LlamaCpp,
     LoadProgress,
     ModelCard,
@@ -33,6 +36,7 @@ from llmdispatcher import (
     Request,
     Sampling,
     Scripted,
+    SpendingCap,
     Stats,
     Stream,
     TokenCount,
@@ -40,6 +44,7 @@ from llmdispatcher import (
     Usage,
     Vendor,
     assistant,
+    fingerprint,
     system,
     user,
 )
@@ -171,3 +176,27 @@ def refused(d: Dispatcher) -> None:
     d.send("hi", effort=3)  # type: ignore[arg-type]
     OpenAI(key="x")  # type: ignore[call-arg]
     LlamaCpp("x", max_memory="2GB")  # type: ignore[call-arg]
+
+
+def money() -> None:
+    """Caps and the ledger."""
+    caps = [
+        SpendingCap("5.00", period="day"),
+        SpendingCap(Decimal("0.5"), period="month", scope="tag", name="nightly"),
+        SpendingCap(1, period="ever", scope="key", name=fingerprint("sk"), unknown_price="allow"),
+    ]
+    assert_type(caps[0].usd, Decimal)
+    assert_type(caps[0].limit_microusd, int)
+    SpendingCap("5.00")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    ledger = Ledger("ledger.sqlite3", caps=caps, on_trouble="degrade", report=told_of_money)
+    assert_type(ledger.trouble, str)
+    ledger.close()
+
+
+def told_of_money(event: BudgetAlert | LedgerTrouble) -> None:
+    """A listener for money alone."""
+    if isinstance(event, BudgetAlert):
+        assert_type(event.cap, SpendingCap)
+        assert_type(event.spent_microusd, int)
+    else:
+        assert_type(event.kind, str)
