@@ -79,6 +79,11 @@ def within(field: str) -> Rule:
     return rule
 
 
+def noticed_stall(r: Record) -> str:
+    """A stall does not last as long for the caller as for the vendor; a silent body may, thrice."""
+    return within("stall_limit_s" if r.streamed else "silence_limit_s")(r)
+
+
 def gave_up_once(r: Record) -> str:
     """A silent vendor costs one limit, whatever comes then."""
     limit_s = 4 * r.pace.first_token_s

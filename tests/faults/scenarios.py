@@ -22,6 +22,7 @@ from faults.rules import (
     no_prefill_error,
     no_tight_loop,
     not_hammered,
+    noticed_stall,
     probes_little,
     served_in_outage,
     stays_back,
@@ -108,7 +109,7 @@ SIXTEEN = (
         primary=lambda pace: saying(
             Manner(word_s=pace.word_s, stall_at=do.STALL_AT, stall_s=pace.stall_s)
         ),
-        required=(within("stall_limit_s"), lives_on),
+        required=(noticed_stall, lives_on),
         ours=(asked_once, gave_up_once),
     ),
     Scenario(
