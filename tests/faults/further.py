@@ -53,7 +53,7 @@ def _told(how: str, wait_s: int) -> Behave:
         case "date":
             return do.limiting(retry_after_date=str(wait_s))
         case "milliseconds":
-            return do.limiting(retry_after_ms=str(wait_s * 1000), retry_after="60")
+            return do.limiting(retry_after_ms=str(wait_s * 1000))
         case "duration":
             left = {"x_ratelimit_remaining_requests": "0", "x_ratelimit_remaining_tokens": "900"}
             return do.limiting(

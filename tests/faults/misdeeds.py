@@ -89,11 +89,7 @@ def rest(x: Exchange) -> list[str]:
 def usage(x: Exchange, words: int) -> dict[str, int]:
     """Count a word as a token."""
     prompt = sum(len(str(m.get("content") or "").split()) + 4 for m in x.seen.messages)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": words,
-        "total_tokens": prompt + words,
-    }
+    return {"prompt_tokens": prompt, "completion_tokens": words, "total_tokens": prompt + words}
 
 
 def _common(x: Exchange, kind: str) -> dict[str, Any]:
@@ -200,7 +196,7 @@ async def _whole(x: Exchange, how: Manner) -> None:
         await x.send(data[: len(data) // 2])
         await _dripped(x, data[len(data) // 2 :])
         return
-    await x.send(data)
+    await x.send(data + x.behind)
 
 
 # -- when --------------------------------------------------------------------------------------
@@ -347,10 +343,12 @@ def page(status: int) -> Behave:
 async def answering_twice(x: Exchange) -> None:
     """Send a second answer, of other words, right behind the first on the same connection."""
     x.seen.told = "answered twice"
-    await saying()(x)
     lie = reply(x, Manner())
     lie["choices"][0]["message"]["content"] = "This belongs to nobody."
-    await x.json(lie)
+    data = json.dumps(lie).encode()
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(data)}"
+    x.behind = head.encode() + b"\r\n\r\n" + data
+    await (_streamed if x.seen.is_streamed else _whole)(x, Manner())
 
 
 async def going_on_behind_done(x: Exchange) -> None:

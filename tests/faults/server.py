@@ -89,6 +89,8 @@ class Exchange:
         self, seen: Seen, role: Role, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.seen, self.role = seen, role
+        self.behind = b""
+        """What is sent along with the end of a whole answer, though it is no part of it."""
         self._reader, self._writer = reader, writer
 
     async def head(
@@ -111,7 +113,7 @@ class Exchange:
 
     async def end(self) -> None:
         """Send the end of a body in chunks."""
-        await self.send(b"0\r\n\r\n")
+        await self.send(b"0\r\n\r\n" + self.behind)
 
     async def json(
         self, body: object, status: int = 200, headers: Mapping[str, str] | None = None
@@ -120,7 +122,7 @@ class Exchange:
         data = json.dumps(body).encode()
         told = {"content-type": "application/json", **(headers or {})}
         await self.head(status, told, size=len(data))
-        await self.send(data)
+        await self.send(data + self.behind)
 
     async def silence(self, seconds: float) -> None:
         """Say nothing for so long. Raises Over as soon as the client hangs up."""
