@@ -39,6 +39,11 @@ def known(wishes: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
     return {name: value for name, value in wishes.items() if name in attrs.fields_dict(kind)}
 
 
+def begins_anew(event: object) -> bool:
+    """Whether this is the event that says so."""
+    return type(event).__name__ == "Restarted"
+
+
 def deadlines(pace: Pace) -> Deadlines:
     """Return the limits that a client is to keep.
 
@@ -72,7 +77,7 @@ class _Screen:
 
     def heard(self, event: object) -> None:
         """Take an event; the one that says that a stream begins anew clears the screen."""
-        if "Restart" in type(event).__name__ and self.shown is not None:
+        if begins_anew(event) and self.shown is not None:
             self.shown, self.restarted = [], True
 
     def begin(self, *, stream: bool) -> None:
