@@ -19,7 +19,7 @@ from faults.exam import Outcome, Pace
 TRIES = 3
 HAMMERS = 12
 PAUSE_S = 0.1
-OPEN_S = 0.7
+OPEN_S = 1.1
 """A vendor that failed to the end is left alone for so long; twice as long after every probe."""
 
 Address = tuple[str, str]
