@@ -20,6 +20,7 @@ half a minute: processor time, memory and threads of the client.
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -118,6 +119,7 @@ def main() -> None:
         envs = args.envs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         pythons = {name: python_with(PEERS[name], envs) for name in names if name in PEERS}
         pythons |= {OURS: Path(sys.executable)} if OURS in names else {}
+        versions = {name: _version(PEERS[name], pythons[name]) for name in names if name in PEERS}
         sat = _hold(pythons, PACES[args.pace])
     crowd = measure_crowd(args.crowd) if args.crowd and OURS in names else None
     result = _result(sat, args.pace)
@@ -125,8 +127,16 @@ def main() -> None:
     if crowd is not None:
         _show_crowd(crowd)
     if not args.only:
-        facts = {"machine": machine("httpx2", "attrs"), "crowd": crowd}
+        facts = {"machine": machine("httpx2", "attrs"), "peers": versions, "crowd": crowd}
         save("reliability", {**facts, **result})
+
+
+def _version(package: str, python: Path) -> str:
+    """Return which release of a peer is in its environment."""
+    name = package.partition("[")[0]
+    code = f"import importlib.metadata as m; print(m.version({name!r}))"
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
+    return f"{name} {done.stdout.strip()}"
 
 
 def _hold(pythons: Mapping[str, Path], pace: Pace) -> dict[str, Sat]:
