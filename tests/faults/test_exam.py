@@ -1,0 +1,46 @@
+"""Our own marks in the exam of faults: a pass in every fault, and our own rules kept as well."""
+
+from __future__ import annotations
+
+import pytest
+from faults.exam import QUICK, Scenario, Verdict, examine
+from faults.further import FURTHER
+from faults.ours import WORLDS
+from faults.scenarios import SIXTEEN
+
+FORMS = ("whole", "streamed")
+
+
+def _title(scenario: Scenario) -> str:
+    return f"{scenario.id} {scenario.title}"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("scenario", SIXTEEN, ids=_title)
+def test_every_fault_of_the_public_exam_is_passed(
+    scenario: Scenario, world: str, form: str
+) -> None:
+    """A caller gets the whole answer, or the right error, and no vendor is asked too often."""
+    mark = examine(scenario, WORLDS[world], QUICK, stream=form == "streamed")
+
+    assert mark.verdict is Verdict.PASS, str(mark)
+    assert not mark.beyond, str(mark)
+
+
+@pytest.mark.parametrize(
+    ("world", "form"),
+    [
+        ("sync", "whole"),
+        ("async", "streamed"),
+        pytest.param("async", "whole", marks=pytest.mark.soak),
+        pytest.param("sync", "streamed", marks=pytest.mark.soak),
+    ],
+)
+@pytest.mark.parametrize("scenario", FURTHER, ids=_title)
+def test_every_further_fault_is_passed(scenario: Scenario, world: str, form: str) -> None:
+    """What hosts do beyond the public exam costs the caller nothing either."""
+    mark = examine(scenario, WORLDS[world], QUICK, stream=form == "streamed")
+
+    assert mark.verdict is Verdict.PASS, str(mark)
+    assert not mark.beyond, str(mark)
