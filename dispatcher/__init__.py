@@ -57,6 +57,7 @@ from llmdispatcher.models.errors import (
 from llmdispatcher.models.event import (
     AttemptEnded,
     AttemptStarted,
+    BreakerMoved,
     BudgetAlert,
     EngineDied,
     Event,
@@ -64,6 +65,8 @@ from llmdispatcher.models.event import (
     LedgerTrouble,
     LoadProgress,
     ModelUnloaded,
+    Restarted,
+    Retried,
 )
 from llmdispatcher.models.form import ResponseFormat, ToolSpec
 from llmdispatcher.models.message import (
@@ -77,6 +80,7 @@ from llmdispatcher.models.message import (
     tool,
     user,
 )
+from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
 from llmdispatcher.models.release import VERSION
 from llmdispatcher.models.reply import (
     CallDelta,
@@ -181,7 +185,9 @@ __all__ = [
     "Azure",
     "BadReply",
     "BadRequest",
+    "BreakerMoved",
     "BreakerOpen",
+    "BreakerPolicy",
     "BudgetAlert",
     "BudgetExceeded",
     "CallDelta",
@@ -219,6 +225,7 @@ __all__ = [
     "LedgerUnusable",
     "Lightning",
     "LimitReached",
+    "Limits",
     "LiteLLM",
     "LlamaCpp",
     "LlamaServer",
@@ -249,6 +256,9 @@ __all__ = [
     "RerankRequest",
     "Reranked",
     "ResponseFormat",
+    "Restarted",
+    "Retried",
+    "RetryPolicy",
     "Sampling",
     "Saved",
     "Scripted",

@@ -99,16 +99,19 @@ class Course:
         *,
         draw: float,
         left_s: float | None = None,
+        hurries: bool = False,
     ) -> Move:
         """Say what to do now that the candidate asked last has failed.
 
         ``draw`` is random in [0, 1), and ``left_s`` what is left of the caller's own deadline.
+        ``hurries`` is whether a reader sits before half a reply: others go before the same then.
         """
         if self._asked is None:
             raise RuntimeError("nobody was asked")
         if not isinstance(error, Refused):  # ours: nothing was sent
             self.allowance = self.allowance.spend(attempts=1)
         said = verdict(error)
+        said = Verdict.LATER if hurries and said is Verdict.SAME else said
         if said is Verdict.STOP:
             return End("another candidate is not asked after this")
         if reason := self.allowance.refusal(now_s):
@@ -125,6 +128,14 @@ class Course:
             if isinstance(move, Ask):
                 return move
         return self._fresh() or self._first_back(now_s, left_s)
+
+    def again(self, now_s: float) -> Move:
+        """Ask the same at once in another way: it refused how it was asked, and not the request."""
+        assert self._asked is not None  # noqa: S101 - somebody was asked
+        self.allowance = self.allowance.spend(attempts=1)
+        if reason := self.allowance.refusal(now_s):
+            return End(reason)
+        return self._ask(self._asked, 0.0)
 
     def _pause_s(
         self, error: DispatcherError, said: Verdict, standing: _Standing, draw: float

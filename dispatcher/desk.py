@@ -16,16 +16,19 @@ from typing import Any, TypeVar
 import attrs
 
 from llmdispatcher import health
+from llmdispatcher.account import Account
 from llmdispatcher.breakers import Breakers
 from llmdispatcher.flow import dispatch
 from llmdispatcher.landlord import Landlord
+from llmdispatcher.ledger import Ledger
+from llmdispatcher.limits import Limiters
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.check import instance
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
-from llmdispatcher.models.errors import ConfigError, Problem, Refused
+from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
 from llmdispatcher.models.event import Event
-from llmdispatcher.models.policy import BreakerPolicy, RetryPolicy
+from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
 from llmdispatcher.patience import Patience
 from llmdispatcher.release import Stopper
@@ -50,6 +53,16 @@ class Vendor:
     status: Status
 
 
+def _limits(value: Mapping[str, Limits] | None) -> Mapping[str, Limits]:
+    given = {} if value is None else value
+    if not isinstance(given, Mapping):
+        raise BadRequest("limits", value, "a mapping of names, such as {'openai': Limits(…)}")
+    for name, limits in given.items():
+        if not isinstance(limits, Limits):
+            raise BadRequest(f"limits[{name!r}]", limits, "Limits(requests_per_minute=60)")
+    return dict(given)
+
+
 @attrs.frozen(kw_only=True)
 class Policies:
     """How patient and how stubborn a dispatcher is to be; None takes the defaults."""
@@ -62,6 +75,10 @@ class Policies:
     )
     breaker: BreakerPolicy | None = attrs.field(
         default=None, validator=instance(BreakerPolicy, "BreakerPolicy(failures=5)")
+    )
+    limits: Mapping[str, Limits] = attrs.field(factory=dict, converter=_limits)
+    ledger: Ledger | None = attrs.field(
+        default=None, validator=instance(Ledger, "Ledger(caps=[SpendingCap(5, period='day')])")
     )
 
 
@@ -101,8 +118,11 @@ class Desk:
         self._engines: dict[str, Engine] = {}
         self._report = Listener(on_event).report
         self._deadlines = policies.deadlines or Deadlines()
+        self._ledger = policies.ledger
         self._patience = Patience(
-            retry=policies.retry or RetryPolicy(), breakers=Breakers(policies.breaker)
+            retry=policies.retry or RetryPolicy(),
+            breakers=Breakers(policies.breaker),
+            limiters=Limiters(dict(policies.limits)),
         )
         bare = Request(messages="?")
         self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
@@ -268,6 +288,7 @@ class Desk:
             clock=time.monotonic,
             landlord=self._landlord,
             patience=self._patience,
+            account=Account(self._ledger, request),
         )
 
     def close(self) -> None:

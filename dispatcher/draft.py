@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from llmdispatcher.models.embedding import Score, Vector
 from llmdispatcher.models.errors import BadReply, BadRequest
-from llmdispatcher.models.form import ResponseFormat
+from llmdispatcher.models.form import ResponseFormat, Shape
 from llmdispatcher.models.message import Keepsake, ToolCall
 from llmdispatcher.models.reply import (
     CallDelta,
@@ -118,6 +118,20 @@ class ReplyDraft:
     def text(self) -> str:
         """See ``Draft.text``."""
         return self._drafts[0].text
+
+    def continued(self) -> ReplyDraft | None:
+        """Return a draft that another vendor can go on with; None where only text could be.
+
+        A reply with calls, log-probabilities or thoughts behind its text has no such place.
+        """
+        draft = self._drafts[0]
+        is_text = not (draft.calls or draft.logprobs or draft.keepsakes)
+        if len(self._drafts) > 1 or self._form.shape is not Shape.TEXT or not is_text:
+            return None
+        made = ReplyDraft(1, self._form, must_call=self._must_call)
+        made._drafts[0].texts += draft.texts
+        made._drafts[0].reasoning += draft.reasoning
+        return made if draft.text else None
 
     def add(self, piece: Piece) -> None:
         """See ``Draft.add``."""

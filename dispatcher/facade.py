@@ -13,6 +13,7 @@ from typing import Any, Self, Unpack
 
 from llmdispatcher.desk import Desk, OnEvent, Policies, Vendor
 from llmdispatcher.drive import arun, run
+from llmdispatcher.ledger import Ledger
 from llmdispatcher.models.count import TokenCount
 from llmdispatcher.models.embedding import (
     Embeddings,
@@ -22,7 +23,7 @@ from llmdispatcher.models.embedding import (
     RouteOptions,
 )
 from llmdispatcher.models.errors import DispatcherError
-from llmdispatcher.models.policy import BreakerPolicy, RetryPolicy
+from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
 from llmdispatcher.models.reply import Reply, Saved
 from llmdispatcher.models.request import Deadlines, Options, Prompt
 from llmdispatcher.steps import Flow
@@ -44,12 +45,16 @@ class _Front:
         deadlines: Deadlines | None = None,
         retry: RetryPolicy | None = None,
         breaker: BreakerPolicy | None = None,
+        limits: Mapping[str, Limits] | None = None,
+        ledger: Ledger | None = None,
         catalog: Mapping[str, Any] | None = None,
         max_memory_mb: int | None = None,
         max_vram_mb: int | None = None,
     ) -> None:
         budget = Budget(max_memory_mb=max_memory_mb, max_vram_mb=max_vram_mb)
-        policies = Policies(deadlines=deadlines, retry=retry, breaker=breaker)
+        policies = Policies(
+            deadlines=deadlines, retry=retry, breaker=breaker, limits=limits, ledger=ledger
+        )
         self._desk = Desk(vendors, on_event, policies, catalog, budget)
 
     def register_vendor(self, vendor: VendorSpec | str) -> Engine:
@@ -80,6 +85,10 @@ class Dispatcher(_Front):
         retry: how often and how long a request may be tried again, on the same vendor and on
             others. All of it is one allowance, so that retries never multiply.
         breaker: when a vendor that keeps failing is left alone, and when it is tried again.
+        limits: what a vendor (``"openai"``) or one of its models (``"openai/gpt-5.4"``) may be
+            asked for: by the minute, by the day, at once. Those who come too early wait in line.
+        ledger: where every attempt and its cost is written down, and whose caps hold. It may be
+            shared with other dispatchers, and stays open when this one is closed.
         catalog: facts about models that win over what vendors report; see ``models.catalog``.
         max_memory_mb: MiB of main memory for all local models together. Those that were not used
             for the longest time are unloaded to make room for one that is asked for; one that

@@ -15,18 +15,26 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from llmdispatcher.breaker import Hold
+from llmdispatcher.breaker import Hold, blamed
 from llmdispatcher.breakers import Change
 from llmdispatcher.course import Ask, Course, End, Move, Place
 from llmdispatcher.draft import Draft, ReplyDraft
+from llmdispatcher.models.card import Capability
 from llmdispatcher.models.embedding import Work
-from llmdispatcher.models.errors import AllVendorsFailed, DispatcherError, NoCandidate
-from llmdispatcher.models.event import BreakerMoved, Fallback, Retried
-from llmdispatcher.models.reply import Attempt, Decision, Finish, Reply
+from llmdispatcher.models.errors import (
+    AllVendorsFailed,
+    DispatcherError,
+    NoCandidate,
+    RequestError,
+    StreamInterrupted,
+    Unsupported,
+)
+from llmdispatcher.models.event import BreakerMoved, Fallback, Restarted, Retried
+from llmdispatcher.models.reply import Attempt, Decision, Delta, Finish, Reply
 from llmdispatcher.models.request import Request
 from llmdispatcher.patience import pause
-from llmdispatcher.route import Ranking
-from llmdispatcher.steps import Step
+from llmdispatcher.route import Ranking, Target
+from llmdispatcher.steps import Emit, Step
 from llmdispatcher.trial import Job, Trial, told
 
 W = TypeVar("W", bound=Work)
@@ -110,8 +118,14 @@ class Tries(Generic[W, D]):
         self._course = Course(places, job.patience.retry, began_s=job.clock())
         self._trials: list[Trial[W, D]] = []
         self._errors: list[DispatcherError] = []
-        self._failed = ""
-        """``vendor/model`` of whoever failed last."""
+        self._names: list[str] = []
+        """``vendor/model`` of each error."""
+        resume = job.request.resume if isinstance(job.request, Request) else "fail"
+        self._resumes, self._begins_anew = resume != "fail", resume == "restart"
+        self._shown: Trial[W, D] | None = None
+        """The last attempt of which something was shown."""
+        self._deaf: set[int] = set()
+        """Candidates that did not take the text so far as a prefill."""
         self.move: Move = self._course.begin()
 
     def next(self) -> Generator[Step, Any, Served[D] | None]:
@@ -125,9 +139,15 @@ class Tries(Generic[W, D]):
         if isinstance(passage, Hold):
             self._refused(name, passage.error(name, job.clock()))
             return None
-        trial = Trial(job, target, len(self._trials) + 1, self._left_s(), self._draft())
+        trial = self._trial(target, self.move.index)
+        if trial is None:
+            breakers.release(passage, job.clock())
+            self._refused(name, Unsupported("prefill", "it cannot go on in the middle of a reply"))
+            return None
         self._trials.append(trial)
         try:
+            if self._shown is not None and not trial.continues:
+                yield Emit(self._restart(name))
             finish = yield from trial.run()
         except DispatcherError as error:
             change = breakers.report(passage, error, job.clock(), draw=job.patience.draw())
@@ -138,49 +158,90 @@ class Tries(Generic[W, D]):
             self._changed(breakers.report(passage, None, job.clock()))
         finally:
             breakers.release(passage, job.clock())
+        job.account.served()
         attempts = tuple(each.attempt for each in self._trials if each.attempt is not None)
         return Served(attempts, trial.draft, finish)
 
     def error(self) -> DispatcherError:
         """Return what to raise: the error of the only candidate, or all of them."""
-        errors = self._errors
-        if len({_where(error) for error in errors}) > 1:
-            return AllVendorsFailed.after(errors)
-        for earlier in errors[:-1]:
-            errors[-1].add_note(f"before that: {told(earlier)}")
-        return errors[-1]
+        errors, last = self._errors, self._errors[-1]
+        if len(set(self._names)) > 1:
+            last = AllVendorsFailed.after(errors)
+        else:
+            for earlier in errors[:-1]:
+                last.add_note(f"before that: {told(earlier)}")
+        if self._shown is None or not self._resumes or isinstance(errors[-1], StreamInterrupted):
+            return last
+        cut = StreamInterrupted(
+            f"the reply was cut, and nobody could go on: {last}", partial=self._shown.draft.text
+        )
+        cut.__cause__ = last
+        return cut
+
+    def _trial(self, target: Target, index: int) -> Trial[W, D] | None:
+        """Make the next attempt; None where this one cannot go on with what was shown."""
+        number, left_s = len(self._trials) + 1, self._left_s()
+        if self._shown is not None and index not in self._deaf:
+            resumed = _resumed(self._job, self._shown.draft, target)
+            if resumed is not None:
+                job, draft = resumed
+                trial = Trial(job, target, number, left_s, draft)
+                trial.continues = True
+                return trial
+        if self._shown is not None and not self._begins_anew:
+            return None
+        return Trial(self._job, target, number, left_s, self._draft())
+
+    def _restart(self, name: str) -> Delta:
+        """Say that what was shown counts no more."""
+        assert self._shown is not None  # noqa: S101 - something was
+        shown_chars, self._shown = len(self._shown.draft.text), None
+        self._job.report(Restarted(name=name, shown_chars=shown_chars))
+        return Delta("", restarts=True)
 
     def _left_s(self) -> float | None:
         """Return what is left of the total deadline."""
         return self._trials[-1].total_left_s() if self._trials else self._job.deadlines.total_s
 
     def _refused(self, name: str, error: DispatcherError) -> None:
-        """Take note that somebody is left alone for now."""
-        self._errors.append(error)
-        self._failed = name
+        """Take note that somebody was not asked, and why."""
+        self._note(name, error)
         self._go_on(error)
 
     def _after(self, name: str, error: DispatcherError, trial: Trial[W, D]) -> None:
         """Take note of a failed attempt, and decide what to do now."""
-        self._errors.append(error)
-        self._failed = name
+        self._note(name, error)
         cost = trial.attempt.cost_microusd if trial.attempt is not None else 0
         self._course.spend(cost_microusd=cost, loaded_s=trial.load_s)
-        if trial.shown or trial.out_of_time():
+        self._shown = trial if trial.shown else self._shown
+        is_deaf = trial.continues and not trial.shown and isinstance(error, RequestError)
+        if trial.out_of_time() or (self._shown is not None and not self._resumes):
             self.move = End("nobody else can go on")
+        elif is_deaf and isinstance(self.move, Ask):  # it takes no prefill, or not this one
+            self._deaf.add(self.move.index)
+            self.move = self._course.again(self._job.clock())
         else:
-            self._go_on(error)
+            self._go_on(blamed(error))
+
+    def _note(self, name: str, error: DispatcherError) -> None:
+        self._errors.append(error)
+        self._names.append(name)
 
     def _go_on(self, error: DispatcherError) -> None:
-        draw = self._job.patience.draw()
-        self.move = self._course.after(error, self._job.clock(), draw=draw, left_s=self._left_s())
+        self.move = self._course.after(
+            error,
+            self._job.clock(),
+            draw=self._job.patience.draw(),
+            left_s=self._left_s(),
+            hurries=self._shown is not None,
+        )
 
     def _tell(self, name: str) -> None:
         """Tell the listener that another one is asked, or the same again."""
         assert isinstance(self.move, Ask)  # noqa: S101 - as above
         reason = told(self._errors[-1])
-        if name != self._failed:
-            self._job.report(Fallback(failed=self._failed, next=name, reason=reason))
+        if name != self._names[-1]:
+            self._job.report(Fallback(failed=self._names[-1], next=name, reason=reason))
         else:
             self._job.report(Retried(name=name, waited_s=self.move.wait_s, reason=reason))
 
@@ -199,6 +260,16 @@ class Tries(Generic[W, D]):
             )
 
 
-def _where(error: DispatcherError) -> str:
-    """Return whose error it is."""
-    return f"{getattr(error, 'vendor', '')}/{getattr(error, 'model', '')}"
+def _resumed(job: Job[W], draft: D, target: Target) -> tuple[Job[W], D] | None:
+    """Return what asks a candidate to go on where a draft broke off; None if it could not."""
+    request = job.request
+    if not isinstance(request, Request) or not isinstance(draft, ReplyDraft):
+        return None
+    if Capability.PREFILL not in target.card.capabilities or request.prompt is not None:
+        return None
+    continued = draft.continued()
+    if continued is None:
+        return None
+    asked: Any = attrs.evolve(request, prefill=request.prefill + draft.text)
+    made: Any = continued
+    return attrs.evolve(job, request=asked), made

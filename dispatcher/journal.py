@@ -135,11 +135,36 @@ def _trouble(event: events.LedgerTrouble) -> tuple[int, str, Facts]:
     return (INFO if event.kind == "over" else ERROR), "ledger: {detail}", facts
 
 
+def _retried(event: events.Retried) -> tuple[int, str, Facts]:
+    facts = {"name": event.name, "waited_s": event.waited_s, "error": _class_of(event.reason)}
+    return INFO, "asking {name} again after {error} and {waited_s:.2f} s", facts
+
+
+def _restarted(event: events.Restarted) -> tuple[int, str, Facts]:
+    facts = {"name": event.name, "shown_chars": event.shown_chars}
+    return WARNING, "{name} begins a reply anew of which {shown_chars} characters were shown", facts
+
+
+def _moved(event: events.BreakerMoved) -> tuple[int, str, Facts]:
+    facts = {
+        "name": event.name,
+        "before": event.before,
+        "after": event.after,
+        "error": event.reason,
+        "next_probe_s": event.next_probe_s,
+    }
+    level = WARNING if event.after == "open" else INFO
+    return level, "the breaker of {name} went from {before} to {after}", facts
+
+
 _TELLERS: dict[type, Callable[[Any], tuple[int, str, Facts]]] = {
     events.LoadProgress: _progress,
     events.AttemptStarted: _started,
     events.AttemptEnded: _ended,
     events.Fallback: _fallback,
+    events.Retried: _retried,
+    events.Restarted: _restarted,
+    events.BreakerMoved: _moved,
     events.EngineDied: _died,
     events.ModelUnloaded: _unloaded,
     events.BudgetAlert: _alert,

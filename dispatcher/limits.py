@@ -196,6 +196,11 @@ class Limiters:
                 limiter = self._limiters[name] = Limiter(limits, name)
             return limiter
 
+    def wanted(self, vendor: str, model: str) -> Limiter | None:
+        """Return the limiter of a model that has limits; None where the user set none."""
+        has_limits = f"{vendor}/{model}" in self._limits or vendor in self._limits
+        return self.of(vendor, model) if has_limits else None
+
     def _make_room(self) -> None:
         """Drop one that nobody uses, the oldest of them, if there are too many."""
         if len(self._limiters) < MAX_LIMITERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from llmdispatcher.breakers import Breakers
+from llmdispatcher.limits import Limiters
 from llmdispatcher.models.errors import Cancelled
 from llmdispatcher.models.policy import RetryPolicy
 from llmdispatcher.release import Stopper
@@ -24,6 +26,7 @@ class Patience:
 
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
     breakers: Breakers = attrs.field(factory=Breakers)
+    limiters: Limiters = attrs.field(factory=Limiters)
     draw: Callable[[], float] = random.random
     """Random in [0, 1); for jitter, which nobody gains by guessing."""
 
@@ -41,8 +44,7 @@ def pause(stopper: Stopper, wait_s: float) -> Generator[Step, Any, None]:
 
     stopper.arm(stop)
     try:
-        yield Wait(future, wait_s)
-    except TimeoutError:
-        pass  # the pause is over
+        with contextlib.suppress(TimeoutError):  # the pause is over
+            yield Wait(future, wait_s)
     finally:
         ends.clear()

@@ -35,6 +35,7 @@ VERDICTS: dict[type[errors.DispatcherError], Verdict] = {
     # Our own refusals concern the caller, except those that concern one vendor, and pass.
     errors.ConfigError: Verdict.STOP,
     errors.Refused: Verdict.STOP,
+    errors.BudgetExceeded: Verdict.NEXT,  # a cap may be one vendor's, and another free
     errors.LimitReached: Verdict.LATER,
     errors.BreakerOpen: Verdict.LATER,
     # Whatever a vendor failed with, another vendor may do better. Files and models that cannot be

@@ -51,6 +51,8 @@ class _Held:
         if isinstance(piece, Reply):
             self._reply = piece
             return None
+        if piece.restarts:
+            self._texts.clear()
         if piece.index == 0:
             self._texts.append(piece.text)
         return piece

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
+from llmdispatcher import turns
+from llmdispatcher.account import Account, Ended
+from llmdispatcher.bucket import Needs
 from llmdispatcher.draft import Draft
 from llmdispatcher.landlord import Landlord, Lease
+from llmdispatcher.limits import Permit
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import (
     BadReply,
     Cancelled,
     ContextOverflow,
     DispatcherError,
+    LedgerUnusable,
     StreamInterrupted,
     TimedOut,
     Unsupported,
@@ -28,13 +33,19 @@ from llmdispatcher.models.reply import Attempt, Finish, Outcome, Piece, Progress
 from llmdispatcher.models.request import Deadlines
 from llmdispatcher.patience import Patience
 from llmdispatcher.release import Stopper, Watch, own
-from llmdispatcher.route import Ranking, Target
+from llmdispatcher.route import Ranking, Target, expected_usage
 from llmdispatcher.steps import Emit, Receive, Step, Wait
+from llmdispatcher.turns import Turn
 from llmdispatcher.usage import Books
 from llmdispatcher.vendors.contract import Call, Report
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from llmdispatcher.ledger_entry import Slip
+
+LEDGER_S = 60.0
+"""How long a reservation may take to be written. A ledger gives up by itself long before."""
 
 W = TypeVar("W", bound=Work)
 D = TypeVar("D", bound=Draft)
@@ -54,6 +65,7 @@ class Job(Generic[W]):
     stopper: Stopper
     clock: Callable[[], float]
     """Seconds, monotonic."""
+    account: Account
     landlord: Landlord = attrs.field(factory=Landlord)
     """Who has the models loaded."""
     patience: Patience = attrs.field(factory=Patience)
@@ -76,6 +88,11 @@ class Trial(Generic[W, D]):
         self._lease: Lease | None = None
         self._finish: Finish | None = None
         self._is_whole = False
+        self._slip: Slip | None = None
+        self._permit: Permit | None = None
+        self._error: DispatcherError | None = None
+        self.continues = False
+        """It goes on where another one broke off: the draft had text before."""
         self._receive: Receive | None = None
         self._bound = ("total", 0.0)
         """The phase that is waited for, and how many seconds it may take."""
@@ -89,6 +106,8 @@ class Trial(Generic[W, D]):
             self.job.report(
                 AttemptStarted(vendor=card.vendor, model=card.model, number=self.number)
             )
+            yield from self._take_turn()
+            yield from self._enter()
             yield from self._load()
             finish = yield from self._serve()
             outcome, failure, usage = Outcome.SERVED, "", finish.usage
@@ -97,7 +116,7 @@ class Trial(Generic[W, D]):
             outcome, failure = Outcome.CANCELLED, ""
             raise
         except DispatcherError as error:
-            failure = told(error)
+            failure, self._error = told(error), error
             if isinstance(error, VendorError):
                 error.at(card.vendor, card.model)
             elif isinstance(error, ContextOverflow | Unsupported) and not error.vendor:
@@ -105,7 +124,7 @@ class Trial(Generic[W, D]):
             raise
         except Exception as bug:  # foreign code: a vendor's bug is that vendor's failure
             broken = VendorError(f"a bug in the vendor: {type(bug).__name__}: {bug}")
-            failure = told(broken)
+            failure, self._error = told(broken), broken
             raise self._cut(broken.at(card.vendor, card.model)) from bug
         finally:
             try:
@@ -125,6 +144,39 @@ class Trial(Generic[W, D]):
         """Whether the total deadline of the request has passed."""
         left_s = self.total_left_s()
         return left_s is not None and left_s <= 0
+
+    def _take_turn(self) -> Generator[Step, Any, None]:
+        """Wait for this request's turn, where the user has set limits."""
+        card, job = self.target.card, self.job
+        limiter = job.patience.limiters.wanted(card.vendor, card.model)
+        if limiter is None:
+            return
+        expected = expected_usage(job.request)
+        turn = Turn(
+            needs=Needs(
+                input_tokens=expected.prompt_tokens, output_tokens=expected.completion_tokens
+            ),
+            priority=job.request.priority,
+            left_s=self.total_left_s(),
+            stopper=job.stopper,
+            clock=job.clock,
+        )
+        self._permit = yield from turn.take(limiter)
+
+    def _enter(self) -> Generator[Step, Any, None]:
+        """Set aside what this may cost, where money is limited, and wait until that is written."""
+        slip = self._slip = self.job.account.open(self.target.card, self.number)
+        if slip is None or slip.waiting is None:
+            return
+        watch = Watch(slip.waiting)
+        self.job.stopper.arm(lambda: watch.end(Cancelled()))
+        try:
+            yield Wait(watch.future, LEDGER_S)
+        except TimeoutError:
+            told_s = f"nothing could be written into the ledger for {LEDGER_S:g} s"
+            raise LedgerUnusable(f"{told_s}: look who holds the file, or the disk") from None
+        finally:
+            watch.leave()
 
     def _load(self) -> Generator[Step, Any, None]:
         """Wait for the model; the load itself goes on if this times out."""
@@ -259,6 +311,10 @@ class Trial(Generic[W, D]):
             served_model=self._finish.served_model if self._finish else "",
         )
         self.job.books.settle(self.attempt)
+        ended = Ended(self._error, was_sent=self._call is not None, was_shown=self.shown)
+        self.job.account.settle(self._slip, card, self.attempt, ended)
+        if self._permit is not None:
+            turns.end(self._permit, self._call, usage, self._error, self.job.clock())
         self.job.report(AttemptEnded(attempt=self.attempt, number=self.number))
 
 

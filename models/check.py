@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
 import attrs
@@ -103,6 +104,19 @@ def flag(*, default: bool) -> Any:  # noqa: ANN401 - attrs.field is typed so
             raise BadRequest(field.name, value, "True or False")
 
     return attrs.field(default=default, validator=check)
+
+
+def dollars(value: Decimal | float | str | None) -> Decimal | None:
+    """Take ``max_cost_usd``; a float by its shortest decimal form, so that 0.1 is exactly 0.1."""
+    if value is None:
+        return None
+    try:
+        usd = Decimal(str(value))
+    except InvalidOperation:
+        usd = Decimal(-1)
+    if isinstance(value, bool) or not usd.is_finite() or usd < 0:
+        raise BadRequest("max_cost_usd", value, "dollars, of at least 0")
+    return usd
 
 
 def as_tuple(name: str, value: Iterable[T] | None) -> tuple[T, ...]:

@@ -60,6 +60,16 @@ class Retried:
 
 
 @attrs.frozen(kw_only=True)
+class Restarted:
+    """A stream that broke begins anew: what was shown of it until now counts no more."""
+
+    name: str
+    """``vendor/model`` that begins."""
+    shown_chars: int
+    """How much had been shown."""
+
+
+@attrs.frozen(kw_only=True)
 class BreakerMoved:
     """A vendor's model is left alone from now on, or is asked again; see ``BreakerPolicy``."""
 
@@ -131,6 +141,7 @@ Event = (
     | AttemptEnded
     | Fallback
     | Retried
+    | Restarted
     | BreakerMoved
     | EngineDied
     | ModelUnloaded

@@ -6,29 +6,16 @@ Every value has a default that suits a program with a person in front of it.
 from __future__ import annotations
 
 import math
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import attrs
 
-from llmdispatcher.models.check import flag, integer, number
+from llmdispatcher.models.check import dollars, flag, integer, number
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.reply import MICRO_PER_USD
 
 MAX_COUNT = 10**12
 """Of requests or tokens a day; nobody has a larger limit."""
-
-
-def _dollars(value: Decimal | float | str | None) -> Decimal | None:
-    """Take dollars; a float by its shortest decimal form, so that 0.1 means exactly 0.1."""
-    if value is None:
-        return None
-    try:
-        usd = Decimal(str(value))
-    except InvalidOperation:
-        usd = Decimal(-1)
-    if isinstance(value, bool) or not usd.is_finite() or usd < 0:
-        raise BadRequest("max_cost_usd", value, "dollars, of at least 0")
-    return usd
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +39,7 @@ class RetryPolicy:
     minute are whole again within one."""
     total_s: float | None = number("total_s", 0, math.inf, default=120.0)
     """No further attempt begins after so long; one that serves goes on. Loading does not count."""
-    max_cost_usd: Decimal | None = attrs.field(default=None, converter=_dollars)
+    max_cost_usd: Decimal | None = attrs.field(default=None, converter=dollars)
     """No further attempt begins once those before have cost this much; None is no limit."""
 
     def __attrs_post_init__(self) -> None:

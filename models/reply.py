@@ -125,11 +125,18 @@ class Delta:
     """What the model thinks before it answers, which is no part of the text."""
     tool_calls: tuple[CallDelta, ...] = ()
     keepsakes: tuple[Keepsake, ...] = ()
+    restarts: bool = False
+    """The reply begins anew: what came before counts no more. Only where ``resume`` was asked."""
 
     def __bool__(self) -> bool:
         """Whether there is anything in it."""
         return bool(
-            self.text or self.logprobs or self.reasoning or self.tool_calls or self.keepsakes
+            self.text
+            or self.logprobs
+            or self.reasoning
+            or self.tool_calls
+            or self.keepsakes
+            or self.restarts
         )
 
 

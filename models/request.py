@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 
 import attrs
@@ -17,11 +18,13 @@ from llmdispatcher.models.check import (
     as_tuple,
     at_most,
     count,
+    dollars,
     flag,
     instance,
     integer,
     nearest,
     number,
+    one_of,
     strings,
     title,
     words,
@@ -37,6 +40,9 @@ MAX_STOPS = 64
 MAX_TOOLS = 128
 """Tools of one request: as many as the OpenAI API takes."""
 
+MAX_TAGS = 32
+"""Tags of one request: each is a sum of its own."""
+
 MAX_ADAPTERS = 16
 """LoRA adapters of one request; each costs a pass over its weights in every step."""
 
@@ -44,6 +50,8 @@ MAX_SCALE = 100
 """Of an adapter; beyond any use, and far from what overflows F16."""
 
 TOOL_CHOICES = ("auto", "none", "required")
+
+RESUMES = ("fail", "continue", "restart")
 
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
 """How hard a model may be asked to think, in order; the words are those of the OpenAI API."""
@@ -114,6 +122,14 @@ def _sampling(value: Sampling | None) -> Sampling:
 
 def _tool_choice(value: str | None) -> str:
     return "auto" if value is None else value
+
+
+def _tags(value: str | Iterable[str] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else as_tuple("tags", value)
+
+
+def _resume(value: str | None) -> str:
+    return "fail" if value is None else value
 
 
 def _prefill(value: str | None) -> str:
@@ -198,6 +214,18 @@ class Request:
     priority: int = count("priority", -100, 100, default=0)
     """Of the requests that wait for the same model, the higher is served first; none waits for
     ever."""
+    tags: tuple[str, ...] = attrs.field(
+        converter=_tags, validator=[at_most(MAX_TAGS, "tags"), strings], default=()
+    )
+    """Names under which the ledger counts what the request cost, and caps may hold."""
+    max_cost_usd: Decimal | None = attrs.field(default=None, converter=dollars)
+    """What all attempts at the request may cost together, at worst, in dollars; one that may cost
+    more is not sent. None is no limit."""
+    resume: str = attrs.field(default="fail", converter=_resume, validator=one_of(*RESUMES))
+    """What becomes of a stream that breaks when a part of it was shown: "fail" raises
+    StreamInterrupted; "continue" has another vendor go on exactly there, if it can take the text so
+    far as a prefill; "restart" continues where that can be done, and else begins anew, which a
+    ``Delta`` with ``restarts`` says, and the event ``Restarted``."""
     streamed: bool = flag(default=True)
     """Pieces are wanted as they come. The dispatcher sets it: where only the whole is wanted, as by
     ``send``, a vendor may send the reply in one."""
@@ -339,6 +367,9 @@ class Options(TypedDict, total=False):
     suffix: str | None
     reasoning: bool | None
     effort: str | None
+    tags: str | Sequence[str] | None
+    max_cost_usd: Decimal | float | str | None
+    resume: str | None
     adapters: Mapping[str, float] | Sequence[str] | None
     priority: int | None
     temperature: float | None

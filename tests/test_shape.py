@@ -55,6 +55,7 @@ Anthropic Azure DeepSeek Gemini Groq LMStudio Lightning LiteLLM LlamaServer Loca
 OpenAI OpenAICompatible OpenRouter Together VLLM
 HttpVendor Keepsake Secret TokenCount
 BudgetAlert Ledger LedgerTrouble LedgerUnusable SpendingCap fingerprint
+BreakerMoved BreakerPolicy Limits Restarted Retried RetryPolicy
 """
 
 

@@ -23,7 +23,7 @@ Rules for an engine:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -115,6 +115,15 @@ class Deferred(Protocol):
     """A call whose reply may come in one, so that silence says nothing: ``whole_s`` bounds it."""
 
     is_whole: bool
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A call whose answer tells more than the reply: over HTTP, which limits hold at the vendor."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Those of the answer, by lower-case names; empty before it has begun."""
 
 
 class Engine(Protocol):

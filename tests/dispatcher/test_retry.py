@@ -27,9 +27,9 @@ EXPECTED = {
     Verdict.NEXT: """
         RequestError BadRequest Unsupported InvalidGrammar VendorError TimedOut ModelNotFound
         ExecutableNotFound ModelFileMissing CorruptModel UnsupportedArchitecture ModelTooLarge
-        StateUnusable""",
+        StateUnusable BudgetExceeded""",
     Verdict.STOP: """
-        ConfigError Refused BudgetExceeded LedgerUnusable OfflineRefused NoCandidate ContentRefused Cancelled
+        ConfigError Refused LedgerUnusable OfflineRefused NoCandidate ContentRefused Cancelled
         AllVendorsFailed""",
 }
 ROWS = {name: row for row, names in EXPECTED.items() for name in names.split()}

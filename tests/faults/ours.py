@@ -12,6 +12,7 @@ from faults.further import CRAWL
 from llmdispatcher import (
     AsyncDispatcher,
     AsyncStream,
+    BreakerPolicy,
     Deadlines,
     Dispatcher,
     DispatcherError,
@@ -31,7 +32,7 @@ WISHES: dict[str, Any] = {"resume": RESUME}
 
 def settings(pace: Pace) -> dict[str, Any]:
     """Return what else a dispatcher is told: how soon a vendor that is down is probed."""
-    return {}
+    return {"breaker": BreakerPolicy(open_s=pace.first_token_s * 2.2, factor=1.0, cap_s=60)}
 
 
 def known(wishes: dict[str, Any], kind: type[Any]) -> dict[str, Any]:

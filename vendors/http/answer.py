@@ -8,7 +8,7 @@ answer that ends before is an error, whatever its status.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from http import HTTPStatus
 from typing import Any
@@ -81,6 +81,8 @@ class Reading:
         self._answer: _Answer | None = None
         self._held: DispatcherError | None = None
         """What to raise once the pieces before it have been taken."""
+        self.headers: Mapping[str, str] = {}
+        """Of the answer that is being read, or was read last."""
         self.has_begun = False
         """Whether any piece of a reply has come."""
         self.is_over = False
@@ -97,6 +99,7 @@ class Reading:
 
     def begin(self, head: Head) -> None:
         """Take the beginning of an answer."""
+        self.headers = head.headers
         self._answer = _Answer(self._exchanges[self._place], head, self._fault)
 
     def check(self) -> None:

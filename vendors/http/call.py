@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from llmdispatcher.models.errors import (
@@ -86,6 +86,11 @@ class HttpCall:
             self._end(reading)
         else:
             self._reading = reading
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """See ``contract.Telling.headers``."""
+        return {} if self._reading is None else self._reading.headers
 
     @property
     def is_over(self) -> bool:

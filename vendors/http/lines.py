@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from typing import TYPE_CHECKING, Any
 
 from llmdispatcher.vendors.http.clients import FAILURES, told
-from llmdispatcher.vendors.http.sockets import Received
+from llmdispatcher.vendors.http.sockets import Received, mark_rest
 from llmdispatcher.vendors.wire.exchange import Head
 
 if TYPE_CHECKING:
@@ -32,7 +32,12 @@ class Line:
     def begin(self, received: Received) -> None:
         """Take the beginning of the answer."""
         self.head = Head(received.status, named(received.headers))
-        self._close = received.close
+
+        def close() -> None:
+            mark_rest(received)
+            received.close()
+
+        self._close = close
         self._chunks = iter(received.stream)  # type: ignore[arg-type]  # it is a thread's
 
     def watch(self, response: httpx2.Response, bound: Bound) -> None:

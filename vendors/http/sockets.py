@@ -28,6 +28,9 @@ WRITE_BYTES = 16 * 2**10
 """Written at once, so that a slow reader cannot stretch the limit of one operation: a kernel takes
 as much in one piece, and so does a record of TLS."""
 
+_HAS_ENDED = "is_readable"
+"""What pools ask a connection that is not used: if so, the other side has ended it."""
+
 _TUNNEL = b"CONNECT "
 """How a request to a proxy begins that no request to a vendor begins with."""
 
@@ -55,6 +58,20 @@ UNMET = (httpcore2.ConnectError, httpcore2.ProxyError)
 
 NO_HTTP = (httpcore2.RemoteProtocolError,)
 UNPROXIED = (httpcore2.ProxyError,)
+
+
+def mark_rest(received: Received) -> None:
+    """Keep a connection from being used again on which more came than the answer.
+
+    What is behind it would be read as the answer to the next request, which may be another's. The
+    library keeps such bytes, and does not look at them.
+    """
+    stream: Any = received.stream
+    for inner in ("_stream", "_connection", "_h11_state"):
+        stream = getattr(stream, inner, None)
+    used = received.extensions.get("network_stream")
+    if stream is not None and isinstance(used, _Stream | _AsyncStream) and stream.trailing_data[0]:
+        used.has_rest = True
 
 
 class Backend(httpcore2.NetworkBackend):
@@ -192,6 +209,8 @@ class _Stream(httpcore2.NetworkStream):
         self._inner = inner
         self._socket: socket.socket = inner.get_extra_info("socket")
         self._held = _Held()
+        self.has_rest = False
+        """More has come than was asked for; see ``mark_rest``."""
         self._tunnels = False
         """A proxy is being asked for a way through, which belongs to connecting."""
 
@@ -270,8 +289,8 @@ class _Stream(httpcore2.NetworkStream):
                 self._inner.close()
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - as the library has it
-        """Tell of the connection, as the library's own does."""
-        return self._inner.get_extra_info(info)
+        """Tell of the connection, as the library's own does; one with a rest is not used again."""
+        return (self.has_rest and info == _HAS_ENDED) or self._inner.get_extra_info(info)
 
 
 class AsyncBackend(httpcore2.AsyncNetworkBackend):
@@ -314,6 +333,7 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
     def __init__(self, inner: httpcore2.AsyncNetworkStream, until_s: float) -> None:
         self._inner, self._until_s = inner, until_s
         self._held = _Held()
+        self.has_rest = False
         self._tunnels = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> Coroutine[Any, Any, bytes]:
@@ -373,5 +393,5 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
         return max(0.0, self._until_s - time.monotonic())
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - as the library has it
-        """Tell of the connection, as the library's own does."""
-        return self._inner.get_extra_info(info)
+        """Tell of the connection; see ``_Stream``."""
+        return (self.has_rest and info == _HAS_ENDED) or self._inner.get_extra_info(info)

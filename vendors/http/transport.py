@@ -35,7 +35,7 @@ from llmdispatcher.vendors.http.clients import (
     told,
 )
 from llmdispatcher.vendors.http.lines import AsyncLine, Line, named
-from llmdispatcher.vendors.http.sockets import Sent
+from llmdispatcher.vendors.http.sockets import Sent, mark_rest
 from llmdispatcher.vendors.wire.exchange import Ask, Head
 from llmdispatcher.vendors.wire.redaction import blotted
 
@@ -146,7 +146,12 @@ class Connections:
                 received = await client.send(self._sent(ask, limit_s))
                 head = Head(received.status, named(received.headers))
                 chunks = aiter(received.stream)  # type: ignore[arg-type]  # it is a loop's
-                return AsyncLine(head, chunks, received.aclose)
+
+                async def close() -> None:
+                    mark_rest(received)
+                    await received.aclose()
+
+                return AsyncLine(head, chunks, close)
             request = self._request(client, ask)
             request.extensions["timeout"] = {"connect": limit_s}
             response = await client.send(request, stream=True, follow_redirects=False)

@@ -1,0 +1,111 @@
+"""The money of one request: what its attempts may cost, and what they did. Does no I/O itself.
+
+Where the dispatcher has a ledger, every attempt is entered there before it is sent and settled when
+it ends; where the request has a limit of its own, all its attempts together keep to it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import attrs
+
+from llmdispatcher.budget import RequestPurse
+from llmdispatcher.models.card import ModelCard
+from llmdispatcher.models.embedding import Work
+from llmdispatcher.models.errors import (
+    DispatcherError,
+    StreamInterrupted,
+    TimedOut,
+    Unreachable,
+)
+from llmdispatcher.models.reply import MICRO_PER_USD, Attempt, Outcome
+from llmdispatcher.models.request import Request
+from llmdispatcher.worst import worst_case
+
+if TYPE_CHECKING:
+    from llmdispatcher.ledger import Ledger
+    from llmdispatcher.ledger_entry import Slip
+
+UNANSWERED = (TimedOut, StreamInterrupted, Unreachable)
+"""After these nobody knows whether the vendor did the work, and charges for it."""
+
+
+@attrs.frozen
+class Ended:
+    """How an attempt ended, beside what its ``Attempt`` says."""
+
+    error: DispatcherError | None
+    was_sent: bool
+    was_shown: bool
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the vendor may have done the work without anybody having heard of it."""
+        is_silent = isinstance(self.error, UNANSWERED) and self.error.status is None
+        return self.was_sent and is_silent and not self.was_shown
+
+
+class Account:
+    """Of one request."""
+
+    def __init__(self, ledger: Ledger | None, request: Work) -> None:
+        self._ledger, self._request = ledger, request
+        limit = request.max_cost_usd if isinstance(request, Request) else None
+        self._purse = None if limit is None else RequestPurse(int(limit * MICRO_PER_USD))
+        self._id = "" if ledger is None else os.urandom(16).hex()
+        self._failed: list[Slip] = []
+        self._unknown: int | None = None
+        """The number of an attempt whose outcome nobody knows."""
+
+    def open(self, card: ModelCard, number: int) -> Slip | None:
+        """Enter an attempt that is about to be made; ``Slip.waiting`` says when it may be sent.
+
+        Raises BudgetExceeded and LedgerUnusable; then there is nothing to settle.
+        """
+        if self._purse is not None:
+            self._purse.admit(worst_case(card, self._request))
+        if self._ledger is None:
+            return None
+        from llmdispatcher.ledger_entry import Opening  # noqa: PLC0415 - who has one has it loaded
+
+        tags = self._request.tags if isinstance(self._request, Request) else ()
+        opening = Opening(
+            request_id=self._id,
+            number=number,
+            vendor=card.vendor,
+            model=card.model,
+            tags=tags,
+            retry_of=self._unknown,
+        )
+        return self._ledger.open(opening, lambda: worst_case(card, self._request))
+
+    def settle(self, slip: Slip | None, card: ModelCard, attempt: Attempt, ended: Ended) -> None:
+        """Take note of how an attempt ended."""
+        if self._purse is not None:
+            cost = attempt.cost_microusd
+            if cost is None or ended.is_unknown:
+                cost = max(cost or 0, worst_case(card, self._request).microusd or 0)
+            self._purse.spend(cost)
+        if self._ledger is None or slip is None:
+            return
+        from llmdispatcher.ledger_entry import Closing, Fate  # noqa: PLC0415 - as above
+
+        is_partial = ended.was_shown and attempt.outcome is not Outcome.SERVED
+        closing = Closing(
+            attempt=attempt,
+            fate=Fate.PARTIAL if is_partial else None,
+            status=getattr(ended.error, "status", None),
+            unknown_outcome=ended.is_unknown,
+        )
+        self._ledger.settle(slip, closing)
+        if ended.is_unknown:
+            self._unknown = slip.opening.number
+        if attempt.outcome is Outcome.FAILED:
+            self._failed.append(slip)
+
+    def served(self) -> None:
+        """Take note that the request was served: what failed before cost nobody the reply."""
+        if self._ledger is not None and self._failed:
+            self._ledger.absorb(self._failed)
