@@ -60,6 +60,10 @@ EVENTS: dict[type[errors.DispatcherError], Event] = {
     errors.ModelNotFound: Event.TRIP,
     # A filter did its work.
     errors.ContentRefused: Event.NOTHING,
+    # A worker has a breaker of its own, which knows whether it died again and again or only once,
+    # with many requests in flight.
+    errors.EngineCrashed: Event.NOTHING,
+    errors.OutOfMemory: Event.NOTHING,
     # Local files: looking again costs nothing, may find them mended, and says best what is wrong.
     errors.ExecutableNotFound: Event.NOTHING,
     errors.ModelFileMissing: Event.NOTHING,

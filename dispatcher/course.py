@@ -17,7 +17,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import attrs
 
-from llmdispatcher.models.errors import ContextOverflow, DispatcherError, Refused
+from llmdispatcher.models.errors import ContextOverflow, DispatcherError, RateLimited, Refused
 from llmdispatcher.models.policy import RetryPolicy
 from llmdispatcher.retry import Allowance, Verdict, backoff_s, same_at_most, verdict
 
@@ -111,6 +111,7 @@ class Course:
         if not isinstance(error, Refused):  # ours: nothing was sent
             self.allowance = self.allowance.spend(attempts=1)
         said = verdict(error)
+        is_soon = said is Verdict.SAME or isinstance(error, RateLimited)
         said = Verdict.LATER if hurries and said is Verdict.SAME else said
         if said is Verdict.STOP:
             return End("another candidate is not asked after this")
@@ -123,7 +124,8 @@ class Course:
             return self._fresh() or self._first_back(now_s, left_s)
         standing.retries += 1
         standing.ready_s, standing.pause_s = now_s + pause_s, pause_s
-        if said is Verdict.SAME and pause_s <= self._policy.backoff_cap_s:
+        is_soon = is_soon and not hurries and standing.retries <= self._policy.same_target
+        if is_soon and pause_s <= self._policy.backoff_cap_s:
             move = self._wait(self._asked, pause_s, now_s, left_s)
             if isinstance(move, Ask):
                 return move

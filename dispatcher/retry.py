@@ -21,6 +21,7 @@ class Verdict(Enum):
 
     SAME = "ask the same again after a pause, a few times; then the next candidate"
     LATER = "ask the next candidate; where none is left, the same when it is ready again"
+    """One that limits its rate, and is ready again soon, is waited for before the next is asked."""
     KEY = "ask the next candidate that is not asked with the same key"
     MODEL = "ask the next candidate with a larger context"
     NEXT = "ask the next candidate"
@@ -77,7 +78,8 @@ def verdict(error: errors.DispatcherError) -> Verdict:
     kind = next(kind for kind in type(error).__mro__ if kind in VERDICTS)
     row, status = VERDICTS[kind], getattr(error, "status", None)
     if status is None:
-        return row
+        is_off = isinstance(error, errors.Unreachable) and not error.was_connected
+        return Verdict.NEXT if is_off else row  # nobody listens there, and nobody will in a second
     is_theirs, is_slow = status >= HTTPStatus.INTERNAL_SERVER_ERROR, status in SLOW_STATUS
     if row is Verdict.SAME and is_slow:
         return Verdict.NEXT

@@ -17,8 +17,8 @@ DispatcherError
 ├─ Cancelled              the caller stopped the request while it was being served
 └─ AllVendorsFailed       an exception group: one error for each vendor that was tried
 
-Errors carry facts in attributes, and decisions read those facts, never the text. Every error can
-be pickled, so that it crosses process boundaries whole.
+Errors carry facts in attributes, and decisions read those, never the text. Every error can be
+pickled, so that it crosses process boundaries whole.
 """
 
 from __future__ import annotations
@@ -138,9 +138,6 @@ class InvalidGrammar(RequestError):
     """A grammar or JSON schema that does not compile."""
 
 
-# -- we refused --------------------------------------------------------------------------------
-
-
 class Refused(DispatcherError):
     """The dispatcher refused before anything was sent. ``retry_after_s``: when to try again."""
 
@@ -256,7 +253,9 @@ _PHASES = {
 
 
 class Unreachable(VendorError):
-    """No connection could be made, or it broke before a reply began."""
+    """No connection could be made, or it broke before a reply began: then ``was_connected``."""
+
+    was_connected = False
 
 
 class AuthRejected(VendorError):

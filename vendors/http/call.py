@@ -314,7 +314,9 @@ class HttpCall:
             return Unreachable(f"no connection to {self._connections.root} could be made: {broken}")
         if broken.spoke:
             return BadReply(f"what answers there speaks no HTTP, or not this: {broken}")
-        return Unreachable(f"the connection broke before the reply began: {broken}")
+        lost = Unreachable(f"the connection broke before the reply began: {broken}")
+        lost.was_connected = True
+        return lost
 
     def _ending(self, error: DispatcherError) -> DispatcherError:
         """Return the error to raise: what a stopped call breaks with means nothing."""

@@ -147,4 +147,6 @@ def _cut(call: ServerCall, cut: Exception) -> DispatcherError:
     told = str(cut) or "no connection in time"
     if call.used.completion_tokens:
         return StreamInterrupted(f"llama-server stopped in the middle of a reply: {told}")
-    return Unreachable(f"llama-server closed the connection before it replied: {told}")
+    lost = Unreachable(f"llama-server closed the connection before it replied: {told}")
+    lost.was_connected = True
+    return lost
