@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -33,7 +34,13 @@ EXAMPLES = {
 def run(code: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a program in a folder of its own; whatever it prints on stderr is part of the result."""
     return subprocess.run(
-        [sys.executable, *code], capture_output=True, text=True, cwd=folder, timeout=90, check=False
+        [sys.executable, *code],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=90,
+        check=False,
+        env={**os.environ, "XDG_DATA_HOME": str(folder / "data")},
     )
 
 

@@ -80,8 +80,12 @@ def in_asyncio(vendors: tuple[Any, ...], verb: str, prompt: Any, **options: Any)
 
 
 def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    made: dict[str, Any] = {k: options.pop(k) for k in ("on_event", "catalog") if k in options}
+    made: dict[str, Any] = {name: options.pop(name) for name in _OF_MAKING if name in options}
     return made, options
+
+
+_OF_MAKING = ("on_event", "catalog", "retry", "breaker", "limits", "ledger")
+"""Options of a dispatcher, and not of its verbs."""
 
 
 WORLDS: dict[str, Callable[..., Heard]] = {"threads": in_threads, "asyncio": in_asyncio}
