@@ -125,9 +125,11 @@ def test_a_refusal_of_content_ends_it() -> None:
 def test_the_only_vendors_error_is_raised_as_it_is() -> None:
     """After several attempts at one vendor its last error comes, with what was before beside it."""
     errors = [Overloaded(f"busy {number}", status=503) for number in range(3)]
-    with Dispatcher(Scripted(*errors), retry=SOON) as d:
-        with pytest.raises(Overloaded, match="busy 2") as caught:
-            d.send("hi")
+    with (
+        Dispatcher(Scripted(*errors), retry=SOON) as d,
+        pytest.raises(Overloaded, match="busy 2") as caught,
+    ):
+        d.send("hi")
 
     assert [note.split(": ")[-1] for note in caught.value.__notes__] == ["busy 0", "busy 1"]
 
@@ -212,7 +214,7 @@ def test_one_that_failed_too_often_is_left_alone() -> None:
 
 
 def test_whoever_is_left_alone_and_alone_there_is_waited_for() -> None:
-    """With nobody else to ask, a request waits until the breaker lets it try; or says until when."""
+    """With nobody else to ask, a request waits until the breaker lets it go; or says until when."""
     down = [Overloaded("down", status=503)] * 2
     policy = BreakerPolicy(failures=2, open_s=0.3, jitter=0)
     with Dispatcher(Scripted(*down, "back"), retry=RetryPolicy(same_target=0), breaker=policy) as d:
@@ -306,9 +308,9 @@ def test_every_attempt_is_a_row(tmp_path: Path, world: World) -> None:
 def test_a_stream_that_is_left_is_a_row_too(tmp_path: Path) -> None:
     """Of a reply that was partly shown the ledger says so."""
     ledger = Ledger(tmp_path / "ledger.sqlite3")
-    with Dispatcher(Scripted(["one ", 30.0, "two"]), ledger=ledger) as d:
-        with d.stream("hi") as stream:
-            next(stream)
+    left = Scripted(["one ", 30.0, "two"])
+    with Dispatcher(left, ledger=ledger) as d, d.stream("hi") as stream:
+        next(stream)
 
     assert [row[:3] for row in rows(ledger)] == [("scripted", 1, "partial")]
     ledger.close()
@@ -389,7 +391,7 @@ def test_who_cannot_go_on_begins_anew_if_that_was_asked(world: World) -> None:
 
 
 def test_who_cannot_go_on_is_passed_over_if_that_was_not_asked() -> None:
-    """ "continue" never shows anything twice: the cut is raised, with all that came."""
+    """With "continue" nothing is shown twice: the cut is raised, with all that came."""
     blunt = Scripted("all of it", name="second", capabilities=[Capability.CHAT])
     with (
         Dispatcher(
@@ -420,9 +422,12 @@ def test_a_prefill_that_is_refused_is_no_failure() -> None:
 
 def test_a_stream_breaks_as_before_unless_told_otherwise() -> None:
     """Without ``resume`` a cut is raised, and nobody else is asked."""
-    with Dispatcher(broken("one "), Scripted("b", name="second"), retry=SOON) as d:
-        with d.stream("hi") as stream, pytest.raises(StreamInterrupted) as caught:
-            list(stream)
+    with (
+        Dispatcher(broken("one "), Scripted("b", name="second"), retry=SOON) as d,
+        d.stream("hi") as stream,
+        pytest.raises(StreamInterrupted) as caught,
+    ):
+        list(stream)
 
     assert caught.value.partial == "one "
     assert d.stats().by_model.keys() == {"first/script"}
