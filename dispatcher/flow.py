@@ -200,8 +200,11 @@ class Tries(Generic[W, D]):
         return Delta("", restarts=True)
 
     def _left_s(self) -> float | None:
-        """Return what is left of the total deadline."""
-        return self._trials[-1].total_left_s() if self._trials else self._job.deadlines.total_s
+        """Return what is left of the total deadline, of which loading a model takes nothing."""
+        total_s, spent = self._job.deadlines.total_s, self._course.allowance
+        if total_s is None:
+            return None
+        return total_s - (self._job.clock() - spent.began_s - spent.loaded_s)
 
     def _refused(self, name: str, error: DispatcherError) -> None:
         """Take note that somebody was not asked, and why."""
