@@ -182,11 +182,11 @@ def _extend(circuit: Circuit, policy: BreakerPolicy, report: Report) -> Circuit:
     return _opened(circuit, policy, report, level=circuit.level)
 
 
-def _cool(circuit: Circuit, policy: BreakerPolicy, report: Report) -> Circuit:
-    """Wait as long as the vendor says, or as before a first probe where it says nothing."""
-    pause_s = policy.open_s * (1 + policy.jitter * report.draw)
-    if report.told_s is not None:
-        pause_s = min(max(report.told_s, 0.0), MAX_COOL_S)
+def _cool(circuit: Circuit, _: BreakerPolicy, report: Report) -> Circuit:
+    """Wait as long as the vendor says, if it says anything."""
+    if report.told_s is None:
+        return circuit
+    pause_s = min(max(report.told_s, 0.0), MAX_COOL_S)
     until_s = max(circuit.cool_until_s, report.now_s + pause_s)
     return attrs.evolve(circuit, cool_until_s=until_s, since_s=report.now_s)
 

@@ -149,6 +149,8 @@ class Course:
                 return None
         elif said is not Verdict.LATER or (told_s is None and isinstance(error, Refused)):
             return None
+        elif told_s is None and standing.retries >= same_at_most(error, self._policy):
+            return None  # nobody said when to come back
         if standing.retries >= MAX_RETURNS:
             return None
         backed_s = backoff_s(self._policy, standing.retries + 1, draw)

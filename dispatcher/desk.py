@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from llmdispatcher import health
+from llmdispatcher import health, patience
 from llmdispatcher.account import Account
 from llmdispatcher.breakers import Breakers
 from llmdispatcher.flow import dispatch
@@ -120,8 +120,8 @@ class Desk:
         self._deadlines = policies.deadlines or Deadlines()
         self._ledger = policies.ledger
         self._patience = Patience(
-            retry=policies.retry or RetryPolicy(),
-            breakers=Breakers(policies.breaker),
+            retry=policies.retry or patience.RETRY,
+            breakers=Breakers(policies.breaker or patience.BREAKER),
             limiters=Limiters(dict(policies.limits)),
         )
         bare = Request(messages="?")

@@ -207,8 +207,9 @@ class Tries(Generic[W, D]):
         return total_s - (self._job.clock() - spent.began_s - spent.loaded_s)
 
     def _refused(self, name: str, error: DispatcherError) -> None:
-        """Take note that somebody was not asked, and why."""
-        self._note(name, error)
+        """Take note that somebody was not asked, and why; once, if it had been asked before."""
+        if name not in self._names:
+            self._note(name, error)
         self._go_on(error)
 
     def _after(self, name: str, error: DispatcherError, trial: Trial[W, D]) -> None:

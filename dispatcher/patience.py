@@ -12,12 +12,16 @@ import attrs
 from llmdispatcher.breakers import Breakers
 from llmdispatcher.limits import Limiters
 from llmdispatcher.models.errors import Cancelled
-from llmdispatcher.models.policy import RetryPolicy
+from llmdispatcher.models.policy import BreakerPolicy, RetryPolicy
 from llmdispatcher.release import Stopper
 from llmdispatcher.steps import Step, Wait
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+
+RETRY, BREAKER = RetryPolicy(), BreakerPolicy()
+"""What holds where the user sets nothing else."""
 
 
 @attrs.frozen(kw_only=True)

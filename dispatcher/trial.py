@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 LEDGER_S = 60.0
 """How long a reservation may take to be written. A ledger gives up by itself long before."""
 
+PACE_S = 30.0
+"""Over so long the pace of a stream is looked at where no ``idle_s`` says it."""
+
 W = TypeVar("W", bound=Work)
 D = TypeVar("D", bound=Draft)
 
@@ -65,7 +68,9 @@ class Job(Generic[W]):
     stopper: Stopper
     clock: Callable[[], float]
     """Seconds, monotonic."""
-    account: Account
+    account: Account = attrs.field(
+        default=attrs.Factory(lambda job: Account(None, job.request), takes_self=True)
+    )
     landlord: Landlord = attrs.field(factory=Landlord)
     """Who has the models loaded."""
     patience: Patience = attrs.field(factory=Patience)
@@ -88,6 +93,8 @@ class Trial(Generic[W, D]):
         self._lease: Lease | None = None
         self._finish: Finish | None = None
         self._is_whole = False
+        self._pace = (0.0, 0)
+        """Since when how many pieces have come; see ``_watch_pace``."""
         self._slip: Slip | None = None
         self._permit: Permit | None = None
         self._error: DispatcherError | None = None
@@ -260,14 +267,28 @@ class Trial(Generic[W, D]):
 
     def _take(self, piece: Piece) -> None:
         """Keep a piece."""
+        deadlines = self.job.deadlines
         if self._first_token_s is None:
             self._first_token_s = self.job.clock() - self._started - self.load_s
             self._receive = None  # from now on another silence is waited for
+            self._pace = self.job.clock(), 0
+        elif deadlines.floor_pieces_per_s is not None:
+            self._watch_pace(deadlines.floor_pieces_per_s, deadlines.idle_s or PACE_S)
         try:
             self.draft.add(piece)
         except BadReply as error:
             raise self._cut(error)  # noqa: B904 - it is the same error, or has it as its cause
         self.shown = self.job.streaming
+
+    def _watch_pace(self, floor_per_s: float, window_s: float) -> None:
+        """Give up a stream of which hardly anything comes any more, though it is never silent."""
+        (since_s, pieces), now_s = self._pace, self.job.clock()
+        pieces += 1
+        self._pace = since_s, pieces
+        if now_s - since_s >= window_s:
+            if pieces < floor_per_s * (now_s - since_s):
+                raise self._cut(TimedOut("idle", window_s))
+            self._pace = now_s, 0
 
     def _complete(self, finish: Finish) -> None:
         """Make a whole of what has come. Raises BadReply if it is not what was asked for."""

@@ -395,4 +395,4 @@ class AllVendorsFailed(DispatcherError, ExceptionGroup[DispatcherError]):
     def after(cls, errors: Sequence[DispatcherError]) -> Self:
         """Compose the message from the errors of all attempts."""
         told = "; ".join(f"{type(error).__name__}: {error}" for error in errors)
-        return cls(f"all {len(errors)} vendors that were tried failed ({told})", errors)
+        return cls(f"all {len(errors)} attempts failed ({told})", errors)

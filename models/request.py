@@ -77,6 +77,9 @@ class Deadlines:
     idle_s: float | None = number("idle_s", 0, math.inf, default=30.0)
     total_s: float | None = number("total_s", 0, math.inf)
     load_s: float | None = number("load_s", 0, math.inf, default=300.0)
+    floor_pieces_per_s: float | None = number("floor_pieces_per_s", 0, 1e6)
+    """How many pieces of a stream must come in a second, over ``idle_s``: one that crawls counts as
+    silent. Most vendors send a token in a piece."""
     whole_s: float | None = number("whole_s", 0, math.inf, default=600.0)
     """For a reply that a vendor sends in one, of which nothing is heard while it is made."""
 
@@ -297,11 +300,13 @@ class Request:
 
     def within(self, deadlines: Deadlines, *, streamed: bool = True) -> Request:
         """Return a copy with other deadlines. What was validated once is not looked at again."""
-        if self.deadlines is deadlines and self.streamed is streamed:
+        is_told = self.deadlines is deadlines and self.streamed is streamed
+        if is_told and self.max_cost_usd is None:
             return self
         made = self._copy()
         _PUT["deadlines"](made, deadlines)
         _PUT["streamed"](made, streamed)
+        _PUT["max_cost_usd"](made, None)  # the dispatcher's own, and no engine's
         return made
 
     def saying(self, prompt: str) -> Request:

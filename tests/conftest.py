@@ -14,6 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tiny_gguf import tiny_model
 
+from llmdispatcher import BreakerPolicy, RetryPolicy, patience
+from llmdispatcher.breakers import Breakers
+
 SETTLE_S = 60.0
 """How long threads that were told to end may take, on a machine that is busy with something else.
 A test that leaves none waits for none of it."""
@@ -36,6 +39,18 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture(autouse=True)
+def asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every vendor asked once by a request, and none left alone by the next ones.
+
+    Most rules are about one attempt. Those about several have a fixture of this name, that does
+    nothing, and the product's own defaults with it.
+    """
+    monkeypatch.setattr(patience, "RETRY", RetryPolicy(same_target=0, max_wait_s=0))
+    monkeypatch.setattr(patience, "BREAKER", BreakerPolicy(failures=1000))
+    monkeypatch.setattr(Breakers, "report", lambda *_, **__: None)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what is written for later lives of a program out of the user's folders."""
@@ -43,6 +58,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("RUNTIME", "CRASH", "CACHE"):
             patch.setenv(f"LLMDISPATCHER_{name}_DIR", str(folder / name.lower()))
+        patch.setenv("XDG_DATA_HOME", str(folder / "data"))
         yield
 
 

@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import Future
 
 from llmdispatcher import (
+    ContentRefused,
     ContextOverflow,
     ExecutableNotFound,
     Price,
@@ -106,7 +107,7 @@ VENDORS: dict[str, tuple[VendorSpec, ...]] = {
     "incapable": (Scripted("", capabilities=()),),
     "cut": (Scripted(["half a ", RateLimited("gone")]),),
     "echo": (Scripted(told),),
-    "recover": (Scripted(RateLimited("busy"), "back again"),),
+    "recover": (Scripted(ContentRefused("busy"), "back again"),),
     "forgetful": (Scripted(forgetful),),
     "full": (Scripted(full),),
     "drawn": (Scripted(drawn),),

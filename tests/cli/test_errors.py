@@ -36,7 +36,7 @@ def line_of(done: CompletedProcess[bytes]) -> str:
     ("script", "code", "words"),
     [
         ("failing", 1, "too fast"),
-        ("all_failing", 1, "all 2 vendors that were tried failed"),
+        ("all_failing", 1, "attempts failed"),
         ("no_engine", 1, "run: pip install engine"),
         ("unsupported", 2, "it has no tools"),
         ("incapable", 3, "no registered model can serve this request"),

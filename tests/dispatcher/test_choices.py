@@ -305,7 +305,7 @@ class Clocked:
 def test_an_engine_sees_what_is_left_of_the_total() -> None:
     """The deadlines that hold reach every engine; time that others took is gone from the total."""
     clocked, limits = Clocked(), Deadlines(total_s=8, idle_s=3)
-    slow, fast = clocked.after(5, RateLimited("slow")), clocked.after(0, "ok")
+    slow, fast = clocked.after(5, TimedOut("idle", 1.0)), clocked.after(0, "ok")
 
     request = clocked.ask(limits, slow, fast)
 
@@ -317,7 +317,7 @@ def test_no_limit_of_the_total_stays_none() -> None:
     """Without a total deadline the engine sees the dispatcher's deadlines as they are."""
     clocked, limits = Clocked(), Deadlines(first_token_s=7)
 
-    clocked.ask(limits, clocked.after(1, RateLimited("slow")), clocked.after(0, "ok"))
+    clocked.ask(limits, clocked.after(1, TimedOut("idle", 1.0)), clocked.after(0, "ok"))
 
     assert clocked.seen == [limits, limits]
 

@@ -149,7 +149,7 @@ def test_a_prompt_too_long_goes_to_a_larger_context(
     assert (move.index if isinstance(move, Ask) else None) == expected
 
 
-@pytest.mark.parametrize("error", [errors.ContentRefused("x"), errors.BudgetExceeded("x")])
+@pytest.mark.parametrize("error", [errors.ContentRefused("x"), errors.Refused("x")])
 def test_what_stops_stops(error: DispatcherError) -> None:
     """Nobody is asked after a content filter or a refusal of ours."""
     assert isinstance(course(A, B).after(error, 0.0, draw=0.0), End)
@@ -205,7 +205,7 @@ def test_money_ends_the_course() -> None:
 def test_a_clock_that_jumps_makes_nobody_wait_longer() -> None:
     """Set back by a year, the wait is still the one that was told."""
     made = course(A, B)
-    made.after(errors.RateLimited("x", retry_after_s=3), 1e9, draw=0.0)
+    made.after(errors.BreakerOpen("x", retry_after_s=3), 1e9, draw=0.0)
 
     assert made.after(errors.TimedOut("idle", 1.0), 0.0, draw=0.0) == Ask(0, 3.0)
 

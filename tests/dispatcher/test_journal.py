@@ -11,6 +11,7 @@ import pytest
 from llmdispatcher import (
     AttemptEnded,
     AttemptStarted,
+    BreakerMoved,
     BudgetAlert,
     EngineDied,
     Event,
@@ -18,6 +19,8 @@ from llmdispatcher import (
     LedgerTrouble,
     LoadProgress,
     ModelUnloaded,
+    Restarted,
+    Retried,
     SpendingCap,
     Usage,
 )
@@ -43,6 +46,9 @@ EVENTS: list[Event] = [
         number=1,
     ),
     Fallback(failed="v/m", next="w/n", reason=EVIL),
+    Retried(name="v/m", waited_s=0.5, reason=EVIL),
+    Restarted(name="v/m", shown_chars=5),
+    BreakerMoved(name="v/m", before="closed", after="open", reason="Overloaded", next_probe_s=5),
     EngineDied(vendor="v", model="m", reason=EVIL, report="/tmp/report"),  # noqa: S108 - a text
     ModelUnloaded(vendor="v", model="m", reason="asked to"),
     BudgetAlert(cap=CAP, percent=80, spent_microusd=800_000, period_start="2026-11-20"),
@@ -96,7 +102,7 @@ def test_a_record_has_kind_and_facts_and_no_words_of_a_vendor(event: Event, kept
 
 def test_an_alert_tells_the_figures(kept: Kept) -> None:
     """As attributes that a JSON formatter writes."""
-    Journal()(EVENTS[6])
+    Journal()(next(event for event in EVENTS if isinstance(event, BudgetAlert)))
 
     (record,) = kept.records
     assert record.levelno == logging.WARNING

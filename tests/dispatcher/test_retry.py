@@ -20,14 +20,14 @@ from llmdispatcher.retry import (
 )
 
 EXPECTED = {
-    Verdict.SAME: "Overloaded Unreachable BadReply StreamInterrupted EngineCrashed OutOfMemory",
+    Verdict.SAME: "Overloaded BadReply StreamInterrupted EngineCrashed OutOfMemory",
     Verdict.LATER: "RateLimited LimitReached BreakerOpen",
     Verdict.KEY: "QuotaExhausted AuthRejected",
     Verdict.MODEL: "ContextOverflow",
     Verdict.NEXT: """
         RequestError BadRequest Unsupported InvalidGrammar VendorError TimedOut ModelNotFound
         ExecutableNotFound ModelFileMissing CorruptModel UnsupportedArchitecture ModelTooLarge
-        StateUnusable BudgetExceeded""",
+        StateUnusable BudgetExceeded Unreachable""",
     Verdict.STOP: """
         ConfigError Refused LedgerUnusable OfflineRefused NoCandidate ContentRefused Cancelled
         AllVendorsFailed""",
@@ -92,6 +92,15 @@ def test_a_status_makes_the_difference_where_it_tells_more(
 ) -> None:
     """500 alone may pass; slow routes, answers of others and forbidden models do not."""
     assert verdict(error) is expected
+
+
+def test_a_connection_that_broke_is_tried_again_and_one_that_was_refused_is_not() -> None:
+    """Where nobody listens, nobody will in a second."""
+    broke = errors.Unreachable("x")
+    broke.was_connected = True
+
+    assert verdict(broke) is Verdict.SAME
+    assert verdict(errors.Unreachable("x")) is Verdict.NEXT
 
 
 @pytest.mark.parametrize("phase", ["connect", "load", "first_token", "idle", "whole", "total"])

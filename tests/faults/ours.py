@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 from faults.exam import Client, Outcome, Pace
 from faults.further import CRAWL
 
@@ -18,7 +17,7 @@ from llmdispatcher import (
     DispatcherError,
     OpenAICompatible,
     Reply,
-    Request,
+    Restarted,
     Stream,
 )
 
@@ -32,17 +31,12 @@ WISHES: dict[str, Any] = {"resume": RESUME}
 
 def settings(pace: Pace) -> dict[str, Any]:
     """Return what else a dispatcher is told: how soon a vendor that is down is probed."""
-    return {"breaker": BreakerPolicy(open_s=pace.first_token_s * 2.2, factor=1.0, cap_s=60)}
-
-
-def known(wishes: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
-    """Return the options that there are already, so that the exam can be sat before all are."""
-    return {name: value for name, value in wishes.items() if name in attrs.fields_dict(kind)}
+    return {"breaker": BreakerPolicy(open_s=0.7 * pace.back_s, factor=1, jitter=0)}
 
 
 def begins_anew(event: object) -> bool:
     """Whether this is the event that says so."""
-    return type(event).__name__ == "Restarted"
+    return isinstance(event, Restarted)
 
 
 def deadlines(pace: Pace) -> Deadlines:
@@ -51,13 +45,12 @@ def deadlines(pace: Pace) -> Deadlines:
     A reply in one is as short here as a first token, and gets as long. Words are to come twice as
     fast as those of a vendor that crawls.
     """
-    floor = known({"floor_tokens_per_s": 2 / (CRAWL * pace.idle_s)}, Deadlines)
     return Deadlines(
         connect_s=pace.first_token_s,
         first_token_s=pace.first_token_s,
         idle_s=pace.idle_s,
         whole_s=pace.first_token_s,
-        **floor,
+        floor_pieces_per_s=2 / (CRAWL * pace.idle_s),
     )
 
 
@@ -118,7 +111,7 @@ class Threads:
             on_event=self._screen.heard,
             **settings(pace),
         )
-        self._options = known(WISHES, Request)
+        self._options = WISHES
 
     def ask(self, prompt: str, *, stream: bool) -> Outcome:
         """See ``Client``."""
@@ -154,7 +147,7 @@ class Loop:
             on_event=self._screen.heard,
             **settings(pace),
         )
-        self._options = known(WISHES, Request)
+        self._options = WISHES
 
     async def ask(self, prompt: str, *, stream: bool) -> Outcome:
         """See ``Client``."""

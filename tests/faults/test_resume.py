@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from faults import misdeeds as do
 from faults.misdeeds import ANSWER, Manner, saying
-from faults.ours import begins_anew, known
+from faults.ours import begins_anew
 from faults.server import Behave, FaultServer
 
 from llmdispatcher import (
@@ -18,7 +18,6 @@ from llmdispatcher import (
     Dispatcher,
     DispatcherError,
     OpenAICompatible,
-    Request,
     StreamInterrupted,
 )
 
@@ -49,11 +48,10 @@ def streamed(
     """Ask for a stream; return all text that came, all events, and the error that ended it."""
     texts: list[str] = []
     events: list[object] = []
-    options = known({"resume": resume}, Request)
     made = vendors(server, continues=continues)
     with Dispatcher(*made, deadlines=LIMITS, on_event=events.append) as d:
         try:
-            texts.extend(delta.text for delta in d.stream("Tell me.", **options))
+            texts.extend(delta.text for delta in d.stream("Tell me.", resume=resume))
         except DispatcherError as error:
             return "".join(texts), events, error
     return "".join(texts), events, None
@@ -111,7 +109,7 @@ def test_the_text_so_far_is_in_the_error_whoever_failed_last(
     server: FaultServer, bad: Behave
 ) -> None:
     """Where nobody can go on, the caller learns of the cut and keeps what came before it."""
-    server.begin(primary=CUT, fallback=bad)
+    server.begin(primary=do.first(1, CUT, do.busy), fallback=bad)
 
     text, _, error = streamed(server, "continue", continues=True)
 

@@ -26,6 +26,11 @@ POLICY = BreakerPolicy(failures=3, open_s=4, factor=3, cap_s=60, jitter=0.25)
 DRAWS = st.floats(0, 1, exclude_max=True)
 
 
+@pytest.fixture(autouse=True)
+def asked_once() -> None:
+    """Retries and breakers are as a user has them."""
+
+
 class Requests(RuleBasedStateMachine):
     """Many requests at once, against a vendor of whom nothing is known.
 
