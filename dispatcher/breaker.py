@@ -115,6 +115,11 @@ class Circuit:
     reason: str = ""
     """The class of the error that opened it."""
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing is held against the vendor, and it asked for nothing."""
+        return self.state is State.CLOSED and not (self.failures or self.cool_until_s)
+
 
 @attrs.frozen(kw_only=True)
 class Report:

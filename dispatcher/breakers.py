@@ -71,6 +71,8 @@ class Breakers:
                 # Numbered like probes, so that a circuit that was dropped is not mistaken for it.
                 circuit = Circuit(generation=self._numbers, since_s=now_s)
                 self._make_room()
+            elif circuit.is_calm and now_s >= circuit.since_s:  # as almost always
+                return Passage(name, Go(circuit.generation))
             circuit, answer = ask(circuit, self._policy, now_s, self._numbers)
             self._circuits[name] = circuit
         return answer if isinstance(answer, Hold) else Passage(name, answer)
@@ -88,6 +90,11 @@ class Breakers:
         ``draw`` is random in [0, 1). A second report of the same passage does nothing.
         """
         if error is None:
+            with self._lock:
+                circuit = self._circuits.get(passage.name)
+                if circuit is not None and circuit.is_calm and not passage.is_probe:
+                    passage.is_over = True  # nothing to forget
+                    return None
             return self._end(passage, Event.SERVED, Report(now_s=now_s))
         cause = blamed(error)
         report = Report(

@@ -208,7 +208,8 @@ class Course:
         return self._ask(index, wait_s)
 
     def _ask(self, index: int, wait_s: float) -> Ask:
-        self.allowance = self.allowance.spend(waited_s=wait_s)
+        if wait_s:
+            self.allowance = self.allowance.spend(waited_s=wait_s)
         standing = self._standings[index]
         standing.is_asked, standing.ready_s = True, None
         self._asked = index
