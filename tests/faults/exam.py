@@ -68,6 +68,12 @@ class Pace:
     hang_s: float
     """What takes longer hangs."""
 
+    def slower(self, factor: float) -> Pace:
+        """Return the same with all margins wider; what vendors say to wait stays as it is."""
+        fixed = {"retry_after_s", "asks", "word_s"}
+        names = [field.name for field in attrs.fields(Pace) if field.name not in fixed]
+        return attrs.evolve(self, **{name: getattr(self, name) * factor for name in names})
+
 
 FULL = Pace(
     timeout_s=30,
