@@ -261,6 +261,7 @@ def test_deadlines_have_the_stated_defaults() -> None:
         "total_s": None,
         "load_s": 300.0,
         "whole_s": 600.0,
+        "floor_pieces_per_s": None,
     }
     assert Deadlines(idle_s=None).idle_s is None
     with pytest.raises(BadRequest, match="idle_s is -1; idle_s must be a number of at least 0"):
