@@ -70,6 +70,10 @@ class Stencil:
         if not quoted:
             return
         before, behind = before + b'"', b'"' + behind
-        if self._plain(json.loads(before + _PROOF.encode() + behind)) == _PROOF:
+        try:
+            proved = self._plain(json.loads(before + _PROOF.encode() + behind)) == _PROOF
+        except (ValueError, RecursionError):  # what was found is no text, but a part of others
+            return
+        if proved:
             self._before, self._behind = before, behind
             self._size = len(before) + len(behind)

@@ -105,6 +105,15 @@ def test_a_text_that_stands_elsewhere_too_is_found_in_its_place() -> None:
     assert stencil.text(frame("m", model="word")) is None
 
 
+def test_what_only_looks_like_the_text_teaches_nothing() -> None:
+    """A text whose quoted form is a part of something else is not taken for its place."""
+    data = json.dumps({"id": '"', "n": 0, "content": "\\"}).encode()
+    stencil = Stencil(plain)
+    stencil.learn(data, json.loads(data))
+
+    assert stencil.text(data) is None
+
+
 def test_a_stream_without_frames_is_given_up() -> None:
     """After a few frames that were of no use nothing more is tried; a useful one starts anew."""
     stencil = Stencil(plain)
