@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -128,6 +128,8 @@ class Desk:
         self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
         """Requests that say nothing but a text, whole and streamed: checked once for all."""
         self._catalog = Catalog.parse(catalog or {})
+        self._kept: dict[str, tuple[Sequence[ModelCard], tuple[Target, ...]]] = {}
+        """The cards that each vendor had last, and what they were made into."""
         self._closed = False
         self.books = Books()
         self._landlord = Landlord(budget, self._report)
@@ -238,9 +240,23 @@ class Desk:
             self._check_open()
             return dict(self._engines)
 
-    def _targets(self) -> list[Target]:
-        engines = self._all().values()
-        return [Target(card, engine) for engine in engines for card in self._cards(engine)]
+    def _targets(self) -> Sequence[Target]:
+        return self._shelf()[0]
+
+    def _shelf(self) -> tuple[Sequence[Target], list[tuple[str, str]]]:
+        """Return every model, and the vendors that have none, each with the reason."""
+        targets: list[Target] = []
+        absent = []
+        for name, engine in self._all().items():
+            cards = engine.cards()
+            known, theirs = self._kept.get(name, ((), ()))
+            if known is not cards or not cards:  # most have the same cards at every request
+                theirs = tuple(Target(self._catalog.apply(card), engine) for card in cards)
+                self._kept[name] = cards, theirs
+            targets += theirs
+            if not theirs:
+                absent.append((name, engine.status().detail or "it has no models"))
+        return targets, absent
 
     def _begin(
         self,
@@ -267,16 +283,7 @@ class Desk:
 
     def _job(self, request: W, stopper: Stopper, *, streaming: bool = False) -> Job[W]:
         """Rank who can serve a request now, and put together what its flow needs."""
-        engines = self._all()
-        targets = [
-            Target(card, engine) for engine in engines.values() for card in self._cards(engine)
-        ]
-        there = {id(target.engine) for target in targets}
-        absent = [
-            (name, engine.status().detail or "it has no models")
-            for name, engine in engines.items()
-            if id(engine) not in there
-        ]
+        targets, absent = self._shelf()
         return Job(
             request=request,
             ranking=rank(request, targets, absent),

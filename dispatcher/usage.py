@@ -7,7 +7,7 @@ never across anything that waits. ``Stats`` is a frozen copy of the books.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -62,6 +62,21 @@ class Sums:
         self.estimated = False
         self.cost = self.unpriced = self.first_tokens = 0
         self.latency_s = self.first_s = 0.0
+
+    @classmethod
+    def of(cls, several: Iterable[Sums]) -> Sums:
+        """Sum up those of several models."""
+        made = cls()
+        for each in several:
+            for name, count in each.counts.items():
+                made.counts[name] += count
+            made.estimated |= each.estimated
+            made.cost += each.cost
+            made.unpriced += each.unpriced
+            made.latency_s += each.latency_s
+            made.first_s += each.first_s
+            made.first_tokens += each.first_tokens
+        return made
 
     def add(self, attempt: Attempt) -> None:
         """Add one settled attempt."""
@@ -118,7 +133,6 @@ class Books:
         self._lock = threading.RLock()
         self._requests = 0
         self._open = 0
-        self._total = Sums()
         self._by_model: dict[str, Sums] = {}
 
     def begin(self) -> None:
@@ -133,11 +147,11 @@ class Books:
 
     def settle(self, attempt: Attempt) -> None:
         """Close an attempt that was opened, and add it up."""
-        name, fresh = f"{attempt.vendor}/{attempt.model}", Sums()
+        name = f"{attempt.vendor}/{attempt.model}"
         with self._lock:
             self._open -= 1
-            self._total.add(attempt)
-            self._by_model.setdefault(name, fresh).add(attempt)
+            sums = self._by_model.get(name) or self._by_model.setdefault(name, Sums())
+            sums.add(attempt)
 
     def snapshot(self) -> Stats:
         """Copy the books."""
@@ -145,6 +159,6 @@ class Books:
             return Stats(
                 requests=self._requests,
                 in_flight=self._open,
-                total=self._total.figures(),
+                total=Sums.of(self._by_model.values()).figures(),
                 by_model={name: sums.figures() for name, sums in self._by_model.items()},
             )

@@ -53,7 +53,7 @@ def number(name: str, low: float, high: float, *, default: float | None = None) 
 
 def integer(name: str, low: int, high: int, *, default: int | None = None) -> Any:  # noqa: ANN401 - attrs.field is typed so
     """Make an integer field with bounds (both allowed), optional where the default is None."""
-    check = _whole(name, low, high)
+    check = whole(name, low, high)
     return attrs.field(
         default=default, validator=attrs.validators.optional(check) if default is None else check
     )
@@ -65,10 +65,12 @@ def count(name: str, low: int, high: int, *, default: int) -> Any:  # noqa: ANN4
     def fill(value: int | None) -> int:
         return default if value is None else value
 
-    return attrs.field(default=default, converter=fill, validator=_whole(name, low, high))
+    return attrs.field(default=default, converter=fill, validator=whole(name, low, high))
 
 
-def _whole(name: str, low: int, high: int) -> Callable[[object, object, object], None]:
+def whole(name: str, low: int, high: int) -> Callable[[object, object, object], None]:
+    """Make a validator of integers with bounds (both allowed)."""
+
     def check(_: object, __: object, value: object) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise BadRequest(name, value, f"an integer {_between(low, high)}")

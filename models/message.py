@@ -99,6 +99,8 @@ Content = str | Part | Iterable[str | Part | Mapping[str, Any]]
 
 def _parts(content: Content) -> tuple[Part, ...]:
     """Accept text, a part or several of either."""
+    if type(content) is str:
+        return (Text(content),)
     if isinstance(content, str | Text | Image):
         return (_part(content),)
     if isinstance(content, Mapping | bytes) or not isinstance(content, Iterable):

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from llmdispatcher.models.check import integer
+from llmdispatcher.models.check import whole
 from llmdispatcher.models.embedding import Score, Vector
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.message import Keepsake, Message, Role, ToolCall
@@ -41,14 +41,29 @@ class Usage:
     ``reasoning_tokens`` is a part of ``completion_tokens``, whatever the vendor's own convention.
     """
 
-    prompt_tokens: int = integer("prompt_tokens", 0, MAX_COUNT, default=0)
-    completion_tokens: int = integer("completion_tokens", 0, MAX_COUNT, default=0)
-    cached_tokens: int = integer("cached_tokens", 0, MAX_COUNT, default=0)
-    cache_write_tokens: int = integer("cache_write_tokens", 0, MAX_COUNT, default=0)
-    reasoning_tokens: int = integer("reasoning_tokens", 0, MAX_COUNT, default=0)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
     estimated: bool = False
-    charged_microusd: int | None = integer("charged_microusd", 0, MAX_COUNT)
+    charged_microusd: int | None = None
     """What the vendor says that it charged, rounded up; most do not say, which is None."""
+
+    def __attrs_post_init__(self) -> None:
+        """Counts, and no more than a count can be; all at once, since each request makes many."""
+        counts = (
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.cached_tokens,
+            self.cache_write_tokens,
+            self.reasoning_tokens,
+            0 if self.charged_microusd is None else self.charged_microusd,
+        )
+        for count in counts:
+            if type(count) is not int or not 0 <= count <= MAX_COUNT:
+                for name, each in zip(_COUNTS, counts, strict=True):
+                    whole(name, 0, MAX_COUNT)(self, None, each)
 
     @property
     def total_tokens(self) -> int:
@@ -66,6 +81,16 @@ class Usage:
             estimated=self.estimated or other.estimated,
             charged_microusd=_both(self.charged_microusd, other.charged_microusd),
         )
+
+
+_COUNTS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "charged_microusd",
+)
 
 
 def _both(one: int | None, other: int | None) -> int | None:

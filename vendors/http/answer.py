@@ -126,12 +126,7 @@ class Reading:
         """
         assert self._answer is not None  # noqa: S101 - begun before it ends
         pieces = [*before]
-        try:
-            self._answer.end(pieces)
-        except DispatcherError as error:
-            self._hold(error, pieces)
-        self.has_begun = self.has_begun or _has_begun(pieces)
-        if self._held is not None:
+        if self._held is not None or not self._ends(self._answer, pieces):
             return pieces
         finish = self._answer.finish()
         self._answer = None
@@ -140,8 +135,21 @@ class Reading:
         self._place += 1
         if self._place == len(self._exchanges):
             self.is_over = True
-            pieces.append(attrs.evolve(finish, usage=self._before, warnings=self._warnings))
+            if self._place > 1:
+                finish = attrs.evolve(finish, usage=self._before, warnings=self._warnings)
+            pieces.append(finish)
         return pieces
+
+    def _ends(self, answer: _Answer, pieces: list[Piece]) -> bool:
+        """Add what the end of an answer completes, and tell whether the answer is whole."""
+        try:
+            answer.end(pieces)
+        except DispatcherError as error:
+            self._hold(error, pieces)
+            return False
+        finally:
+            self.has_begun = self.has_begun or _has_begun(pieces)
+        return True
 
     def _hold(self, error: DispatcherError, pieces: Sequence[Piece]) -> None:
         """Keep an error until the pieces before it were taken, where there are some."""
@@ -278,8 +286,13 @@ class _Answer:
         usage = finish.usage
         if usage.charged_microusd is None and (told := self._head.headers.get(_CHARGE)):
             usage = attrs.evolve(usage, charged_microusd=_microusd(told))
-        return attrs.evolve(
-            finish, usage=usage, request_id=given[:MAX_ID_CHARS], served_model=served
+        return Finish(  # all of it by name: ``attrs.evolve`` takes three times as long
+            finish.reason,
+            usage,
+            finish.warnings,
+            finish.others,
+            request_id=given[:MAX_ID_CHARS],
+            served_model=served,
         )
 
     def _whole(self, pieces: list[Piece]) -> None:

@@ -127,8 +127,8 @@ class HttpCall:
                     raise
                 chunk = b""  # only its end is missing
             pieces = reading.feed(chunk) if chunk else []
-            if not chunk or reading.is_answered:
-                if chunk:
+            if not chunk or reading.is_answered or line.is_over:
+                if chunk and not line.is_over:
                     self._drain(line)
                 pieces = reading.end(pieces)
                 line.close()
@@ -202,8 +202,8 @@ class HttpCall:
                 raise
             chunk = b""
         pieces = reading.feed(chunk) if chunk else []
-        if not chunk or reading.is_answered:
-            if chunk:
+        if not chunk or reading.is_answered or line.is_over:
+            if chunk and not line.is_over:
                 await self._adrain(line)
             pieces = reading.end(pieces)
             await line.close()

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from llmdispatcher.vendors.http.bodies import AsyncBody, Body, async_body, body
 from llmdispatcher.vendors.http.clients import FAILURES, told
 from llmdispatcher.vendors.http.sockets import Received, mark_rest
 from llmdispatcher.vendors.wire.exchange import Head
@@ -25,6 +26,8 @@ class Line:
         self._ended: Callable[[Line], None] | None = ended
         self._close: Callable[[], None] | None = None
         self._chunks: Iterator[bytes] = iter(())
+        self._body: Body | None = None
+        """Of a connection of ours, unless the library has to read it; ``_chunks`` are then read."""
         self._theirs: tuple[Bound, socket.socket] | None = None
         """Of a connection that knows of no bound: whom to tell that it is waited for."""
         self.head = Head(0, {})
@@ -37,8 +40,9 @@ class Line:
             mark_rest(received)
             received.close()
 
-        self._close = close
-        self._chunks = iter(received.stream)  # type: ignore[arg-type]  # it is a thread's
+        self._close, self._body = close, body(received)
+        if self._body is None:
+            self._chunks = iter(received.stream)  # type: ignore[arg-type]  # it is a thread's
 
     def watch(self, response: httpx2.Response, bound: Bound) -> None:
         """Take it from the caller's own client; whoever stops the bound ends the waiting."""
@@ -48,9 +52,16 @@ class Line:
         found = None if stream is None else stream.get_extra_info("socket")
         self._theirs = None if found is None else (bound, found)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the end has come, as far as that can be told without waiting for it."""
+        return self._body is not None and self._body.is_over
+
     def read(self) -> bytes:
         """Return what comes next; nothing at the end. Raises Broken, TooSlow and Stopped."""
         try:
+            if self._body is not None:
+                return self._body.read()
             if self._theirs is None:
                 return next(self._chunks, b"")
             bound, used = self._theirs
@@ -78,15 +89,36 @@ class AsyncLine:
     def __init__(
         self,
         head: Head,
-        chunks: AsyncIterator[bytes],
+        chunks: AsyncIterator[bytes] | AsyncBody,
         close: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self.head = head
         self._chunks, self._close = chunks, close
 
+    @classmethod
+    def of(cls, received: Received) -> AsyncLine:
+        """Return the answer to a request of ours."""
+
+        async def close() -> None:
+            mark_rest(received)
+            await received.aclose()
+
+        head = Head(received.status, named(received.headers))
+        found = async_body(received)
+        if found is None:
+            return cls(head, aiter(received.stream), close)  # type: ignore[arg-type]  # a loop's
+        return cls(head, found, close)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the end has come."""
+        return isinstance(self._chunks, AsyncBody) and self._chunks.is_over
+
     async def read(self) -> bytes:
         """See ``Line.read``."""
         try:
+            if isinstance(self._chunks, AsyncBody):
+                return await self._chunks.read()
             return await anext(self._chunks, b"")
         except FAILURES as error:
             raise told(error, connected=True) from None

@@ -56,8 +56,17 @@ LATE = (httpcore2.TimeoutException,)
 UNMET = (httpcore2.ConnectError, httpcore2.ProxyError)
 """Raised before there was a connection to the vendor."""
 
-NO_HTTP = (httpcore2.RemoteProtocolError,)
+NoHttp: TypeAlias = httpcore2.RemoteProtocolError
+NO_HTTP = (NoHttp,)
 UNPROXIED = (httpcore2.ProxyError,)
+
+
+def parser_of(received: Received) -> object:
+    """Return what parses an answer of HTTP/1.1; None where the library has none, or elsewhere."""
+    found: Any = received.stream
+    for inner in ("_stream", "_connection", "_h11_state"):
+        found = getattr(found, inner, None)
+    return found
 
 
 def mark_rest(received: Received) -> None:
@@ -66,11 +75,9 @@ def mark_rest(received: Received) -> None:
     What is behind it would be read as the answer to the next request, which may be another's. The
     library keeps such bytes, and does not look at them.
     """
-    stream: Any = received.stream
-    for inner in ("_stream", "_connection", "_h11_state"):
-        stream = getattr(stream, inner, None)
+    parser: Any = parser_of(received)
     used = received.extensions.get("network_stream")
-    if stream is not None and isinstance(used, _Stream | _AsyncStream) and stream.trailing_data[0]:
+    if parser is not None and isinstance(used, _Stream | _AsyncStream) and parser.trailing_data[0]:
         used.has_rest = True
 
 

@@ -34,8 +34,9 @@ from llmdispatcher.vendors.http.clients import (
     Url,
     told,
 )
+from llmdispatcher.vendors.http.heads import Heads
 from llmdispatcher.vendors.http.lines import AsyncLine, Line, named
-from llmdispatcher.vendors.http.sockets import Sent, mark_rest
+from llmdispatcher.vendors.http.sockets import Sent
 from llmdispatcher.vendors.wire.exchange import Ask, Head
 from llmdispatcher.vendors.wire.redaction import blotted
 
@@ -78,6 +79,7 @@ class Connections:
             place.headers,
         )
         self._packed = _packed(self._headers)
+        self._heads = Heads()
         self._fixed = {name.lower() for name in place.headers}
         self._urls: dict[str, Url] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -143,15 +145,7 @@ class Connections:
         limit_s = CONNECT_S if connect_s is None else connect_s
         try:
             if isinstance(client, AsyncDoor):
-                received = await client.send(self._sent(ask, limit_s))
-                head = Head(received.status, named(received.headers))
-                chunks = aiter(received.stream)  # type: ignore[arg-type]  # it is a loop's
-
-                async def close() -> None:
-                    mark_rest(received)
-                    await received.aclose()
-
-                return AsyncLine(head, chunks, close)
+                return AsyncLine.of(await client.send(self._sent(ask, limit_s)))
             request = self._request(client, ask)
             request.extensions["timeout"] = {"connect": limit_s}
             response = await client.send(request, stream=True, follow_redirects=False)
@@ -224,17 +218,19 @@ class Connections:
 
     def _sent(self, ask: Ask, connect_s: float | None) -> Sent:
         """Make a request for a pool of our own."""
-        url, headers, content = self._url(ask), self._packed, None
+        url, content = self._url(ask), None
+        headers = [(b"Host", url.host), *self._packed]
         if ask.headers:
-            headers = [*headers, *_packed(self._added(ask))]
-        headers = [(b"Host", url.host), *headers]
+            headers += _packed(self._added(ask))
         if ask.body is not None:
             content = _json(ask.body)
-            size = str(len(content)).encode()
-            headers += [(b"Content-Type", b"application/json"), (b"Content-Length", size)]
+            headers.append((b"Content-Type", b"application/json"))
         extensions = {} if connect_s is None else {"timeout": {"connect": connect_s}}
         method = b"GET" if content is None else b"POST"
-        return Sent(method, url.target, headers=headers, content=content, extensions=extensions)
+        sent = Sent(method, url.target, content=content, extensions=extensions)
+        size = None if content is None else len(content)
+        sent.headers = self._heads.of(headers, size)  # type: ignore[assignment]  # as it reads them
+        return sent
 
     def _request(self, client: httpx2.Client | httpx2.AsyncClient, ask: Ask) -> httpx2.Request:
         """Make a request for the caller's own client, with what that adds."""

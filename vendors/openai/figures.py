@@ -96,6 +96,10 @@ class Figures:
 
 def _usage(told: object, *, charges: bool) -> Usage | None:
     figures = fields(told)
+    if figures.keys() == _PLAIN:
+        prompt, completion = tally(figures["prompt_tokens"]), tally(figures["completion_tokens"])
+        if prompt and completion:  # as most local servers have it
+            return Usage(prompt_tokens=prompt, completion_tokens=completion)
     prompt, completion = (
         tally(figures.get("prompt_tokens")),
         tally(figures.get("completion_tokens")),
@@ -120,6 +124,9 @@ def _usage(told: object, *, charges: bool) -> Usage | None:
         reasoning_tokens=min(completion, reasoning),
         charged_microusd=_microusd(figures.get("cost")) if charges else None,
     )
+
+
+_PLAIN = {"prompt_tokens", "completion_tokens", "total_tokens"}
 
 
 def _written(inside: Mapping[str, Any]) -> int:

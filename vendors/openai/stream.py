@@ -264,11 +264,11 @@ class ChatReplies:
 
 def _ended(piece: Delta, choice: _Choice) -> Delta:
     """Add what only the end of a choice shows to be whole."""
+    rest, calls, kept = choice.rest(), (*choice.calls.end(),), choice.kept.take()
+    if not (rest or calls or kept):
+        return piece
     return attrs.evolve(
-        piece,
-        text=piece.text + choice.rest(),
-        tool_calls=(*piece.tool_calls, *choice.calls.end()),
-        keepsakes=choice.kept.take(),
+        piece, text=piece.text + rest, tool_calls=(*piece.tool_calls, *calls), keepsakes=kept
     )
 
 
