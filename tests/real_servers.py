@@ -234,6 +234,8 @@ def llama_cpp_server(folder: Path, model: Path = MODEL, *flags: str) -> RealServ
             *(python, *peers.binding_server(), "--model", str(model), "--model_alias", ALIAS),
             *("--host", "127.0.0.1", "--port", str(port), "--api_key", KEY),
             *("--n_threads", "1", "--n_ctx", "512", *flags),
+            # else whoever asks for the list of models cuts the stream that is on its way
+            *("--interrupt_requests", "False"),
         ]
 
     recipe = Recipe(command=command, probe="/v1/models")

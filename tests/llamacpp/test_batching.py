@@ -222,7 +222,8 @@ def test_a_cancel_beside_others_stops_at_the_end_of_the_step(
         long = d.stream(Request(prompt="word " * 700, max_tokens=5))
         with ThreadPoolExecutor(1) as pool:
             reading = pool.submit(list, long)
-            until(lambda: d.vendors()[0].status.waiting)
+            # a decode that was under way is not held up, and who comes behind it is let in
+            until(lambda: d.vendors()[0].status.waiting or d.vendors()[0].status.running > 3)
             while d.vendors()[0].status.running < 4:
                 decodes.step()
             long.close()

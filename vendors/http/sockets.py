@@ -20,17 +20,13 @@ from typing import Any, TypeAlias
 import httpcore2
 
 from llmdispatcher.vendors.http.bound import Bound, Gate, current
+from llmdispatcher.vendors.http.packet import WRITE_BYTES, Packet
 
 CONNECT_S = 30.0
 """For a connection, where nobody set a limit."""
 
-WRITE_BYTES = 16 * 2**10
-"""Written at once, so that a slow reader cannot stretch the limit of one operation: a kernel takes
-as much in one piece, and so does a record of TLS."""
-
 _HAS_ENDED = "is_readable"
-"""What pools ask a connection that is not used: if so, the other side has ended it."""
-
+"""What pools ask an idle connection: if so, the other side has ended it."""
 _TUNNEL = b"CONNECT "
 """How a request to a proxy begins that no request to a vendor begins with."""
 
@@ -182,40 +178,13 @@ def _elsewhere(
     return result
 
 
-class _Held:
-    """What of a request is written but not sent: its head and its body go in one packet.
-
-    The library writes them one by one, and an empty end behind them; each would cost a call of the
-    system here, and one there.
-    """
-
-    __slots__ = ("_parts", "_size")
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def take(self, buffer: bytes) -> bytes:
-        """Add to it, and return what is to be sent now; nothing added is the end of it."""
-        if not buffer and not self._parts:
-            return b""
-        self._parts.append(buffer)
-        self._size += len(buffer)
-        if buffer and self._size < WRITE_BYTES:
-            return b""
-        packet = b"".join(self._parts)
-        self._parts.clear()
-        self._size = 0
-        return packet
-
-
 class _Stream(httpcore2.NetworkStream):
     """A connection whose every operation keeps to the bound of the thread that uses it."""
 
     def __init__(self, inner: httpcore2.NetworkStream) -> None:
         self._inner = inner
         self._socket: socket.socket = inner.get_extra_info("socket")
-        self._held = _Held()
+        self._held = Packet()
         self.has_rest = False
         """More has come than was asked for; see ``mark_rest``."""
         self._tunnels = False
@@ -243,7 +212,7 @@ class _Stream(httpcore2.NetworkStream):
             raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write all of it, once the request is whole; see ``_Held``. Raises Stopped."""
+        """Write all of it, once the request is whole; see ``Packet``. Raises Stopped."""
         if buffer:  # the end of a request may be written by itself, and be nothing
             self._tunnels = buffer.startswith(_TUNNEL)
         if packet := self._held.take(buffer):
@@ -339,7 +308,7 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
 
     def __init__(self, inner: httpcore2.AsyncNetworkStream, until_s: float) -> None:
         self._inner, self._until_s = inner, until_s
-        self._held = _Held()
+        self._held = Packet()
         self.has_rest = False
         self._tunnels = False
 
@@ -370,7 +339,7 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
         buffer: bytes,
         timeout: float | None = None,  # noqa: ASYNC109 - as the library has it
     ) -> None:
-        """Write all of it, once the request is whole; see ``_Held``."""
+        """Write all of it, once the request is whole; see ``Packet``."""
         if buffer:  # the end of a request may be written by itself, and be nothing
             self._tunnels = buffer.startswith(_TUNNEL)
         if packet := self._held.take(buffer):
