@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import socket
 import threading
@@ -49,6 +50,17 @@ def asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "RETRY", RetryPolicy(same_target=0, max_wait_s=0))
     monkeypatch.setattr(patience, "BREAKER", BreakerPolicy(failures=1000))
     monkeypatch.setattr(Breakers, "report", lambda *_, **__: None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_is_old_is_not_collected() -> None:
+    """Have garbage collections look at what a module's own tests have made.
+
+    Some tests collect garbage at their end, to see that nothing is left, and would look each time
+    at everything that thousands of others need.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

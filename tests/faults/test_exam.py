@@ -10,7 +10,15 @@ from faults.further import FURTHER
 from faults.ours import WORLDS
 from faults.scenarios import SIXTEEN
 
-FORMS = ("whole", "streamed")
+FORMS = pytest.mark.parametrize(
+    ("world", "form"),
+    [
+        ("sync", "whole"),
+        ("async", "streamed"),
+        pytest.param("async", "whole", marks=pytest.mark.soak),
+        pytest.param("sync", "streamed", marks=pytest.mark.soak),
+    ],
+)
 
 PACE = QUICK.slower(float(os.environ.get("LLMDISPATCHER_EXAM_SLOWER", "1")))
 """A machine that others use as well gets more time, so that only vendors are late."""
@@ -20,8 +28,7 @@ def _title(scenario: Scenario) -> str:
     return f"{scenario.id} {scenario.title}"
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("world", WORLDS)
+@FORMS
 @pytest.mark.parametrize("scenario", SIXTEEN, ids=_title)
 def test_every_fault_of_the_public_exam_is_passed(
     scenario: Scenario, world: str, form: str
@@ -33,15 +40,7 @@ def test_every_fault_of_the_public_exam_is_passed(
     assert not mark.beyond, str(mark)
 
 
-@pytest.mark.parametrize(
-    ("world", "form"),
-    [
-        ("sync", "whole"),
-        ("async", "streamed"),
-        pytest.param("async", "whole", marks=pytest.mark.soak),
-        pytest.param("sync", "streamed", marks=pytest.mark.soak),
-    ],
-)
+@FORMS
 @pytest.mark.parametrize("scenario", FURTHER, ids=_title)
 def test_every_further_fault_is_passed(scenario: Scenario, world: str, form: str) -> None:
     """What hosts do beyond the public exam costs the caller nothing either."""

@@ -71,7 +71,12 @@ def grown_bytes(path: Path, plan: Plan) -> int:
     [
         pytest.param({}, {}, id="tiny"),
         pytest.param(SHAPES["15m"], {"max_parallel": 1}, id="15m"),
-        pytest.param(SHAPES["135m"], {"context_tokens": 512, "max_parallel": 2}, id="135m"),
+        pytest.param(
+            SHAPES["135m"],
+            {"context_tokens": 512, "max_parallel": 2},
+            id="135m",
+            marks=pytest.mark.soak,
+        ),
         pytest.param(WIDE, {"cache_type": "q8_0"}, id="wide vocabulary"),
         pytest.param(DEEP, {"max_parallel": 1}, id="many layers"),
         pytest.param(WIDE | {"vocab": 8000}, {"cache_type": "f32"}, id="exact"),
