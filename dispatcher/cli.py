@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import attrs
 
-from llmdispatcher import remote, usage_view
+from llmdispatcher import expenses, remote, usage_view
 from llmdispatcher.interrupt import audible
 from llmdispatcher.models.errors import ConfigError, DispatcherError, Refused, RequestError
 from llmdispatcher.models.message import system, user
@@ -221,8 +221,10 @@ def _session(
         "top_k": args.top_k,
         "seed": args.seed,
         "stop": args.stop,
+        "max_cost_usd": args.max_cost,
     }
-    return Session(terminal, vendors or [_vendor(args)], options, verbose=args.verbose)
+    specs, ledger = vendors or [_vendor(args)], expenses.ledger(args, terminal)
+    return Session(terminal, specs, options, ledger=ledger, verbose=args.verbose)
 
 
 def _vendor(args: argparse.Namespace) -> VendorSpec:
@@ -333,6 +335,7 @@ def _common_options(parser: argparse.ArgumentParser) -> None:
     drawing.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end there; may be repeated"
     )
+    expenses.add_options(parser)
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from llmdispatcher.models.reply import FinishReason, Reply
 from llmdispatcher.vendors.contract import State, VendorSpec
 
 if TYPE_CHECKING:
+    from llmdispatcher.ledger import Ledger
     from llmdispatcher.models.request import Options, Prompt
     from llmdispatcher.terminal import Terminal
 
@@ -26,14 +27,17 @@ class Session:
         vendors: Sequence[VendorSpec],
         options: Options,
         *,
+        ledger: Ledger | None = None,
         verbose: bool = False,
     ) -> None:
+        """``ledger`` is closed with the session."""
         self.terminal = terminal
         self._options = options
         self._verbose = verbose
         self._bar: LoadBar | None = None
         self._stream: Stream | None = None
-        self._dispatcher = Dispatcher(*vendors, on_event=self._hear)
+        self._ledger = ledger
+        self._dispatcher = Dispatcher(*vendors, on_event=self._hear, ledger=ledger)
         if self.is_demo and options.get("temperature") is None:
             # The demo model is sure of what it knows and guesses the rest: drawing anything but
             # the likeliest token can only make its answers worse.
@@ -43,7 +47,11 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._dispatcher.close()
+        try:
+            self._dispatcher.close()
+        finally:
+            if self._ledger is not None:
+                self._ledger.close()
 
     @property
     def is_demo(self) -> bool:

@@ -51,6 +51,43 @@ def test_usage_as_json(run: Run, path: Path, by: str) -> None:
     assert told["total"]["cost_microusd"] == 1500
 
 
+def test_what_was_asked_on_the_command_line_is_in_the_ledger(run: Run, tmp_path: Path) -> None:
+    """``ask`` leaves a row, without a word of the question, unless it is told not to."""
+    home = {"XDG_DATA_HOME": str(tmp_path)}
+    first = run("ask", "private words", script="echo", env=home)
+    second = run("ask", "--no-ledger", "private words", script="echo", env=home)
+    usage = json.loads(run("usage", "--json", env=home).stdout)
+
+    assert (first.returncode, first.stderr) == (second.returncode, second.stderr) == (0, b"")
+    assert usage["total"]["attempts"] == 1
+    assert usage["total"]["completion_tokens"] > 0
+    kept = b"".join(each.read_bytes() for each in tmp_path.rglob("*") if each.is_file())
+    assert b"private" not in kept
+
+
+def test_no_ledger_costs_nobody_the_answer(run: Run, tmp_path: Path) -> None:
+    """Where it cannot be, that is told, with the way out, and the answer comes all the same."""
+    (tmp_path / "llmdispatcher").write_text("a file where a folder should be")
+    done = run("ask", "words", script="echo", env={"XDG_DATA_HOME": str(tmp_path)})
+
+    assert done.returncode == 0
+    assert b"words" in done.stdout
+    assert b"ledger" in done.stderr
+    assert b"--no-ledger does without" in done.stderr
+
+
+def test_nobody_is_asked_who_may_cost_more(run: Run, tmp_path: Path) -> None:
+    """What the answer may cost is a limit of ours: exit code 3, and nothing was spent."""
+    home = {"XDG_DATA_HOME": str(tmp_path)}
+    dear = run("ask", "--max-cost", "0.000001", "words", script="priced", env=home)
+    cheap = run("ask", "--max-cost=1", "--max-tokens=9", "words", script="priced", env=home)
+    wrong = run("ask", "--max-cost", "much", "words", script="priced", env=home)
+
+    assert (dear.returncode, cheap.returncode, wrong.returncode) == (3, 0, 2)
+    assert b"max_cost_usd" in wrong.stderr
+    assert json.loads(run("usage", "--json", env=home).stdout)["total"]["attempts"] == 1
+
+
 def test_usage_of_nothing_says_so(run: Run, tmp_path: Path) -> None:
     """No file is no error, and is not made."""
     done = run("usage", env={"XDG_DATA_HOME": str(tmp_path)})
