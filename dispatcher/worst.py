@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from llmdispatcher.budget import Worst
-from llmdispatcher.models.card import PICO_PER_MICRO, ModelCard, Price
+from llmdispatcher.models.card import PICO_PER_MICRO, ModelCard, Price, Rates
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
 from llmdispatcher.models.message import Image
 
@@ -105,6 +105,13 @@ class Weight:
 
 def _dearest(price: Price, prompt_tokens: int, output_tokens: int) -> int:
     """Price a prompt as if all of it were read in the dearest way."""
-    rates = (price.input_pico, price.cached_input_pico or 0, price.cache_write_pico or 0)
-    pico = prompt_tokens * max(rates) + output_tokens * price.output_pico
+    reached: list[Rates] = [price]
+    reached += [tier for tier in price.tiers if prompt_tokens > tier.above_tokens]
+    reading = [
+        rate
+        for each in reached
+        for rate in (each.input_pico, each.cached_input_pico or 0, each.cache_write_pico or 0)
+    ]
+    writing = max(each.output_pico for each in reached)
+    pico = prompt_tokens * max(reading) + output_tokens * writing
     return -(-pico // PICO_PER_MICRO) + price.request_microusd

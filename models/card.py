@@ -7,9 +7,10 @@ once. Zero means free; an unknown price is ``None`` on the card, never zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from typing import Any
 
 import attrs
 
@@ -52,8 +53,8 @@ class Capability(StrEnum):
 
 
 @attrs.frozen(kw_only=True)
-class Price:
-    """Integer pico-dollars per token, by kind of token, and micro-dollars per request."""
+class Rates:
+    """Integer pico-dollars per token, by kind of token."""
 
     input_pico: int = integer("input_pico", 0, 10**18, default=0)
     cached_input_pico: int | None = integer("cached_input_pico", 0, 10**18)
@@ -61,9 +62,32 @@ class Price:
     cache_write_pico: int | None = integer("cache_write_pico", 0, 10**18)
     """For prompt tokens written to the vendor's cache; None costs the same as input."""
     output_pico: int = integer("output_pico", 0, 10**18, default=0)
+
+
+@attrs.frozen(kw_only=True)
+class Tier(Rates):
+    """What a request costs whose prompt is long: all of its tokens, not only those above."""
+
+    above_tokens: int = integer("above_tokens", 1, 2**40, default=1)
+    """A prompt of more tokens than this."""
+
+
+def _tiers(values: Iterable[Tier]) -> tuple[Tier, ...]:
+    given: list[Any] = [*values]
+    if foreign := [each for each in given if not isinstance(each, Tier)]:
+        raise BadRequest("tiers", foreign[0], "Tier values")
+    return tuple(sorted(given, key=lambda tier: tier.above_tokens))
+
+
+@attrs.frozen(kw_only=True)
+class Price(Rates):
+    """What a request costs: by its tokens, and micro-dollars for itself."""
+
     request_microusd: int = integer("request_microusd", 0, 10**18, default=0)
     version: str = attrs.field(default="", validator=words)
     """Where and when this price was read; stamped on every row of the books."""
+    tiers: tuple[Tier, ...] = attrs.field(default=(), converter=_tiers)
+    """What longer prompts cost, where that is more; the shortest first."""
 
     @classmethod
     def per_million(  # noqa: PLR0913 - one keyword for each kind of token
@@ -75,40 +99,51 @@ class Price:
         cache_write: str | float | Decimal | None = None,
         per_request: str | float | Decimal = 0,
         version: str = "",
+        above: Mapping[str, Any] | Iterable[Mapping[str, Any]] = (),
     ) -> Price:
         """Make a price from dollars per million tokens, and dollars per request.
 
         Input and output have no default: what was forgotten must not be free. A float is read by
-        its shortest decimal form, so that 0.15 means exactly 0.15.
+        its shortest decimal form, so that 0.15 means exactly 0.15. ``above`` says what longer
+        prompts cost: ``{"tokens": 272_000, "input": 4, "output": 15}``, with ``cached_input`` and
+        ``cache_write`` where they differ, or several of these.
         """
+        several = [above] if isinstance(above, Mapping) else above
+        if not isinstance(several, Iterable):
+            raise BadRequest("above", above, "a mapping with tokens, input and output, or several")
         return cls(
-            input_pico=_exact("input", input),
-            output_pico=_exact("output", output),
-            cached_input_pico=None
-            if cached_input is None
-            else _exact("cached_input", cached_input),
-            cache_write_pico=None if cache_write is None else _exact("cache_write", cache_write),
+            **_rates(input, output, cached_input, cache_write),
             request_microusd=_exact("per_request", per_request),
             version=version,
+            tiers=[_tier(each) for each in several],
         )
 
     @property
     def is_free(self) -> bool:
         """Nothing of this is ever charged."""
-        rates = (self.input_pico, self.cached_input_pico, self.cache_write_pico, self.output_pico)
-        return not any(rates) and not self.request_microusd
+        rates = [
+            (each.input_pico, each.cached_input_pico, each.cache_write_pico, each.output_pico)
+            for each in (self, *self.tiers)
+        ]
+        return not any(map(any, rates)) and not self.request_microusd
+
+    def rates(self, prompt_tokens: int) -> Rates:
+        """Return what a token costs in a request whose prompt is so long."""
+        reached = [tier for tier in self.tiers if prompt_tokens > tier.above_tokens]
+        return reached[-1] if reached else self
 
     def cost_pico(self, usage: Usage) -> int:
         """Return the exact cost of one request with this usage, in pico-dollars."""
         cached, written = usage.cached_tokens, usage.cache_write_tokens
         plain = max(0, usage.prompt_tokens - cached - written)
-        read_rate = self.input_pico if self.cached_input_pico is None else self.cached_input_pico
-        write_rate = self.input_pico if self.cache_write_pico is None else self.cache_write_pico
+        rates: Rates = self.rates(usage.prompt_tokens) if self.tiers else self
+        read_rate = rates.input_pico if rates.cached_input_pico is None else rates.cached_input_pico
+        write_rate = rates.input_pico if rates.cache_write_pico is None else rates.cache_write_pico
         return (
-            plain * self.input_pico
+            plain * rates.input_pico
             + cached * read_rate
             + written * write_rate
-            + usage.completion_tokens * self.output_pico
+            + usage.completion_tokens * rates.output_pico
             + self.request_microusd * PICO_PER_MICRO
         )
 
@@ -119,6 +154,33 @@ class Price:
 
 FREE = Price(version="free")
 """The price of a model that runs on the caller's own machine, unless the caller sets another."""
+
+
+def _rates(
+    input_usd: str | float | Decimal,
+    output_usd: str | float | Decimal,
+    cached_usd: str | float | Decimal | None,
+    write_usd: str | float | Decimal | None,
+) -> dict[str, Any]:
+    """Return the four rates of a price, or of one of its tiers."""
+    return {
+        "input_pico": _exact("input", input_usd),
+        "output_pico": _exact("output", output_usd),
+        "cached_input_pico": None if cached_usd is None else _exact("cached_input", cached_usd),
+        "cache_write_pico": None if write_usd is None else _exact("cache_write", write_usd),
+    }
+
+
+_TIER_KEYS = {"tokens", "input", "output", "cached_input", "cache_write"}
+
+
+def _tier(told: object) -> Tier:
+    if not isinstance(told, Mapping) or not {"tokens", "input", "output"} <= told.keys():
+        raise BadRequest("above", told, "a mapping with tokens, input and output")
+    if unknown := told.keys() - _TIER_KEYS:
+        raise BadRequest("above", sorted(unknown), f"made of {', '.join(sorted(_TIER_KEYS))}")
+    rates = _rates(told["input"], told["output"], told.get("cached_input"), told.get("cache_write"))
+    return Tier(above_tokens=told["tokens"], **rates)
 
 
 def _exact(name: str, usd: str | float | Decimal) -> int:

@@ -24,7 +24,7 @@ _PATCHABLE = (
     "last_resort",
     "parameters",
 )
-_PRICE_KEYS = ("input", "output", "cached_input", "cache_write", "per_request", "version")
+_PRICE_KEYS = ("input", "output", "cached_input", "cache_write", "per_request", "version", "above")
 
 
 @attrs.frozen

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import attrs
 
+from llmdispatcher.models import registry
 from llmdispatcher.models.card import FREE, Capability, ModelCard
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import BadReply, DispatcherError, Unsupported
@@ -62,7 +63,7 @@ class AnthropicWire:
     def card(self, model: str) -> ModelCard:
         """Return what is known of a model by its name alone."""
         told = family(model, local=self._site.local)
-        return ModelCard(
+        by_name = ModelCard(
             vendor=self._site.vendor,
             model=model,
             local=self._site.local,
@@ -71,6 +72,7 @@ class AnthropicWire:
             context_tokens=told.context_tokens,
             max_output_tokens=told.max_output_tokens,
         )
+        return registry.complete(by_name, self._site.registry)
 
     def listing(self) -> Ask | None:
         """Return what asks for the first page of models."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from llmdispatcher.models import registry
 from llmdispatcher.models.card import FREE, Capability, ModelCard
 from llmdispatcher.models.request import EFFORTS
 from llmdispatcher.vendors.wire.exchange import Site
@@ -157,7 +158,7 @@ def family(model: str) -> Family:
 def card(site: Site, model: str) -> ModelCard:
     """Return the card of a model by its name alone."""
     found = family(model)
-    return ModelCard(
+    by_name = ModelCard(
         vendor=site.vendor,
         model=model.removeprefix("models/"),
         local=site.local,
@@ -166,6 +167,7 @@ def card(site: Site, model: str) -> ModelCard:
         context_tokens=found.context_tokens,
         max_output_tokens=found.max_output_tokens,
     )
+    return registry.complete(by_name, site.registry)
 
 
 def merged(card: ModelCard, told: Mapping[str, Any]) -> ModelCard:

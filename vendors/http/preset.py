@@ -114,14 +114,17 @@ def row(name: str) -> Row:
 
 def wire(vendor: HttpVendor, chosen: Row, host: str, *, local: bool, streaming: bool) -> Wire:
     """Make the dialect of a vendor that is at a host."""
-    from llmdispatcher.vendors.wire.exchange import Site  # noqa: PLC0415 - on first use
+    from llmdispatcher.vendors.http.address import is_under  # noqa: PLC0415 - on first use
+    from llmdispatcher.vendors.wire.exchange import Site  # noqa: PLC0415 - as above
 
+    is_own = not local and is_under(host, chosen.key_domains)
     site = Site(
         vendor=vendor.name,
         local=local,
         streaming=streaming,
         keep_alive_s=vendor.keep_alive_s,
         extra=vendor.extra,
+        registry=chosen.name if is_own else "",  # elsewhere a name says nothing of the price
     )
     match chosen.dialect:
         case "anthropic":
@@ -134,7 +137,6 @@ def wire(vendor: HttpVendor, chosen: Row, host: str, *, local: bool, streaming: 
 
             return gemini.GeminiWire(site)
         case "ollama":
-            from llmdispatcher.vendors.http.address import is_under  # noqa: PLC0415
             from llmdispatcher.vendors.ollama import wire as ollama  # noqa: PLC0415
 
             return ollama.OllamaWire(site, hosted=is_under(host, chosen.key_domains))

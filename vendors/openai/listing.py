@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 
+from llmdispatcher.models import registry
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
 from llmdispatcher.models.errors import BadReply
 from llmdispatcher.vendors.openai import known
@@ -73,7 +74,7 @@ def card(model: str, site: Site, ways: Ways) -> ModelCard:
         if ways.refuses_by_model:
             only_some.add(_C.LOGPROBS)
         has = row.capable(able - only_some)
-    return ModelCard(
+    by_name = ModelCard(
         vendor=site.vendor,
         model=model,
         local=site.local,
@@ -82,6 +83,7 @@ def card(model: str, site: Site, ways: Ways) -> ModelCard:
         context_tokens=row.context_tokens if ways.sizes_by_name else None,
         max_output_tokens=row.max_output_tokens if ways.sizes_by_name else None,
     )
+    return registry.complete(by_name, site.registry)
 
 
 def listed(message: object, site: Site, ways: Ways) -> tuple[ModelCard, ...]:
@@ -111,7 +113,7 @@ def _told(name: str, row: Mapping[str, Any], site: Site, ways: Ways) -> ModelCar
     return attrs.evolve(
         base,
         capabilities=_capabilities(base.capabilities, row, abilities(ways)),
-        price=base.price or _price(row, ways),
+        price=(None if site.local else _price(row, ways)) or base.price,
         aliases=_aliases(name, row),
         context_tokens=_context(row) or base.context_tokens,
         max_output_tokens=_output(row) or base.max_output_tokens,

@@ -140,6 +140,8 @@ class Site:
     """How long a local server keeps a model loaded after the request; None is its own default."""
     extra: Mapping[str, Any] = attrs.field(factory=dict)
     """Fields of the vendor's own that go into every request for a reply, as they are."""
+    registry: str = ""
+    """As which vendor ``models.registry`` knows the models here; empty at any other address."""
 
 
 class Wire(Protocol):
