@@ -208,6 +208,12 @@ class Desk:
 
         return self._begin(Request.of(prompt, **options), Stopper(), count.count)
 
+    def explaining(self, prompt: Prompt, options: Options) -> Flow:
+        """Return the flow that tells how a request would be routed, not yet begun."""
+        from llmdispatcher import explain  # noqa: PLC0415 - few need it
+
+        return self._begin(Request.of(prompt, **options), Stopper(), explain.explain)
+
     def saving(self, path: str | PathLike[str], prompt: Prompt, options: Options) -> Flow:
         """Return the flow that puts a conversation into a file, not yet begun."""
         from llmdispatcher import keep  # noqa: PLC0415 - few need it

@@ -24,7 +24,7 @@ from llmdispatcher.models.embedding import (
 )
 from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
-from llmdispatcher.models.reply import Reply, Saved
+from llmdispatcher.models.reply import Decision, Reply, Saved
 from llmdispatcher.models.request import Deadlines, Options, Prompt
 from llmdispatcher.steps import Flow
 from llmdispatcher.stream import AsyncStream, Stream
@@ -197,6 +197,14 @@ class Dispatcher(_Front):
         """
         return _result(self._desk.counting(prompt, options))  # type: ignore[no-any-return]
 
+    def explain(self, prompt: Prompt, **options: Unpack[Options]) -> Decision:
+        """Return how a request would be routed: who would be asked, in which order and why.
+
+        Takes what ``send`` does, and asks nobody. Printed, it is a table. Models that nobody could
+        ask are in it with the reason, so nothing is raised where there is no candidate.
+        """
+        return _result(self._desk.explaining(prompt, options))  # type: ignore[no-any-return]
+
     def save_state(
         self, path: str | PathLike[str], prompt: Prompt, **options: Unpack[Options]
     ) -> Saved:
@@ -308,6 +316,10 @@ class AsyncDispatcher(_Front):
     async def count_tokens(self, prompt: Prompt, **options: Unpack[Options]) -> TokenCount:
         """Return how many tokens a prompt has; see ``Dispatcher.count_tokens``."""
         return await _aresult(self._desk.counting(prompt, options))  # type: ignore[no-any-return]
+
+    async def explain(self, prompt: Prompt, **options: Unpack[Options]) -> Decision:
+        """Return how a request would be routed; see ``Dispatcher.explain``."""
+        return await _aresult(self._desk.explaining(prompt, options))  # type: ignore[no-any-return]
 
     async def save_state(
         self, path: str | PathLike[str], prompt: Prompt, **options: Unpack[Options]

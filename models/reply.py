@@ -253,6 +253,15 @@ class Decision:
     excluded: tuple[Candidate, ...] = ()
     attempts: tuple[Attempt, ...] = ()
 
+    def __str__(self) -> str:
+        """Tell it to people: a line for each model, those that are left out at the end."""
+        rows = [(str(place), each) for place, each in enumerate(self.candidates, 1)]
+        rows += [("-", each) for each in self.excluded]
+        width = max((len(f"{each.vendor}/{each.model}") for _, each in rows), default=0)
+        lines = [f"{at:>2} {f'{c.vendor}/{c.model}':{width}}  {c.note}" for at, c in rows]
+        lines += [f"asked {a.vendor}/{a.model}: {a.error or a.outcome}" for a in self.attempts]
+        return "\n".join(lines) or "there are no models"
+
 
 @attrs.frozen
 class Choice:

@@ -18,6 +18,7 @@ from llmdispatcher import (
     Choice,
     Deadlines,
     Decision,
+    Decision,
     Delta,
     Dispatcher,
     DispatcherError,
@@ -141,6 +142,7 @@ async def asynchronous() -> None:
         assert_type(await d.rerank("hi", ["you"]), Reranked)
         assert_type(await d.send_many(["hi"]), list[Reply | DispatcherError])
         assert_type(await d.count_tokens("hi"), TokenCount)
+        assert_type(await d.explain("hi"), Decision)
         async with d.stream("hi") as stream:
             assert_type(stream, AsyncStream)
             async for delta in stream:
