@@ -51,11 +51,11 @@ def test_printed_it_is_a_table() -> None:
     with Dispatcher(*VENDORS) as d:
         lines = str(d.explain("hi", max_tokens=5)).splitlines()
 
+    why = "it was made for vectors or scores; register a model that writes"
     assert lines == [
         " 1 cheap/script   ~1 tokens in + 5 out = 21 µ$",
         " 2 dear/script    ~1 tokens in + 5 out = 52 µ$",
-        " - unable/script  cannot do chat (it was made for vectors or scores; register a model that"
-        " writes)",
+        f" - unable/script  cannot do chat ({why})",
     ]
 
 

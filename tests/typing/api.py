@@ -18,7 +18,6 @@ from llmdispatcher import (
     Choice,
     Deadlines,
     Decision,
-    Decision,
     Delta,
     Dispatcher,
     DispatcherError,
