@@ -8,6 +8,7 @@ All write the same rows to files in the same folder, in turns:
     ledger          an attempt opened and settled, no cap: rows are written behind the caller
     naive           an INSERT and a COMMIT by the caller for each attempt, not waiting for the disk
     capped          an attempt under a cap: reserved, on the disk before it may be sent, and settled
+    shared          a share of a limit, drawn in the file by a program that shares it with others
     naive, durable  an INSERT and a COMMIT by the caller for each attempt, waiting for the disk
 
 Sequential figures are from one thread; concurrent ones from 64 at once, divided by the number of
@@ -28,7 +29,8 @@ from typing import Any
 
 from harness import interleave, machine, median_ratio, save, show_table, spread
 
-from llmdispatcher import SpendingCap, Usage
+from llmdispatcher import Limits, SpendingCap, Usage
+from llmdispatcher.bucket import Needs
 from llmdispatcher.budget import Worst
 from llmdispatcher.ledger import Ledger
 from llmdispatcher.ledger_entry import Closing, Opening
@@ -89,6 +91,20 @@ def ledger(folder: Path, *caps: SpendingCap) -> tuple[Work, Work]:
 
     work()  # the file is made before the clock runs
     made.flush()
+    return work, made.close
+
+
+def shared(folder: Path) -> tuple[Work, Work]:
+    """Draw a share of a limit that is never used up."""
+    made = Ledger(folder / f"shared-{next(_names)}.sqlite3", share=True, lock_wait_s=60)
+    sharing = made.sharing()
+    assert sharing is not None  # noqa: S101 - it shares
+    pool = sharing.pool("openai/gpt", Limits(requests_per_minute=10**9, tokens_per_day=10**12))
+
+    def work() -> None:
+        pool.draw(Needs(1200, 300)).ends.result()
+
+    work()
     return work, made.close
 
 
@@ -163,6 +179,7 @@ def main() -> None:
             "ledger": lambda: ledger(folder),
             "naive": lambda: naive(folder, "NORMAL"),
         }
+        limited = {"shared": lambda: shared(folder), "naive": plain["naive"]}
         durable: dict[str, Callable[[], tuple[Work, Work]]] = {
             "capped": lambda: ledger(folder, CAP),
             "naive, durable": lambda: naive(folder, "FULL"),
@@ -175,6 +192,12 @@ def main() -> None:
             "jobs": {
                 "no cap, sequential": measure(args.rounds, sequential, plain, 5000 // scale),
                 "no cap, concurrent": measure(args.rounds, concurrent, plain, 6400 // scale),
+                "a shared limit, sequential": measure(
+                    args.rounds, sequential, limited, 2000 // scale
+                ),
+                "a shared limit, concurrent": measure(
+                    args.rounds, concurrent, limited, 6400 // scale
+                ),
                 "cap, sequential": measure(args.rounds, sequential, durable, 200 // scale),
                 "cap, concurrent": measure(args.rounds, concurrent, durable, 1280 // scale),
             },

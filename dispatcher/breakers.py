@@ -11,17 +11,26 @@
         breakers.release(passage, clock())     # does nothing after a report
 
 What happens is decided in ``breaker``; here it happens under a lock that is held for a moment.
+
+With a ``Sharing`` they go also by what other programs found out, and tell them what is found out
+here. That takes up to a second, and nobody waits for it: within that second two programs may both
+send a probe, and what opened elsewhere a moment ago is not open here yet.
 """
 
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import attrs
 
 from llmdispatcher.breaker import Circuit, Event, Go, Hold, Report, State, after, ask, blamed, event
 from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.policy import BreakerPolicy
+
+if TYPE_CHECKING:
+    from llmdispatcher.hearsay import Hearsay
+    from llmdispatcher.ledger_shared import Sharing
 
 MAX_CIRCUITS = 10_000
 """More models than one program asks; beyond it, circuits that are closed are dropped."""
@@ -56,25 +65,31 @@ class Change:
 class Breakers:
     """One breaker for each name, such as ``vendor/model``. Safe for threads."""
 
-    def __init__(self, policy: BreakerPolicy | None = None) -> None:
+    def __init__(self, policy: BreakerPolicy | None = None, sharing: Sharing | None = None) -> None:
         self._policy = policy or BreakerPolicy()
+        self._others = None if sharing is None else _hearsay(sharing)
         self._lock = threading.Lock()
         self._circuits: dict[str, Circuit] = {}
         self._numbers = 0
 
     def admit(self, name: str, now_s: float) -> Passage | Hold:
         """Let a request go, perhaps as the probe, or say until when it has to wait."""
+        others = self._others
         with self._lock:
             self._numbers += 1
+            if others is not None:
+                others.listen(self._circuits, now_s)
             circuit = self._circuits.get(name)
             if circuit is None:
                 # Numbered like probes, so that a circuit that was dropped is not mistaken for it.
                 circuit = Circuit(generation=self._numbers, since_s=now_s)
+                circuit = circuit if others is None else others.laid(name, circuit, now_s)
                 self._make_room()
             elif circuit.is_calm and now_s >= circuit.since_s:  # as almost always
                 return Passage(name, Go(circuit.generation))
-            circuit, answer = ask(circuit, self._policy, now_s, self._numbers)
-            self._circuits[name] = circuit
+            asked, answer = ask(circuit, self._policy, now_s, self._numbers)
+            self._circuits[name] = self._told(name, circuit, asked, now_s)
+        self._say()
         return answer if isinstance(answer, Hold) else Passage(name, answer)
 
     def report(
@@ -120,7 +135,8 @@ class Breakers:
             change = self._move(passage, Event.SERVED, Report(now_s=now_s))
             if change is not None:
                 passage.went = Go(self._circuits[passage.name].generation)
-            return change
+        self._say()
+        return change
 
     def circuits(self) -> dict[str, Circuit]:
         """Return all circuits that anybody asked for, as they are now."""
@@ -132,7 +148,9 @@ class Breakers:
             if passage.is_over:
                 return None
             passage.is_over = True
-            return self._move(passage, told, report)
+            change = self._move(passage, told, report)
+        self._say()
+        return change
 
     def _move(self, passage: Passage, told: Event, report: Report) -> Change | None:
         """Make a step. The lock is held."""
@@ -140,7 +158,7 @@ class Breakers:
         if before is None:
             return None
         now = after(before, self._policy, passage.went, told, report)
-        self._circuits[passage.name] = now
+        now = self._circuits[passage.name] = self._told(passage.name, before, now, report.now_s)
         if now.state is before.state:
             return None
         return Change(
@@ -151,6 +169,16 @@ class Breakers:
             reason=report.reason,
         )
 
+    def _told(self, name: str, before: Circuit, after: Circuit, now_s: float) -> Circuit:
+        """Note for other programs what became of a circuit. The lock is held."""
+        others = self._others
+        return after if others is None else others.moved(name, before, after, now_s)
+
+    def _say(self) -> None:
+        """Tell other programs what was noted. The lock is not held."""
+        if self._others is not None:
+            self._others.say()
+
     def _make_room(self) -> None:
         """Drop the circuit that has been closed for longest, if there are too many."""
         if len(self._circuits) < MAX_CIRCUITS:
@@ -159,3 +187,9 @@ class Breakers:
         oldest = min(closed, key=lambda name: self._circuits[name].since_s, default=None)
         if oldest is not None:
             del self._circuits[oldest]
+
+
+def _hearsay(sharing: Sharing) -> Hearsay:
+    from llmdispatcher.hearsay import Hearsay  # noqa: PLC0415 - few share
+
+    return Hearsay(sharing)

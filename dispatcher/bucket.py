@@ -95,6 +95,10 @@ class Bucket:
         self._refill(now_s)
         self.level = min(self.capacity, self.level + amount)
 
+    def learn(self, level: float, now_s: float) -> None:
+        """Go by a level that others keep with us."""
+        self.level, self.at_s = min(self.capacity, level), now_s
+
     def _refill(self, now_s: float) -> None:
         if now_s > self.at_s:
             flown = (now_s - self.at_s) * self.rate_per_s

@@ -119,10 +119,11 @@ class Desk:
         self._report = Listener(on_event).report
         self._deadlines = policies.deadlines or Deadlines()
         self._ledger = policies.ledger
+        sharing = None if self._ledger is None else self._ledger.sharing()
         self._patience = Patience(
             retry=policies.retry or patience.RETRY,
-            breakers=Breakers(policies.breaker or patience.BREAKER),
-            limiters=Limiters(dict(policies.limits)),
+            breakers=Breakers(policies.breaker or patience.BREAKER, sharing),
+            limiters=Limiters(dict(policies.limits), sharing),
         )
         bare = Request(messages="?")
         self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]

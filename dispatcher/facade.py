@@ -87,6 +87,7 @@ class Dispatcher(_Front):
         breaker: when a vendor that keeps failing is left alone, and when it is tried again.
         limits: what a vendor (``"openai"``) or one of its models (``"openai/gpt-5.4"``) may be
             asked for: by the minute, by the day, at once. Those who come too early wait in line.
+            With ``Ledger(share=True)`` those by the time hold for all programs together.
         ledger: where every attempt and its cost is written down, and whose caps hold. It may be
             shared with other dispatchers, and stays open when this one is closed.
         catalog: facts about models that win over what vendors report; see ``models.catalog``.

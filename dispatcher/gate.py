@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 
 import attrs
 
@@ -113,7 +114,7 @@ class Gate:
     # -- what happens --------------------------------------------------------------------------
 
     def ask(
-        self, needs: Needs, now_s: float, *, priority: int = 0, deadline_s: float = math.inf
+        self, needs: Needs, now_s: float, *, priority: float = 0, deadline_s: float = math.inf
     ) -> Answer:
         """Let a request go, put it into the line, or refuse it. ``deadline_s`` is a time."""
         now_s = self._time(now_s)
@@ -205,6 +206,19 @@ class Gate:
                 if other.order > went.order
             )
             gauge.read(room, later, now_s)
+        self._advance(now_s)
+        self._first = 0
+
+    def learn(self, levels: Sequence[float], now_s: float, refused: int = 0) -> None:
+        """Go by what all programs together have left of the buckets.
+
+        ``refused`` is a pass that is worth nothing, as they have not enough for it.
+        """
+        now_s = self._time(now_s)
+        if (went := self._under_way.pop(refused, None)) is not None:
+            self._settle(went.needs, NOTHING, now_s)
+        for bucket, level in zip(self.buckets, levels, strict=True):
+            bucket.learn(level, now_s)
         self._advance(now_s)
         self._first = 0
 

@@ -33,6 +33,7 @@ from llmdispatcher.models.event import BudgetAlert, LedgerTrouble
 
 if TYPE_CHECKING:
     from llmdispatcher.ledger_jobs import Job
+    from llmdispatcher.ledger_shared import Sharing
     from llmdispatcher.ledger_writer import Terms, Writer
 
 EXPIRE_S = 3600.0
@@ -60,6 +61,7 @@ class Ledger:
         expire_s: float = EXPIRE_S,
         lock_wait_s: float = 5.0,
         max_kept: int = MAX_KEPT,
+        share: bool = False,
         report: Report = _nobody,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -70,6 +72,13 @@ class Ledger:
         of, keeps up to ``max_kept`` entries in memory and writes them later; both are reported as
         ``LedgerTrouble``. ``lock_wait_s`` is how long another process may hold the file. ``wall``
         tells the time in seconds since 1970. Raises BadRequest.
+
+        With ``share``, breakers and the user's limits are shared with all programs that use this
+        file and share too. Limits of a minute and of a day then hold for all of them together,
+        exactly, by the names of vendor and model; give them the same ``Limits``. What is under way
+        at once (``concurrency``, ``adaptive``) is counted by each program for itself. A breaker
+        that moves in one program moves in the others within a second of their requests; the event
+        ``BreakerMoved`` is told by the one that found out.
         """
         if on_trouble not in {"strict", "degrade"}:
             raise BadRequest("on_trouble", on_trouble, "'strict' or 'degrade'")
@@ -77,11 +86,14 @@ class Ledger:
         for cap in self.caps:
             if not isinstance(cap, SpendingCap):
                 raise BadRequest("caps", cap, "SpendingCap values")
+        if not isinstance(share, bool):
+            raise BadRequest("share", share, "True or False")
         from llmdispatcher.ledger_file import default_path  # noqa: PLC0415 - sqlite3 takes 5 ms
 
         self.path = Path(path).expanduser() if path is not None else default_path()
         self._is_strict, self._wall, self._report = on_trouble == "strict", wall, report
         self._lock_wait_s, self._expire_s, self._max_kept = lock_wait_s, expire_s, max_kept
+        self._shares = share
         # One for each process: a child that was forked has its own connection, thread and queue,
         # and leaves its parent's to the parent.
         self._writers: dict[int, Writer] = {}
@@ -124,6 +136,14 @@ class Ledger:
         entries = [slip.entry for slip in slips]
         if entries:
             self._writer().put(Task(lambda book: book.absorb(entries)))
+
+    def sharing(self) -> Sharing | None:
+        """Return what a dispatcher shares with others by this ledger; None where it does not."""
+        if not self._shares:
+            return None
+        from llmdispatcher.ledger_shared import Sharing  # noqa: PLC0415 - few share
+
+        return Sharing(lambda job: self._writer().put(job), self._wall)
 
     def flush(self) -> bool:
         """Wait until all that is kept is written; False if that cannot be done now."""

@@ -85,6 +85,11 @@ class Book:
         """What attempts without a reservation cost, by day; not in the balances yet."""
         self._now_text = _utc(wall_s)
 
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The connection, within the transaction."""
+        return self._db
+
     def reserve(self, slip: Slip) -> BudgetExceeded | None:
         """Set the worst case aside under every cap, or return why one refuses."""
         needed = slip.reserved or 0

@@ -22,6 +22,8 @@ class Job:
 
     is_durable = False
     """The disk is waited for."""
+    is_fleeting = False
+    """It is worth nothing later: where the file cannot be written, it is not kept."""
     waiting: Future[None] | None = None
     """Of whoever waits; None if nobody does, or not any more."""
 
@@ -30,6 +32,10 @@ class Job:
 
     def done(self) -> None:
         """Tell whoever waits that it is committed."""
+        self.answer(None)
+
+    def skip(self) -> None:
+        """Let whoever waits go on without the file."""
         self.answer(None)
 
     def answer(self, error: Refused | None) -> None:

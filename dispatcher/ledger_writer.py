@@ -94,12 +94,15 @@ class Writer:
 
     def put(self, job: Job) -> None:
         """Have a job done. Returns at once; loses nothing, unless ``degrade`` fills its memory."""
-        if self.kept >= self._terms.max_kept and not self._terms.is_strict and self.trouble:
+        if job.is_fleeting and self._drop(job):
+            return
+        is_passing = self.trouble is not None and not self._terms.is_strict
+        if is_passing and self.kept >= self._terms.max_kept:
             self._give_up(job)
             self._report()
             return
-        is_passing = self.trouble is not None and not self._terms.is_strict
-        if is_passing and not self._pass(job):  # at once, and not after waiting for a lock again
+        # At once, and not after waiting for a lock again.
+        if is_passing and not (job.is_fleeting or self._pass(job)):
             return
         self._jobs.append(job)
         if self._thread is None:
@@ -243,7 +246,8 @@ class Writer:
             self._tell(trouble.kind, str(trouble))
         self.trouble = trouble
         if self._terms.is_strict:
-            return [job for job in batch if not self._refuse(job, trouble)]
+            kept = [job for job in batch if not self._refuse(job, trouble)]
+            return [job for job in kept if not job.is_fleeting]
         if trouble.kind == "corrupt":
             self._move_aside()
         return [job for job in batch if self._pass(job)]
@@ -260,6 +264,9 @@ class Writer:
 
     def _pass(self, job: Job) -> bool:
         """Let a job pass that somebody waits for, as far as is known; return whether to keep it."""
+        if job.is_fleeting:
+            job.skip()
+            return False
         if isinstance(job, Reserve) and not job.is_admitted:
             error = self._memory.reserve(job.slip, self._terms.wall())
             job.slip.refused = error is not None
@@ -270,6 +277,19 @@ class Writer:
             self._memory.settle(job.slip, job.closing)
             job.is_noted = True
         return self.trouble is None or not self._refuse(job, self.trouble)
+
+    def _drop(self, job: Job) -> bool:
+        """Answer at once, in trouble, what is worth nothing later; return whether that was so."""
+        trouble = self.trouble
+        if trouble is None:
+            return False
+        if self._terms.is_strict:
+            is_far = self.kept >= BATCH  # behind more than is tried
+            return is_far and (self._refuse(job, trouble) or job.waiting is None)
+        if job.waiting is None and not self._jobs:
+            return False  # it is how an empty queue finds out that the trouble is over
+        job.skip()
+        return True
 
     def _move_aside(self) -> None:
         """Begin a new file in the place of a corrupt one."""

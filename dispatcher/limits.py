@@ -13,16 +13,19 @@
 
 ``gate`` decides; here it does so under a lock that is held for a moment, and whoever waits is told
 by a future, which threads and event loops can both wait for.
+
+Where a ledger is shared, a limiter has a ``pool``: whoever has its permit draws a share there too,
+before anything is sent; see ``turns``. How many are under way at once is counted here alone.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from llmdispatcher.bucket import NOTHING, Needs
+from llmdispatcher.bucket import NOTHING, Needs, buckets
 from llmdispatcher.gate import Answer, Gate, Pass, Stay, Turned
 from llmdispatcher.models.errors import DispatcherError, LimitReached
 from llmdispatcher.models.headroom import Headroom
@@ -32,6 +35,8 @@ from llmdispatcher.window import is_congestion
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from llmdispatcher.ledger_shared import Pool, Sharing
+
 MAX_LIMITERS = 10_000
 """More models than one program asks; beyond it, those that nobody uses are dropped."""
 
@@ -39,8 +44,15 @@ MAX_LIMITERS = 10_000
 class Permit:
     """Leave to send one request. To be given back exactly once; more often does nothing."""
 
+    _share: Callable[[Needs], None] | None = None
+    """Whom to tell what was used, where the limits are shared."""
+
     def __init__(self, limiter: Limiter, number: int) -> None:
         self._limiter, self._number = limiter, number
+
+    def shared(self, give: Callable[[Needs], None]) -> None:
+        """Say whom to tell, beside the limiter, what was used: whoever shares the limits."""
+        self._share = give
 
     def told(self, headroom: Headroom, now_s: float) -> None:
         """Take what the vendor's answer tells of its limits."""
@@ -69,10 +81,23 @@ class Permit:
             gate.end(self._number, now_s, used)
 
         self._limiter.move(step)
+        if self._share is not None:
+            self._tell(used)
 
     def cancel(self, now_s: float) -> None:
         """Give it back unused: nothing was sent, and nothing counts."""
         self._limiter.move(lambda gate: gate.end(self._number, now_s, NOTHING))
+        if self._share is not None:
+            self._tell(NOTHING)
+
+    def refuse(self, levels: Sequence[float], now_s: float) -> None:
+        """Take it back: those who share the limits have only so much left."""
+        self._limiter.move(lambda gate: gate.learn(levels, now_s, self._number))
+
+    def _tell(self, used: Needs | None) -> None:
+        share, self._share = self._share, None  # the first time counts
+        if share is not None and used is not None:
+            share(used)
 
 
 class Waiting:
@@ -94,14 +119,16 @@ class Waiting:
 class Limiter:
     """Keeps the limits of one vendor or model. Safe for threads."""
 
-    def __init__(self, limits: Limits | None = None, name: str = "") -> None:
+    def __init__(
+        self, limits: Limits | None = None, name: str = "", pool: Pool | None = None
+    ) -> None:
+        self.name, self.pool = name, pool
         self._gate = Gate(limits or Limits())
-        self._name = name
         self._lock = threading.Lock()
         self._futures: dict[int, Future[None]] = {}
 
     def ask(
-        self, needs: Needs, now_s: float, *, priority: int = 0, deadline_s: float = math.inf
+        self, needs: Needs, now_s: float, *, priority: float = 0, deadline_s: float = math.inf
     ) -> Permit | Waiting:
         """Ask for leave to send. ``deadline_s`` is the time by which waiting must have ended.
 
@@ -110,6 +137,10 @@ class Limiter:
         return self.decide(
             lambda gate: gate.ask(needs, now_s, priority=priority, deadline_s=deadline_s)
         )
+
+    def learn(self, levels: Sequence[float], now_s: float) -> None:
+        """Go by what those who share the limits have left."""
+        self.move(lambda gate: gate.learn(levels, now_s))
 
     @property
     def waiting(self) -> int:
@@ -157,7 +188,7 @@ class Limiter:
         if isinstance(answer, Pass):
             return Permit(self, answer.number)
         if isinstance(answer, Turned):
-            where = f"{self._name}: " if self._name else ""
+            where = f"{self.name}: " if self.name else ""
             return LimitReached(f"{where}{answer.reason}", retry_after_s=answer.retry_after_s)
         from concurrent.futures import Future  # noqa: PLC0415 - 10 ms at import
 
@@ -178,10 +209,13 @@ class Limiters:
 
     ``limits`` are those of a user: by ``vendor/model`` for one model, by ``vendor`` for each model
     of a vendor by itself, as vendors count. Where there are none, what vendors tell still holds.
+    With ``sharing`` those of a user hold for all programs that share together.
     """
 
-    def __init__(self, limits: dict[str, Limits] | None = None) -> None:
-        self._limits = dict(limits or {})
+    def __init__(
+        self, limits: dict[str, Limits] | None = None, sharing: Sharing | None = None
+    ) -> None:
+        self._limits, self._sharing = dict(limits or {}), sharing
         self._lock = threading.Lock()
         self._limiters: dict[str, Limiter] = {}
 
@@ -193,13 +227,19 @@ class Limiters:
             if limiter is None:
                 self._make_room()
                 limits = self._limits.get(name, self._limits.get(vendor))
-                limiter = self._limiters[name] = Limiter(limits, name)
+                limiter = self._limiters[name] = Limiter(limits, name, self._pool(name, limits))
             return limiter
 
     def wanted(self, vendor: str, model: str) -> Limiter | None:
         """Return the limiter of a model that has limits; None where the user set none."""
         has_limits = f"{vendor}/{model}" in self._limits or vendor in self._limits
         return self.of(vendor, model) if has_limits else None
+
+    def _pool(self, name: str, limits: Limits | None) -> Pool | None:
+        """Return what others share of a model's limits, if they have any by the time."""
+        if self._sharing is None or limits is None or not buckets(limits):
+            return None
+        return self._sharing.pool(name, limits)
 
     def _make_room(self) -> None:
         """Drop one that nobody uses, the oldest of them, if there are too many."""

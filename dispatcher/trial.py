@@ -22,7 +22,6 @@ from llmdispatcher.models.errors import (
     Cancelled,
     ContextOverflow,
     DispatcherError,
-    LedgerUnusable,
     StreamInterrupted,
     TimedOut,
     Unsupported,
@@ -43,9 +42,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from llmdispatcher.ledger_entry import Slip
-
-LEDGER_S = 60.0
-"""How long a reservation may take to be written. A ledger gives up by itself long before."""
 
 PACE_S = 30.0
 """Over so long the pace of a stream is looked at where no ``idle_s`` says it."""
@@ -175,15 +171,7 @@ class Trial(Generic[W, D]):
         slip = self._slip = self.job.account.open(self.target.card, self.number)
         if slip is None or slip.waiting is None:
             return
-        watch = Watch(slip.waiting)
-        self.job.stopper.arm(lambda: watch.end(Cancelled()))
-        try:
-            yield Wait(watch.future, LEDGER_S)
-        except TimeoutError:
-            told_s = f"nothing could be written into the ledger for {LEDGER_S:g} s"
-            raise LedgerUnusable(f"{told_s}: look who holds the file, or the disk") from None
-        finally:
-            watch.leave()
+        yield from turns.written(slip.waiting, self.job.stopper)
 
     def _load(self) -> Generator[Step, Any, None]:
         """Wait for the model; the load itself goes on if this times out."""

@@ -87,6 +87,9 @@ class Limits:
     vendors' own do: in any stretch of time, no more passes than the bucket holds and what flows in
     meanwhile. ``burst`` is how much a bucket holds, as a part of the limit: with 1.0, after a quiet
     minute up to twice the limit may pass within the next; 0.1 holds a minute to 1.1 times.
+
+    With ``Ledger(share=True)`` these buckets are those of all programs that share. How many are
+    under way at once, and the line, are each program's own.
     """
 
     requests_per_minute: int | None = integer("requests_per_minute", 1, MAX_COUNT)

@@ -191,6 +191,8 @@ def money() -> None:
     SpendingCap("5.00")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     ledger = Ledger("ledger.sqlite3", caps=caps, on_trouble="degrade", report=told_of_money)
     assert_type(ledger.trouble, str)
+    Ledger(share=True)
+    Ledger(share=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ledger.close()
 
 
