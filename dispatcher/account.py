@@ -55,9 +55,24 @@ class Account:
         limit = request.max_cost_usd if isinstance(request, Request) else None
         self._purse = None if limit is None else RequestPurse(int(limit * MICRO_PER_USD))
         self._id = "" if ledger is None else os.urandom(16).hex()
+        self._names: dict[tuple[str, str], str] = {}
+        """Of what is asked: by whom, and how the reply is to begin."""
         self._failed: list[Slip] = []
         self._unknown: int | None = None
         """The number of an attempt whose outcome nobody knows."""
+
+    def once(self, card: ModelCard, request: Work) -> str:
+        """Return the name by which a vendor knows that it is asked the same once more.
+
+        Another model, and one that is to go on in the middle of a reply, is not asked the same.
+        Random, since a vendor may keep it for days, and may have many callers.
+        """
+        asked = card.name, request.prefill if isinstance(request, Request) else ""
+        if asked not in self._names:
+            from uuid import uuid4  # noqa: PLC0415 - few vendors read one
+
+            self._names[asked] = str(uuid4())
+        return self._names[asked]
 
     def open(self, card: ModelCard, number: int) -> Slip | None:
         """Enter an attempt that is about to be made; ``Slip.waiting`` says when it may be sent.

@@ -211,8 +211,11 @@ class Trial(Generic[W, D]):
 
     def _serve(self) -> Generator[Step, Any, Finish]:
         """Relay the pieces of the reply until its finish."""
-        request = self.job.request.within(self._deadlines(), streamed=self.job.streaming)
-        call = self._call = self.target.engine.submit(request, self.target.card.model)
+        job, (card, engine) = self.job, (self.target.card, self.target.engine)
+        named = getattr(engine, "names_requests", False)  # ``Naming``, which is slow to ask
+        once = job.account.once(card, job.request) if named else ""
+        request = job.request.within(self._deadlines(), streamed=job.streaming, once=once)
+        call = self._call = engine.submit(request, card.model)
         self._is_whole = getattr(call, "is_whole", False)  # ``Deferred``, which is slow to ask
         self.job.stopper.arm(call.cancel)
         while True:

@@ -155,6 +155,14 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class Naming(Protocol):
+    """An engine whose vendor does a request of one name only once, however often it is sent."""
+
+    names_requests: bool
+    """Whether ``work.once`` is that name here; it is empty else."""
+
+
+@runtime_checkable
 class Keeper(Protocol):
     """An engine that can put a conversation aside in a file, and take it up in another process."""
 

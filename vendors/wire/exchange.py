@@ -34,6 +34,8 @@ class Ask:
     body: Mapping[str, Any] | None = None
     """Sent as JSON with POST; None sends a GET without a body."""
     headers: Mapping[str, str] = attrs.field(factory=dict)
+    own_header: tuple[str, str] | None = None
+    """One that no other request has, beside those that many share."""
     at_root: bool = False
     """The path is behind the server's own root instead: ``"/health"`` beside ``"/v1"``."""
     streams: bool = False
