@@ -181,7 +181,7 @@ class Tries(Generic[W, D]):
     def _trial(self, target: Target, index: int) -> Trial[W, D] | None:
         """Make the next attempt; None where this one cannot go on with what was shown."""
         number, left_s = len(self._trials) + 1, self._left_s()
-        if self._shown is not None and index not in self._deaf:
+        if self._shown is not None and not self._shown.has_gap and index not in self._deaf:
             resumed = _resumed(self._job, self._shown.draft, target)
             if resumed is not None:
                 job, draft = resumed

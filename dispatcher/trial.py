@@ -141,6 +141,11 @@ class Trial(Generic[W, D]):
                     self._lease.end()
         return finish
 
+    @property
+    def has_gap(self) -> bool:
+        """Whether text may be missing in the middle of what came, so that nobody can go on."""
+        return bool(getattr(self._call, "has_gap", False))  # ``Gapped``, which is slow to ask
+
     def total_left_s(self) -> float | None:
         """Return what is left of the total deadline, which loading a model does not use up."""
         if self._total_s is None:

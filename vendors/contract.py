@@ -126,6 +126,16 @@ class Telling(Protocol):
         """Those of the answer, by lower-case names; empty before it has begun."""
 
 
+@runtime_checkable
+class Gapped(Protocol):
+    """A call that reads on behind a part that could not be read, until its end proves it needless.
+
+    Meanwhile text may be missing in the middle of the pieces, and nobody can go on behind them.
+    """
+
+    has_gap: bool
+
+
 class Engine(Protocol):
     """Serves one or more models."""
 

@@ -98,6 +98,21 @@ def repeating(replies: Replies) -> Repeating | None:
     return replies if hasattr(replies, "plain") else None  # type: ignore[return-value]
 
 
+class Proving(Protocol):
+    """Replies whose end can prove that a message which could not be read held nothing of them."""
+
+    def doubt(self) -> bool:
+        """Take note of such a message; whether the end could still prove that it is not missed."""
+
+    def is_proved(self) -> bool:
+        """Whether the end has proved that nothing is missing. Asked once there is one."""
+
+
+def proving(replies: Replies) -> Proving | None:
+    """Return the same replies, if they can prove that."""
+    return replies if hasattr(replies, "is_proved") else None  # type: ignore[return-value]
+
+
 @attrs.frozen
 class Exchange:
     """An ask, and who reads its answer."""
