@@ -74,9 +74,10 @@ class Account:
             self._names[asked] = str(uuid4())
         return self._names[asked]
 
-    def open(self, card: ModelCard, number: int) -> Slip | None:
+    def open(self, card: ModelCard, number: int, key: str = "") -> Slip | None:
         """Enter an attempt that is about to be made; ``Slip.waiting`` says when it may be sent.
 
+        ``key`` is the fingerprint of the API key that it is sent with.
         Raises BudgetExceeded and LedgerUnusable; then there is nothing to settle.
         """
         if self._purse is not None:
@@ -91,6 +92,7 @@ class Account:
             number=number,
             vendor=card.vendor,
             model=card.model,
+            key=key,
             tags=tags,
             retry_of=self._unknown,
         )

@@ -177,7 +177,9 @@ class Trial(Generic[W, D]):
 
     def _enter(self) -> Generator[Step, Any, None]:
         """Set aside what this may cost, where money is limited, and wait until that is written."""
-        slip = self._slip = self.job.account.open(self.target.card, self.number)
+        card, engine = self.target.card, self.target.engine
+        key = getattr(engine, "key_fingerprint", "")  # ``Keyed``, which is slow to ask
+        slip = self._slip = self.job.account.open(card, self.number, key)
         if slip is None or slip.waiting is None:
             return
         watch = Watch(slip.waiting)

@@ -165,6 +165,14 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class Keyed(Protocol):
+    """An engine that sends an API key with its requests."""
+
+    key_fingerprint: str
+    """The ``fingerprint`` of the key, under which its spending is counted; empty without a key."""
+
+
+@runtime_checkable
 class Naming(Protocol):
     """An engine whose vendor does a request of one name only once, however often it is sent."""
 

@@ -53,6 +53,8 @@ class Outfit:
     warm_s: float = WARM_S
     problem: str = ""
     """Why it cannot be asked at all: a key that is missing."""
+    key_fingerprint: str = ""
+    """See ``contract.Keyed``."""
     once_header: str = ""
     """In which ``work.once`` is sent, if it is."""
 
@@ -62,6 +64,8 @@ class HttpEngine:
 
     def __init__(self, outfit: Outfit) -> None:
         self._outfit = outfit
+        self.key_fingerprint = outfit.key_fingerprint
+        """See ``contract.Keyed``."""
         self.names_requests = bool(outfit.once_header)
         """See ``contract.Naming``."""
         self._connections = Connections(outfit.place)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from llmdispatcher.models.budget import fingerprint
 from llmdispatcher.models.card import FREE, ModelCard
 from llmdispatcher.models.check import as_tuple, at_most, instance, mapping, number, title
 from llmdispatcher.models.errors import BadRequest, ConfigError, Problem
@@ -166,6 +167,7 @@ class HttpVendor:
                 named_only=row.needs_key and not place.is_inner,
                 loads=row.local,
                 problem=self._missing(row, place) if row.needs_key and not has_key else "",
+                key_fingerprint=self._fingerprint(row, key),
                 once_header=self._once_header(row),
             )
         )
@@ -190,6 +192,15 @@ class HttpVendor:
             allowed = "https:// for a host that is not of this network: the key could be read"
             raise BadRequest("base_url", place.root, allowed)
         return key
+
+    def _fingerprint(self, row: Row, key: Secret | None) -> str:
+        """Return the fingerprint of the key that is sent, be it in a header of the user's."""
+        headers = self._headers(row, key).items()
+        sent = next((value for name, value in headers if name.lower() == row.key_header), "")
+        scheme, _, rest = sent.partition(" ")
+        if rest and scheme.lower() == row.key_prefix.strip().lower():
+            sent = rest.strip()
+        return fingerprint(sent) if sent else ""
 
     def _once_header(self, row: Row) -> str:
         given = self.idempotency_header

@@ -1,4 +1,4 @@
-"""Messages that cannot be read: left out where the end proves that nothing is missing, else cuts."""
+"""Messages that cannot be read: left out where the end proves that nothing is missing, or cuts."""
 
 from __future__ import annotations
 
