@@ -87,7 +87,7 @@ class Trial(Generic[W, D]):
         self.attempt: Attempt | None = None
         self._total_s = total_s
         self._started = job.clock()
-        self.load_s = 0.0
+        self.load_s = self._waited_s = 0.0
         self._first_token_s: float | None = None
         self._call: Call | None = None
         self._lease: Lease | None = None
@@ -173,7 +173,10 @@ class Trial(Generic[W, D]):
             stopper=job.stopper,
             clock=job.clock,
         )
-        self._permit = yield from turn.take(limiter)
+        try:
+            self._permit = yield from turn.take(limiter)
+        finally:
+            self._waited_s = job.clock() - self._started
 
     def _enter(self) -> Generator[Step, Any, None]:
         """Set aside what this may cost, where money is limited, and wait until that is written."""
@@ -191,6 +194,7 @@ class Trial(Generic[W, D]):
             raise LedgerUnusable(f"{told_s}: look who holds the file, or the disk") from None
         finally:
             watch.leave()
+            self._waited_s = self.job.clock() - self._started  # the turn was before it
 
     def _load(self) -> Generator[Step, Any, None]:
         """Wait for the model; the load itself goes on if this times out."""
@@ -214,7 +218,11 @@ class Trial(Generic[W, D]):
             raise TimedOut("load", limit_s or 0.0) from None
         finally:
             watch.leave()
-            self.load_s = self.job.clock() - self._started
+            self.load_s = self._asked_s()
+
+    def _asked_s(self) -> float:
+        """Return how long ago its turn had come, and the model was asked for."""
+        return self.job.clock() - self._started - self._waited_s
 
     def _serve(self) -> Generator[Step, Any, Finish]:
         """Relay the pieces of the reply until its finish."""
@@ -279,7 +287,7 @@ class Trial(Generic[W, D]):
         """Keep a piece."""
         deadlines = self.job.deadlines
         if self._first_token_s is None:
-            self._first_token_s = self.job.clock() - self._started - self.load_s
+            self._first_token_s = self._asked_s() - self.load_s
             self._receive = None  # from now on another silence is waited for
             self._pace = self.job.clock(), 0
         elif deadlines.floor_pieces_per_s is not None:
@@ -334,9 +342,10 @@ class Trial(Generic[W, D]):
             outcome=outcome,
             usage=usage,
             cost_microusd=cost,
-            latency_s=self.job.clock() - self._started - self.load_s,
+            latency_s=self._asked_s() - self.load_s,
             first_token_s=self._first_token_s,
             load_s=self.load_s,
+            waited_s=self._waited_s,
             error=failure,
             request_id=self._finish.request_id if self._finish else "",
             served_model=self._finish.served_model if self._finish else "",

@@ -206,7 +206,7 @@ class _Account:
     cost_microusd: int | None
     """All attempts included; None where a price is not known."""
     latency_s: float
-    """From the call to the end, without the loading of a model."""
+    """Of all attempts together, without loading and without waiting for a turn."""
     decision: Decision
     warnings: tuple[str, ...] = ()
 
