@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from llmdispatcher.breaker import blamed
 from llmdispatcher.budget import RequestPurse
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import (
+    BadReply,
     DispatcherError,
     StreamInterrupted,
     TimedOut,
@@ -105,6 +107,9 @@ class Account:
             if cost is None or ended.is_unknown:
                 cost = max(cost or 0, worst_case(card, self._request).microusd or 0)
             self._purse.spend(cost)
+        blame = None if ended.error is None else blamed(ended.error)
+        if isinstance(blame, BadReply) and blame.is_unfit:
+            self._names.clear()  # a vendor that knows the name would repeat its reply
         if self._ledger is None or slip is None:
             return
         from llmdispatcher.ledger_entry import Closing, Fate  # noqa: PLC0415 - as above

@@ -154,7 +154,10 @@ class ReplyDraft:
         )
         ended = (each for each in self.choices if each.finish_reason is FinishReason.STOP)
         if self._must_call and any(not each.tool_calls for each in ended):
-            raise BadReply("a call of a tool was demanded, and text came: this model may know none")
+            told = "a call of a tool was demanded, and text came: this model may know none"
+            unfit = BadReply(told)
+            unfit.is_unfit = True
+            raise unfit
 
 
 class VectorsDraft:

@@ -14,6 +14,7 @@ from loopback import Answer, Got, Loopback, events
 
 from llmdispatcher import (
     AsyncDispatcher,
+    BadReply,
     BadRequest,
     Dispatcher,
     HttpVendor,
@@ -78,6 +79,17 @@ def test_each_attempt_at_a_request_bears_the_same_name(server: Loopback) -> None
     assert named(server) == [one, one, two, two]
     assert one == again != two
     assert [UUID(name or "").version for name in (one, two)] == [4, 4]
+
+
+def test_a_reply_that_is_not_fit_is_asked_for_under_another_name(server: Loopback) -> None:
+    """A gateway that knows the first would give the same reply again."""
+    server.handler = lambda _: Answer.json(REPLY)
+    schema = {"type": "object", "properties": {}}
+    with Dispatcher(vendor(server), retry=SOON) as d, pytest.raises(BadReply):
+        d.send("hi", schema=schema)
+
+    names = named(server)
+    assert len(names) == len({*names}) > 1
 
 
 def test_it_is_the_same_in_an_event_loop_and_for_streams(server: Loopback) -> None:
