@@ -295,7 +295,8 @@ class Reply:
     finish_reason: FinishReason
     """Of the first choice."""
     usage: Usage
-    """Of all choices together, as the vendor that served counts it."""
+    """Of all choices together, as the vendor that served counts it: of the last attempt alone, also
+    where that went on with what another had begun. ``decision.attempts`` has the usage of each."""
     vendor: str
     model: str
     cost_microusd: int | None

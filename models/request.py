@@ -226,9 +226,10 @@ class Request:
     more is not sent. None is no limit."""
     resume: str = attrs.field(default="fail", converter=_resume, validator=one_of(*RESUMES))
     """What becomes of a stream that breaks when a part of it was shown: "fail" raises
-    StreamInterrupted; "continue" has another vendor go on exactly there, if it can take the text so
-    far as a prefill; "restart" continues where that can be done, and else begins anew, which a
-    ``Delta`` with ``restarts`` says, and the event ``Restarted``."""
+    StreamInterrupted; "continue" has another vendor go on exactly there, within what is left of
+    ``max_tokens``, if it can take the text so far as a prefill; "restart" continues where that can
+    be done, and else begins anew, which a ``Delta`` with ``restarts`` says, and the event
+    ``Restarted``."""
     streamed: bool = flag(default=True)
     """Pieces are wanted as they come. The dispatcher sets it: where only the whole is wanted, as by
     ``send``, a vendor may send the reply in one."""
