@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from llmdispatcher.breaker import blamed
 from llmdispatcher.budget import RequestPurse
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import (
+    BadReply,
     DispatcherError,
     StreamInterrupted,
     TimedOut,
@@ -55,13 +57,29 @@ class Account:
         limit = request.max_cost_usd if isinstance(request, Request) else None
         self._purse = None if limit is None else RequestPurse(int(limit * MICRO_PER_USD))
         self._id = "" if ledger is None else os.urandom(16).hex()
+        self._names: dict[tuple[str, str], str] = {}
+        """Of what is asked: by whom, and how the reply is to begin."""
         self._failed: list[Slip] = []
         self._unknown: int | None = None
         """The number of an attempt whose outcome nobody knows."""
 
-    def open(self, card: ModelCard, number: int) -> Slip | None:
+    def once(self, card: ModelCard, request: Work) -> str:
+        """Return the name by which a vendor knows that it is asked the same once more.
+
+        Another model, and one that is to go on in the middle of a reply, is not asked the same.
+        Random, since a vendor may keep it for days, and may have many callers.
+        """
+        asked = card.name, request.prefill if isinstance(request, Request) else ""
+        if asked not in self._names:
+            from uuid import uuid4  # noqa: PLC0415 - few vendors read one
+
+            self._names[asked] = str(uuid4())
+        return self._names[asked]
+
+    def open(self, card: ModelCard, number: int, key: str = "") -> Slip | None:
         """Enter an attempt that is about to be made; ``Slip.waiting`` says when it may be sent.
 
+        ``key`` is the fingerprint of the API key that it is sent with.
         Raises BudgetExceeded and LedgerUnusable; then there is nothing to settle.
         """
         if self._purse is not None:
@@ -76,6 +94,7 @@ class Account:
             number=number,
             vendor=card.vendor,
             model=card.model,
+            key=key,
             tags=tags,
             retry_of=self._unknown,
         )
@@ -88,6 +107,9 @@ class Account:
             if cost is None or ended.is_unknown:
                 cost = max(cost or 0, worst_case(card, self._request).microusd or 0)
             self._purse.spend(cost)
+        blame = None if ended.error is None else blamed(ended.error)
+        if isinstance(blame, BadReply) and blame.is_unfit:
+            self._names.clear()  # a vendor that knows the name would repeat its reply
         if self._ledger is None or slip is None:
             return
         from llmdispatcher.ledger_entry import Closing, Fate  # noqa: PLC0415 - as above

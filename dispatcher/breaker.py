@@ -88,6 +88,8 @@ def blamed(error: errors.DispatcherError) -> errors.DispatcherError:
 def event(error: errors.DispatcherError) -> Event:
     """Look up what an error says about the vendor, by the nearest class of what is to blame."""
     error = blamed(error)
+    if isinstance(error, errors.BadReply) and error.is_unfit:
+        return Event.NOTHING  # a model that writes bad JSON is no vendor that is down
     if isinstance(error, errors.TimedOut) and getattr(error, "phase", "") in PATIENCE:
         return Event.NOTHING
     return next(EVENTS[kind] for kind in type(error).__mro__ if kind in EVENTS)

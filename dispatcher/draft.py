@@ -119,6 +119,11 @@ class ReplyDraft:
         """See ``Draft.text``."""
         return self._drafts[0].text
 
+    @property
+    def pieces(self) -> int:
+        """How many pieces of the first choice have come; what it continued is one."""
+        return len(self._drafts[0].texts)
+
     def continued(self) -> ReplyDraft | None:
         """Return a draft that another vendor can go on with; None where only text could be.
 
@@ -129,7 +134,7 @@ class ReplyDraft:
         if len(self._drafts) > 1 or self._form.shape is not Shape.TEXT or not is_text:
             return None
         made = ReplyDraft(1, self._form, must_call=self._must_call)
-        made._drafts[0].texts += draft.texts
+        made._drafts[0].texts.append(draft.text)
         made._drafts[0].reasoning += draft.reasoning
         return made if draft.text else None
 
@@ -154,7 +159,10 @@ class ReplyDraft:
         )
         ended = (each for each in self.choices if each.finish_reason is FinishReason.STOP)
         if self._must_call and any(not each.tool_calls for each in ended):
-            raise BadReply("a call of a tool was demanded, and text came: this model may know none")
+            told = "a call of a tool was demanded, and text came: this model may know none"
+            unfit = BadReply(told)
+            unfit.is_unfit = True
+            raise unfit
 
 
 class VectorsDraft:

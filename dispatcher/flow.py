@@ -30,7 +30,7 @@ from llmdispatcher.models.errors import (
     Unsupported,
 )
 from llmdispatcher.models.event import BreakerMoved, Fallback, Restarted, Retried
-from llmdispatcher.models.reply import Attempt, Decision, Delta, Finish, Reply
+from llmdispatcher.models.reply import Attempt, Decision, Delta, Finish, Reply, Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.patience import pause
 from llmdispatcher.route import Ranking, Target
@@ -124,6 +124,8 @@ class Tries(Generic[W, D]):
         self._resumes, self._begins_anew = resume != "fail", resume == "restart"
         self._shown: Trial[W, D] | None = None
         """The last attempt of which something was shown."""
+        self._written = 0
+        """Tokens of what was shown, as far as known; at least so many."""
         self._deaf: set[int] = set()
         """Candidates that did not take the text so far as a prefill."""
         self.move: Move = self._course.begin()
@@ -181,8 +183,8 @@ class Tries(Generic[W, D]):
     def _trial(self, target: Target, index: int) -> Trial[W, D] | None:
         """Make the next attempt; None where this one cannot go on with what was shown."""
         number, left_s = len(self._trials) + 1, self._left_s()
-        if self._shown is not None and index not in self._deaf:
-            resumed = _resumed(self._job, self._shown.draft, target)
+        if self._shown is not None and not self._shown.has_gap and index not in self._deaf:
+            resumed = _resumed(self._job, self._shown.draft, target, self._written)
             if resumed is not None:
                 job, draft = resumed
                 trial = Trial(job, target, number, left_s, draft)
@@ -217,7 +219,9 @@ class Tries(Generic[W, D]):
         self._note(name, error)
         cost = trial.attempt.cost_microusd if trial.attempt is not None else 0
         self._course.spend(cost_microusd=cost, loaded_s=trial.load_s)
-        self._shown = trial if trial.shown else self._shown
+        if trial.shown:
+            self._shown = trial
+            self._written = _written(trial) + (self._written if trial.continues else 0)
         is_deaf = trial.continues and not trial.shown and isinstance(error, RequestError)
         if trial.out_of_time() or (self._shown is not None and not self._resumes):
             self.move = End("nobody else can go on")
@@ -264,8 +268,21 @@ class Tries(Generic[W, D]):
             )
 
 
-def _resumed(job: Job[W], draft: D, target: Target) -> tuple[Job[W], D] | None:
-    """Return what asks a candidate to go on where a draft broke off; None if it could not."""
+def _written(trial: Trial[W, D]) -> int:
+    """Return how many tokens an attempt wrote, at least: as told, and as many as pieces came.
+
+    What was told in the middle of a stream may be of its beginning alone, and is no guess.
+    """
+    usage = trial.attempt.usage if trial.attempt is not None else Usage()
+    pieces = trial.draft.pieces if isinstance(trial.draft, ReplyDraft) else 0
+    return max(0 if usage.estimated else usage.completion_tokens, pieces - trial.continues)
+
+
+def _resumed(job: Job[W], draft: D, target: Target, written: int) -> tuple[Job[W], D] | None:
+    """Return what asks a candidate to go on where a draft broke off; None if it could not.
+
+    Of ``max_tokens`` it has what so many written tokens leave, and one at least, to end with.
+    """
     request = job.request
     if not isinstance(request, Request) or not isinstance(draft, ReplyDraft):
         return None
@@ -274,6 +291,11 @@ def _resumed(job: Job[W], draft: D, target: Target) -> tuple[Job[W], D] | None:
     continued = draft.continued()
     if continued is None:
         return None
-    asked: Any = attrs.evolve(request, prefill=request.prefill + draft.text)
+    most = request.max_tokens
+    asked: Any = attrs.evolve(
+        request,
+        prefill=request.prefill + draft.text,
+        max_tokens=None if most is None else max(1, most - written),
+    )
     made: Any = continued
     return attrs.evolve(job, request=asked), made

@@ -91,6 +91,7 @@ def _ended(event: events.AttemptEnded) -> tuple[int, str, Facts]:
         "completion_tokens": attempt.usage.completion_tokens,
         "latency_s": attempt.latency_s,
         "first_token_s": attempt.first_token_s,
+        "waited_s": attempt.waited_s,
     }
     sentence = "attempt {number}: {vendor}/{model} {outcome} after {latency_s:.3f} s"
     return (WARNING, sentence + ": {error}", facts) if error else (INFO, sentence, facts)

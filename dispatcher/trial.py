@@ -83,7 +83,7 @@ class Trial(Generic[W, D]):
         self.attempt: Attempt | None = None
         self._total_s = total_s
         self._started = job.clock()
-        self.load_s = 0.0
+        self.load_s = self._waited_s = 0.0
         self._first_token_s: float | None = None
         self._call: Call | None = None
         self._lease: Lease | None = None
@@ -137,6 +137,11 @@ class Trial(Generic[W, D]):
                     self._lease.end()
         return finish
 
+    @property
+    def has_gap(self) -> bool:
+        """Whether text may be missing in the middle of what came, so that nobody can go on."""
+        return bool(getattr(self._call, "has_gap", False))  # ``Gapped``, which is slow to ask
+
     def total_left_s(self) -> float | None:
         """Return what is left of the total deadline, which loading a model does not use up."""
         if self._total_s is None:
@@ -164,14 +169,22 @@ class Trial(Generic[W, D]):
             stopper=job.stopper,
             clock=job.clock,
         )
-        self._permit = yield from turn.take(limiter)
+        try:
+            self._permit = yield from turn.take(limiter)
+        finally:
+            self._waited_s = job.clock() - self._started
 
     def _enter(self) -> Generator[Step, Any, None]:
         """Set aside what this may cost, where money is limited, and wait until that is written."""
-        slip = self._slip = self.job.account.open(self.target.card, self.number)
+        card, engine = self.target.card, self.target.engine
+        key = getattr(engine, "key_fingerprint", "")  # ``Keyed``, which is slow to ask
+        slip = self._slip = self.job.account.open(card, self.number, key)
         if slip is None or slip.waiting is None:
             return
-        yield from turns.written(slip.waiting, self.job.stopper)
+        try:
+            yield from turns.written(slip.waiting, self.job.stopper)
+        finally:
+            self._waited_s = self.job.clock() - self._started  # the turn was before it
 
     def _load(self) -> Generator[Step, Any, None]:
         """Wait for the model; the load itself goes on if this times out."""
@@ -195,12 +208,19 @@ class Trial(Generic[W, D]):
             raise TimedOut("load", limit_s or 0.0) from None
         finally:
             watch.leave()
-            self.load_s = self.job.clock() - self._started
+            self.load_s = self._asked_s()
+
+    def _asked_s(self) -> float:
+        """Return how long ago its turn had come, and the model was asked for."""
+        return self.job.clock() - self._started - self._waited_s
 
     def _serve(self) -> Generator[Step, Any, Finish]:
         """Relay the pieces of the reply until its finish."""
-        request = self.job.request.within(self._deadlines(), streamed=self.job.streaming)
-        call = self._call = self.target.engine.submit(request, self.target.card.model)
+        job, (card, engine) = self.job, (self.target.card, self.target.engine)
+        named = getattr(engine, "names_requests", False)  # ``Naming``, which is slow to ask
+        once = job.account.once(card, job.request) if named else ""
+        request = job.request.within(self._deadlines(), streamed=job.streaming, once=once)
+        call = self._call = engine.submit(request, card.model)
         self._is_whole = getattr(call, "is_whole", False)  # ``Deferred``, which is slow to ask
         self.job.stopper.arm(call.cancel)
         while True:
@@ -257,7 +277,7 @@ class Trial(Generic[W, D]):
         """Keep a piece."""
         deadlines = self.job.deadlines
         if self._first_token_s is None:
-            self._first_token_s = self.job.clock() - self._started - self.load_s
+            self._first_token_s = self._asked_s() - self.load_s
             self._receive = None  # from now on another silence is waited for
             self._pace = self.job.clock(), 0
         elif deadlines.floor_pieces_per_s is not None:
@@ -312,9 +332,10 @@ class Trial(Generic[W, D]):
             outcome=outcome,
             usage=usage,
             cost_microusd=cost,
-            latency_s=self.job.clock() - self._started - self.load_s,
+            latency_s=self._asked_s() - self.load_s,
             first_token_s=self._first_token_s,
             load_s=self.load_s,
+            waited_s=self._waited_s,
             error=failure,
             request_id=self._finish.request_id if self._finish else "",
             served_model=self._finish.served_model if self._finish else "",

@@ -84,10 +84,12 @@ def _path(where: tuple[str | int, ...] | str) -> str:
 
 def _refusal(text: str, told: str) -> BadReply:
     begun = _cut(" ".join(text[: 2 * SHOWN_CHARS].split()))
-    return BadReply(
+    unfit = BadReply(
         f"the reply is not the JSON that was asked for: {told}; ask again, or ask a model that"
         f" keeps to a schema. It begins: {begun or 'no, it is empty'}"
     )
+    unfit.is_unfit = True
+    return unfit
 
 
 def _cut(text: str) -> str:

@@ -83,13 +83,22 @@ class _Routed:
     priority: int = count("priority", -100, 100, default=0)
     """Of the requests that wait for the same model, the higher is served first; none waits for
     ever."""
+    once: str = attrs.field(default="", validator=words, eq=False, repr=False)
+    """As ``Request.once``."""
 
-    def within(self, deadlines: Deadlines, *, streamed: bool = True) -> Self:  # noqa: ARG002 - never
+    def within(
+        self,
+        deadlines: Deadlines,
+        *,
+        streamed: bool = True,  # noqa: ARG002 - never
+        once: str = "",
+    ) -> Self:
         """Return a copy with other deadlines. What was validated once is not looked at again."""
-        if self.deadlines is deadlines:
+        if self.deadlines is deadlines and self.once == once:
             return self
         made = copy.copy(self)
         object.__setattr__(made, "deadlines", deadlines)
+        object.__setattr__(made, "once", once)
         return made
 
 
@@ -197,7 +206,7 @@ class _Account:
     cost_microusd: int | None
     """All attempts included; None where a price is not known."""
     latency_s: float
-    """From the call to the end, without the loading of a model."""
+    """Of all attempts together, without loading and without waiting for a turn."""
     decision: Decision
     warnings: tuple[str, ...] = ()
 

@@ -271,7 +271,9 @@ class ContentRefused(VendorError):
 
 
 class BadReply(VendorError):
-    """The vendor answered with something that is not a reply."""
+    """What came is no reply, or, ``is_unfit``, a whole one that is not of the form asked for."""
+
+    is_unfit = False
 
 
 class StreamInterrupted(VendorError):

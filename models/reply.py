@@ -221,10 +221,13 @@ class Attempt:
     cost_microusd: int | None
     """None where the price is not known."""
     latency_s: float
-    """From asking to the end, without the loading of the model."""
+    """From asking to the end, without loading and waiting: ``load_s`` and ``waited_s``."""
     first_token_s: float | None = None
+    """From asking to the first piece, without them as well."""
     load_s: float = 0.0
     """Time this attempt waited for the model to load."""
+    waited_s: float = 0.0
+    """Time it waited for its turn under limits, and for its worst case to be set aside."""
     error: str = ""
     """Class and message of the error that ended it, if one did."""
     request_id: str = ""
@@ -301,13 +304,14 @@ class Reply:
     finish_reason: FinishReason
     """Of the first choice."""
     usage: Usage
-    """Of all choices together, as the vendor that served counts it."""
+    """Of all choices together, as the vendor that served counts it: of the last attempt alone, also
+    where that went on with what another had begun. ``decision.attempts`` has the usage of each."""
     vendor: str
     model: str
     cost_microusd: int | None
     """What this reply cost, all attempts included; None where a price is not known."""
     latency_s: float
-    """From the call to the end of the reply, without the loading of a model."""
+    """Of all attempts together, without loading and without waiting for a turn; see ``Attempt``."""
     first_token_s: float | None
     """From asking the vendor that served to its first piece; None if there was none."""
     decision: Decision

@@ -226,12 +226,15 @@ class Request:
     more is not sent. None is no limit."""
     resume: str = attrs.field(default="fail", converter=_resume, validator=one_of(*RESUMES))
     """What becomes of a stream that breaks when a part of it was shown: "fail" raises
-    StreamInterrupted; "continue" has another vendor go on exactly there, if it can take the text so
-    far as a prefill; "restart" continues where that can be done, and else begins anew, which a
-    ``Delta`` with ``restarts`` says, and the event ``Restarted``."""
+    StreamInterrupted; "continue" has another vendor go on exactly there, within what is left of
+    ``max_tokens``, if it can take the text so far as a prefill; "restart" continues where that can
+    be done, and else begins anew, which a ``Delta`` with ``restarts`` says, and the event
+    ``Restarted``."""
     streamed: bool = flag(default=True)
     """Pieces are wanted as they come. The dispatcher sets it: where only the whole is wanted, as by
     ``send``, a vendor may send the reply in one."""
+    once: str = attrs.field(default="", validator=words, eq=False, repr=False)
+    """Names the request to a vendor that does one only once. The dispatcher sets it."""
 
     def __attrs_post_init__(self) -> None:
         """Exactly one of the two kinds of prompt, and fields that go together."""
@@ -298,14 +301,15 @@ class Request:
             given["sampling"] = attrs.evolve(base.sampling, **drawn)
         return attrs.evolve(base, **given) if given else base
 
-    def within(self, deadlines: Deadlines, *, streamed: bool = True) -> Request:
+    def within(self, deadlines: Deadlines, *, streamed: bool = True, once: str = "") -> Request:
         """Return a copy with other deadlines. What was validated once is not looked at again."""
         is_told = self.deadlines is deadlines and self.streamed is streamed
-        if is_told and self.max_cost_usd is None:
+        if is_told and self.max_cost_usd is None and self.once == once:
             return self
         made = self._copy()
         _PUT["deadlines"](made, deadlines)
         _PUT["streamed"](made, streamed)
+        _PUT["once"](made, once)
         _PUT["max_cost_usd"](made, None)  # the dispatcher's own, and no engine's
         return made
 

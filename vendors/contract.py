@@ -126,6 +126,16 @@ class Telling(Protocol):
         """Those of the answer, by lower-case names; empty before it has begun."""
 
 
+@runtime_checkable
+class Gapped(Protocol):
+    """A call that reads on behind a part that could not be read, until its end proves it needless.
+
+    Meanwhile text may be missing in the middle of the pieces, and nobody can go on behind them.
+    """
+
+    has_gap: bool
+
+
 class Engine(Protocol):
     """Serves one or more models."""
 
@@ -152,6 +162,22 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop everything and give the memory back; calls in flight fail. Idempotent."""
+
+
+@runtime_checkable
+class Keyed(Protocol):
+    """An engine that sends an API key with its requests."""
+
+    key_fingerprint: str
+    """The ``fingerprint`` of the key, under which its spending is counted; empty without a key."""
+
+
+@runtime_checkable
+class Naming(Protocol):
+    """An engine whose vendor does a request of one name only once, however often it is sent."""
+
+    names_requests: bool
+    """Whether ``work.once`` is that name here; it is empty else."""
 
 
 @runtime_checkable

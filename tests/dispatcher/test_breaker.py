@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import attrs
 import pytest
 
@@ -87,6 +89,18 @@ def test_an_impatient_caller_opens_nothing(phase: str, expected: Event) -> None:
 
     assert event(timed_out) is expected
     assert event(cut) is expected
+
+
+def test_a_reply_of_another_form_is_no_fault_of_the_vendor() -> None:
+    """A model that writes bad JSON is no vendor that is down, also where a part was shown."""
+    unfit, broken = errors.BadReply("no JSON"), errors.BadReply("no reply")
+    unfit.is_unfit = True
+    cut = errors.StreamInterrupted("cut")
+    cut.__cause__ = unfit
+
+    assert [event(each) for each in (unfit, cut)] == [Event.NOTHING] * 2
+    assert event(broken) is Event.FAULT
+    assert event(pickle.loads(pickle.dumps(unfit))) is Event.NOTHING  # noqa: S301 - our own
 
 
 REPORT = Report(now_s=100.0, draw=0.5, reason="Overloaded")

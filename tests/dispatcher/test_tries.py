@@ -16,6 +16,7 @@ from llmdispatcher import (
     AllVendorsFailed,
     AttemptEnded,
     AuthRejected,
+    BadReply,
     BadRequest,
     BreakerMoved,
     BreakerOpen,
@@ -43,8 +44,9 @@ from llmdispatcher import (
     SpendingCap,
     StreamInterrupted,
     TimedOut,
+    ToolSpec,
 )
-from llmdispatcher.vendors.scripted import CUT, Step
+from llmdispatcher.vendors.scripted import ABLE, CUT, Step
 
 SOON = RetryPolicy(backoff_s=0.01, backoff_cap_s=0.05)
 PAID = Price.per_million(input=1, output=1)
@@ -231,6 +233,29 @@ def test_whoever_is_left_alone_and_alone_there_is_waited_for() -> None:
 
         assert caught.value.retry_after_s == pytest.approx(0.3, abs=0.3)
         assert d.send("hi").text == "back"
+
+
+UNFIT: dict[str, dict[str, Any]] = {
+    "schema": {"schema": {"type": "object"}},
+    "call": {"tools": [ToolSpec("add", "Adds.", {"type": "object"})], "tool_choice": "required"},
+}
+
+
+@pytest.mark.parametrize("asked", UNFIT)
+@pytest.mark.parametrize("verb", ["send", "stream"])
+def test_a_model_that_misses_the_form_is_not_left_alone(
+    world: World, verb: str, asked: str
+) -> None:
+    """It is there and writes: the next request, which may ask for less, is not refused."""
+    able = frozenset({*ABLE, Capability.JSON, Capability.SCHEMA, Capability.TOOLS})
+    vendor = Scripted("no JSON, no call", capabilities=able)
+    moved: list[Event] = []
+    patience = {"retry": RetryPolicy(same_target=0), "breaker": BreakerPolicy(failures=1)}
+
+    heard = world((vendor,), verb, "hi", on_event=moved.append, **UNFIT[asked], **patience)
+
+    assert isinstance(heard.error, BadReply | StreamInterrupted), heard.error
+    assert not [event for event in moved if isinstance(event, BreakerMoved)]
 
 
 # -- limits ------------------------------------------------------------------------------------

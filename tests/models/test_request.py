@@ -59,9 +59,9 @@ def test_options_replace_fields_of_a_request() -> None:
 def test_options_are_exactly_the_fields() -> None:
     """Every field of Request and Sampling is an option, except those that ``of`` makes itself.
 
-    The dispatcher sets ``streamed``. ``schema`` is one more, short for a response_format.
+    The dispatcher sets ``streamed`` and ``once``. ``schema`` is one more, for a response_format.
     """
-    made = {"messages", "prompt", "sampling", "streamed"}
+    made = {"messages", "prompt", "sampling", "streamed", "once"}
     request = {field.name for field in attrs.fields(Request)} - made
     sampling = {field.name for field in attrs.fields(Sampling)}
 

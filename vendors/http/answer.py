@@ -18,7 +18,7 @@ import attrs
 from llmdispatcher.models.errors import BadReply, DispatcherError, StreamInterrupted
 from llmdispatcher.models.reply import MICRO_PER_USD, Finish, Piece, Progress, Usage
 from llmdispatcher.vendors.wire.events import Cutter, Event, Lines, Sse
-from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Head, repeating
+from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Head, proving, repeating
 from llmdispatcher.vendors.wire.reading import parsed
 from llmdispatcher.vendors.wire.stencil import Stencil
 
@@ -34,7 +34,15 @@ SNIFFED_BYTES = 2**13
 ALIVE = Progress("queued", 0, 0)
 """What a comment in a stream says: nothing yet, and somebody is there."""
 
+SKIPPED = (
+    "a part of the stream could not be read and was left out; the end of the reply proves that"
+    " nothing is missing"
+)
+"""What ``Finish.warnings`` says of a reply in which that happened."""
+
 _DONE = b"[DONE]"
+_UNREAD = object()
+"""Stands for a message that could not be read, and may not be missed."""
 _SSE = frozenset({"text/event-stream"})
 _LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
@@ -96,6 +104,11 @@ class Reading:
     def is_answered(self) -> bool:
         """Whether all that matters of the answer that is being read has come."""
         return self._answer is None or self._answer.is_done
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether a part of the answer could not be read, and may be missed."""
+        return self._answer is not None and bool(self._answer.gap)
 
     def begin(self, head: Head) -> None:
         """Take the beginning of an answer."""
@@ -190,6 +203,8 @@ class _Answer:
         self._size = 0
         self._was_told = False
         self.is_done = False
+        self.gap = ""
+        """Why a message could not be read that the end may prove to be no part of the reply."""
 
     def feed(self, chunk: bytes, pieces: list[Piece]) -> None:
         """Take the next bytes and add what they say; an error leaves what was said before it."""
@@ -250,7 +265,10 @@ class _Answer:
             return
         else:
             message = self._parsed(data, is_end=is_end)
-            stencil.learn(data, message)
+            if message is not _UNREAD:
+                stencil.learn(data, message)
+        if message is _UNREAD:
+            return
         for piece in replies.take(name, message):
             pieces.append(piece)  # noqa: PERF402 - what came before an error stays
         self.is_done = replies.is_done
@@ -260,10 +278,14 @@ class _Answer:
         was_told, self._was_told = self._was_told, True
         try:
             return parsed(data)
-        except BadReply:
+        except BadReply as error:
             if is_end and was_told:
                 raise self._cut() from None
-            raise
+            replies = proving(self._replies)
+            if not was_told or replies is None or not replies.doubt():
+                raise
+            self.gap = self.gap or str(error)
+            return _UNREAD
 
     def end(self, pieces: list[Piece]) -> None:
         """Take the end, and add what only that completes. Raises the error that all of it is."""
@@ -277,6 +299,8 @@ class _Answer:
             self._take(self._cutter.end(), pieces, is_end=True)
         if self._replies.finish() is None:
             raise self._cut()
+        if self.gap and not ((replies := proving(self._replies)) and replies.is_proved()):
+            raise StreamInterrupted(f"text may be missing in the middle of the reply: {self.gap}")
 
     def finish(self) -> Finish:
         finish = self._replies.finish()
@@ -289,7 +313,7 @@ class _Answer:
         return Finish(  # all of it by name: ``attrs.evolve`` takes three times as long
             finish.reason,
             usage,
-            finish.warnings,
+            (*finish.warnings, SKIPPED) if self.gap else finish.warnings,
             finish.others,
             request_id=given[:MAX_ID_CHARS],
             served_model=served,
@@ -314,7 +338,8 @@ class _Answer:
         if not self._was_told:
             told = f"the vendor's answer is empty (HTTP {self._head.status}); ask again"
             return BadReply(told, status=self._head.status, request_id=request_id(self._head))
-        return StreamInterrupted("the vendor's answer ended before the reply was whole")
+        before = f"; before that, {self.gap}" if self.gap else ""
+        return StreamInterrupted(f"the vendor's answer ended before the reply was whole{before}")
 
     def is_whole(self) -> bool:
         return self._replies.finish() is not None

@@ -93,6 +93,11 @@ class HttpCall:
         return {} if self._reading is None else self._reading.headers
 
     @property
+    def has_gap(self) -> bool:
+        """See ``contract.Gapped``."""
+        return self._reading is not None and self._reading.has_gap
+
+    @property
     def is_over(self) -> bool:
         """Whether it has ended, however."""
         return self._ended is None

@@ -28,7 +28,7 @@ from llmdispatcher.vendors.http.answer import Reading
 from llmdispatcher.vendors.http.call import HttpCall
 from llmdispatcher.vendors.http.lookout import Lookout, begin
 from llmdispatcher.vendors.http.transport import Connections, Place
-from llmdispatcher.vendors.wire.exchange import Ask, Head, Wire
+from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Head, Wire
 
 WARM_S = 60.0
 """So long after it served a local server is believed to have its model loaded still; Ollama keeps
@@ -53,6 +53,10 @@ class Outfit:
     warm_s: float = WARM_S
     problem: str = ""
     """Why it cannot be asked at all: a key that is missing."""
+    key_fingerprint: str = ""
+    """See ``contract.Keyed``."""
+    once_header: str = ""
+    """In which ``work.once`` is sent, if it is."""
 
 
 class HttpEngine:
@@ -60,6 +64,10 @@ class HttpEngine:
 
     def __init__(self, outfit: Outfit) -> None:
         self._outfit = outfit
+        self.key_fingerprint = outfit.key_fingerprint
+        """See ``contract.Keyed``."""
+        self.names_requests = bool(outfit.once_header)
+        """See ``contract.Naming``."""
         self._connections = Connections(outfit.place)
         self._lookout = Lookout(
             outfit.wire, self._connections, outfit.cards, named_only=outfit.named_only
@@ -193,9 +201,12 @@ class HttpEngine:
         is_whole = isinstance(work, Request) and not work.streamed
         wire = self._outfit.whole if is_whole else self._outfit.wire
         try:
-            return Reading(wire.exchanges(work, self._card(model)), self._fault)
+            exchanges = wire.exchanges(work, self._card(model))
         except DispatcherError as error:
             return error
+        if work.once and self._outfit.once_header:
+            exchanges = _named(exchanges, self._outfit.once_header, work.once)
+        return Reading(exchanges, self._fault)
 
     def _fault(self, head: Head, body: bytes) -> DispatcherError:
         """Return the error that an answer stands for; a vendor may repeat the key in it."""
@@ -224,6 +235,15 @@ class HttpEngine:
         for call in calls:
             call.cancel(Refused("the dispatcher was closed"))
         self._connections.close()
+
+
+def _named(exchanges: Sequence[Exchange], header: str, name: str) -> list[Exchange]:
+    """Name each ask; where there are several, each of them is a request of its own there."""
+    names = [name, *(f"{name}-{place}" for place in range(1, len(exchanges)))]
+    return [
+        attrs.evolve(each, ask=attrs.evolve(each.ask, own_header=(header, its)))
+        for each, its in zip(exchanges, names, strict=True)
+    ]
 
 
 @cache

@@ -25,21 +25,33 @@ class Heads:
     def __init__(self) -> None:
         self._kept: dict[tuple[tuple[bytes, bytes], ...], list[tuple[bytes, bytes, bytes]]] = {}
 
-    def of(self, headers: Headers, size: int | None) -> Headers:
-        """Return headers as they are sent before a body of so many bytes, or before none."""
+    def of(
+        self, headers: Headers, size: int | None, own: tuple[bytes, bytes] | None = None
+    ) -> Headers:
+        """Return headers as they are sent before a body of so many bytes, or before none.
+
+        ``own`` is one that no other request has, and so is not kept; whoever makes it checks it.
+        """
         key = tuple(headers)
         known = self._kept.get(key)
         if known is None:
             try:
                 known = _checked(headers)
             except h11.LocalProtocolError:  # the library says so, once they are to be sent
-                return headers if size is None else [*headers, (_LENGTH, b"%d" % size)]
+                return [*headers, *_of_one(size, own)]
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = known
-        if size is None:
-            return _Headers(known)
-        return _Headers([*known, (_LENGTH, _LENGTH.lower(), b"%d" % size)])
+        if size is not None and own is None:
+            return _Headers([*known, (_LENGTH, _LENGTH.lower(), b"%d" % size)])
+        more = [(name, name.lower(), value) for name, value in _of_one(size, own)]
+        return _Headers([*known, *more])
+
+
+def _of_one(size: int | None, own: tuple[bytes, bytes] | None) -> list[tuple[bytes, bytes]]:
+    """Return the headers that are of one request alone."""
+    told = [] if own is None else [own]
+    return told if size is None else [*told, (_LENGTH, b"%d" % size)]
 
 
 def _checked(headers: Headers) -> list[tuple[bytes, bytes, bytes]]:

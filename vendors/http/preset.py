@@ -41,6 +41,9 @@ class Row:
     needs_key: bool = False
     streams_always: bool = False
     """Replies are asked for in pieces also where only the whole is wanted."""
+    idempotency_header: str = ""
+    """In which a request is named so that it is done once, however often it is sent; empty where no
+    vendor says that it reads one. None of those here does for replies, as of November 2026."""
     local: bool = False
     """It usually is a server on this machine."""
 
@@ -108,6 +111,7 @@ def row(name: str) -> Row:
         else (domain,),
         needs_key=bool(theirs.key_env) and not theirs.local and name not in _OPEN,
         streams_always=theirs.streams_always,
+        idempotency_header=theirs.idempotency_header,
         local=theirs.local,
     )
 
@@ -162,6 +166,7 @@ class HttpOptions(TypedDict, total=False):
     streaming: bool | None
     keep_alive_s: float | None
     api_version: str | None
+    idempotency_header: str | None
     local: bool | None
     proxy: str | None
     ca_file: str | None

@@ -229,12 +229,17 @@ class Connections:
         method = b"GET" if content is None else b"POST"
         sent = Sent(method, url.target, content=content, extensions=extensions)
         size = None if content is None else len(content)
-        sent.headers = self._heads.of(headers, size)  # type: ignore[assignment]  # as it reads them
+        own = None if ask.own_header is None else _packed(self._unfixed([ask.own_header]))
+        sent.headers = self._heads.of(  # type: ignore[assignment]  # as the library reads them
+            headers, size, own[0] if own else None
+        )
         return sent
 
     def _request(self, client: httpx2.Client | httpx2.AsyncClient, ask: Ask) -> httpx2.Request:
         """Make a request for the caller's own client, with what that adds."""
         headers, content = [*self._headers, *self._added(ask)], None
+        if ask.own_header is not None:
+            headers += self._unfixed([ask.own_header])
         if ask.body is not None:
             headers.append(("Content-Type", "application/json"))
             content = _json(ask.body)
@@ -243,7 +248,10 @@ class Connections:
 
     def _added(self, ask: Ask) -> list[tuple[str, str]]:
         """Return a dialect's headers, except those that the user has set."""
-        return [pair for pair in ask.headers.items() if pair[0].lower() not in self._fixed]
+        return self._unfixed(ask.headers.items())
+
+    def _unfixed(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        return [pair for pair in headers if pair[0].lower() not in self._fixed]
 
     def _url(self, ask: Ask) -> Url:
         text = (self._place.root if ask.at_root else self._place.base) + ask.path

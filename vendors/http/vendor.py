@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from llmdispatcher.models.budget import fingerprint
 from llmdispatcher.models.card import FREE, ModelCard
 from llmdispatcher.models.check import as_tuple, at_most, instance, mapping, number, title
 from llmdispatcher.models.errors import BadRequest, ConfigError, Problem
@@ -65,6 +66,14 @@ def _named(_: object, __: object, headers: Mapping[Any, Any]) -> None:
             raise BadRequest(f"headers[{name!r}]", "something else", allowed)
 
 
+def _header(_: object, __: object, name: Any) -> None:  # noqa: ANN401 - what was given
+    """Check the name of a header of our own; empty is none."""
+    if name is None or name == "":
+        return
+    if not isinstance(name, str) or not _HEADER.fullmatch(name) or name.lower() in _FRAMING:
+        raise BadRequest("idempotency_header", name, "the name of a header: letters, digits and -")
+
+
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _VALUE = re.compile(r"|[!-~]([ -~]{0,16382}[!-~])?")
 _FRAMING = frozenset({"connection", "content-length", "expect", "host", "te", "trailer"}) | {
@@ -109,6 +118,10 @@ class HttpVendor:
     """How long a local server keeps a model loaded after a request; None is its own default."""
     api_version: str | None = None
     """Of vendors that date their APIs (Azure, Anthropic)."""
+    idempotency_header: str | None = attrs.field(default=None, validator=_header)
+    """In which a request is named, so that a gateway of yours which reads such a header does it
+    once: ``"Idempotency-Key"``. The name is random, and the same for all attempts at one request on
+    one model. None: as the preset says, which knows of no vendor that reads one for replies."""
     local: bool | None = None
     """Its models run on this machine, so that no text leaves it and nothing is charged. None: as
     the preset says, where the address is this machine."""
@@ -154,6 +167,8 @@ class HttpVendor:
                 named_only=row.needs_key and not place.is_inner,
                 loads=row.local,
                 problem=self._missing(row, place) if row.needs_key and not has_key else "",
+                key_fingerprint=self._fingerprint(row, key),
+                once_header=self._once_header(row),
             )
         )
 
@@ -177,6 +192,19 @@ class HttpVendor:
             allowed = "https:// for a host that is not of this network: the key could be read"
             raise BadRequest("base_url", place.root, allowed)
         return key
+
+    def _fingerprint(self, row: Row, key: Secret | None) -> str:
+        """Return the fingerprint of the key that is sent, be it in a header of the user's."""
+        headers = self._headers(row, key).items()
+        sent = next((value for name, value in headers if name.lower() == row.key_header), "")
+        scheme, _, rest = sent.partition(" ")
+        if rest and scheme.lower() == row.key_prefix.strip().lower():
+            sent = rest.strip()
+        return fingerprint(sent) if sent else ""
+
+    def _once_header(self, row: Row) -> str:
+        given = self.idempotency_header
+        return row.idempotency_header if given is None else given
 
     def _missing(self, row: Row, place: Address) -> str:
         wanted = self.api_key_env or " or ".join(row.key_env)

@@ -48,6 +48,7 @@ def exchange(request: Request, model: str, row: Known, site: Site, ways: Ways) -
         top=request.logprobs,
         prefill=request.prefill if _is_repeated(ways.prefill, streams=streams) else "",
         prompt_bytes=request.text_bytes,
+        raw=request.prompt is not None,
     )
     ask = Ask(path=ways.path(endpoint, model), body=body, streams=streams)
     return Exchange(ask, ChatReplies(ways, expected))

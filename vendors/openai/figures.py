@@ -72,6 +72,11 @@ class Figures:
         elif len(self._told) < self._choices:
             self._told.append(usage)
 
+    def is_counted(self) -> bool:
+        """Whether as many tokens were told as pieces came, of one choice."""
+        told = self._told[0] if len(self._told) == self._choices == 1 else None
+        return told is not None and 0 < told.completion_tokens == self._pieces
+
     def usage(self) -> Usage:
         """Return the tokens until now."""
         if len(self._told) < self._choices:
@@ -124,6 +129,25 @@ def _usage(told: object, *, charges: bool) -> Usage | None:
         reasoning_tokens=min(completion, reasoning),
         charged_microusd=_microusd(figures.get("cost")) if charges else None,
     )
+
+
+class Heard:
+    """``Figures`` that keep the text of all pieces, from a place in the middle of a reply."""
+
+    def __init__(self, figures: Figures, start: int) -> None:
+        """``start`` is how many characters of the reply came before."""
+        self._figures, self._start = figures, start
+        self._texts: list[str] = []
+        self.begin, self.usage = figures.begin, figures.usage
+
+    def count(self, text: str, tokens: int) -> None:
+        """See ``Figures.count``."""
+        self._texts.append(text)
+        self._figures.count(text, tokens)
+
+    def is_rest_of(self, text: str) -> bool:
+        """Whether a text goes on with what came from that place on, and with nothing else."""
+        return text[self._start :] == "".join(self._texts) and len(text) >= self._start
 
 
 _PLAIN = {"prompt_tokens", "completion_tokens", "total_tokens"}

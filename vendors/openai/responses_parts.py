@@ -49,6 +49,16 @@ class Strand:
         return first, start + size
 
 
+class Told(Strand):
+    """A strand of which only pieces are taken: no part that comes whole has anything new.
+
+    Where a piece may be missing, the rest of a part cannot be told by how much of it was given.
+    """
+
+    def _new(self, size: int, start: int) -> tuple[int, int]:
+        return size, start + size
+
+
 class Paragraphs:
     """Texts that are told in parts of which each is a paragraph, with nothing between them.
 
@@ -199,6 +209,21 @@ def content_of(item: Mapping[str, Any]) -> tuple[str, list[Any], bool]:
             was_refused = True
             texts.append(words(part.get("refusal")))
     return "".join(texts), tokens, was_refused
+
+
+def only_text_of(response: Mapping[str, Any]) -> str:
+    """Return the text of an answer that is one message without a label; empty for any other."""
+    text, messages = "", 0
+    for item in map(fields, items(response.get("output"))):
+        match item.get("type"):
+            case "message":
+                text, messages = content_of(item)[0], messages + 1
+                messages += isinstance(item.get("phase"), str)
+            case "reasoning":
+                messages += any(map(any, thoughts_of(item)))
+            case "function_call":
+                return ""
+    return text if messages == 1 else ""
 
 
 def thoughts_of(item: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -20,13 +20,15 @@ from llmdispatcher.models.reply import (
     TokenLogprob,
     Usage,
 )
-from llmdispatcher.vendors.openai.figures import Figures
+from llmdispatcher.vendors.openai.figures import Figures, Heard
 from llmdispatcher.vendors.openai.responses_items import Mark
 from llmdispatcher.vendors.openai.responses_parts import (
     Calls,
     Paragraphs,
     Strand,
+    Told,
     content_of,
+    only_text_of,
     thoughts_of,
     usage_of,
 )
@@ -59,7 +61,8 @@ class ResponsesReplies:
         """Messages that began; and items of a kind that were told as a whole."""
         self._place: tuple[int, int] | None = None
         """Text and calls before the item that is read again; None while a stream tells them."""
-        self._figures = Figures(prompt_bytes)
+        self._figures: Figures | Heard = Figures(prompt_bytes)
+        self._is_proved = False
         self._was_refused = False
         self._reason: FinishReason | None = None
         self._usage: Usage | None = None
@@ -103,6 +106,21 @@ class ResponsesReplies:
     def usage(self) -> Usage:
         """Return the tokens; until they are told, as many as they may be by size and pieces."""
         return self._usage or self._figures.usage()
+
+    def doubt(self) -> bool:
+        """See ``Proving.doubt``: the end repeats the whole text.
+
+        Only of a reply that is nothing but one text: what may be missing of thoughts, calls and
+        tokens is not held against the end.
+        """
+        if not isinstance(self._figures, Heard):
+            self._figures = Heard(self._figures, self._text.given)
+            self._text = Told(self._text.given)
+        return self._top is None
+
+    def is_proved(self) -> bool:
+        """See ``Proving.is_proved``."""
+        return self._is_proved
 
     # -- pieces, and parts that are done -------------------------------------------------------
 
@@ -234,6 +252,10 @@ class ResponsesReplies:
         self._request_id = words(name) if isinstance(name, str) else ""
         self._model = words(model) if isinstance(model, str) else ""
         self._reason = self._why(response, status)
+        text = only_text_of(response)
+        self._is_proved = (
+            bool(text) and isinstance(self._figures, Heard) and (self._figures.is_rest_of(text))
+        )
 
     def _why(self, response: Message, status: str) -> FinishReason:
         if status == "incomplete":

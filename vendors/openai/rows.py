@@ -45,6 +45,9 @@ class Row:
     """Its usual address is this machine, and so its models are."""
     streams_always: bool = False
     """It notices that a caller has gone only while it streams, and would write on for nobody."""
+    idempotency_header: str = ""
+    """In which a request is named so that it is done once, however often it is sent. Empty in every
+    row: the hosts document none for replies, and their own clients send none there."""
     ways: Ways = attrs.field(factory=Ways)
 
 

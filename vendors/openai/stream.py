@@ -58,6 +58,8 @@ class Expected:
     prefill: str = ""
     """With what the reply's text begins, and what is not to be told."""
     prompt_bytes: int = 0
+    raw: bool = False
+    """The model's words come as they are, and nothing is read into them."""
 
 
 class _Choice:
@@ -120,6 +122,8 @@ class ChatReplies:
             piece_is_token=ways.piece_is_token,
         )
         self._request_id = self._model = ""
+        self._is_told_last = False
+        """Usage was told when all choices had ended."""
 
     def take(self, event: str, message: Any) -> Iterable[Piece]:  # noqa: ANN401 - a stranger's JSON
         """Read one message of a stream."""
@@ -180,6 +184,24 @@ class ChatReplies:
         """Return the tokens until now."""
         return self._figures.usage()
 
+    def doubt(self) -> bool:
+        """See ``Proving.doubt``.
+
+        The tokens that are told prove that each was read if there are as many as pieces, and no
+        token ever makes two. Of hosts that send a piece for each token (``piece_is_token``) this is
+        known of llama-server alone, and there of raw prompts alone: the parser of its conversations
+        holds text back and may send the rest of a token at the end, as a piece of its own, which
+        would stand in for one that is missing. vLLM puts several tokens into a piece, and most
+        servers count the end token, of which no piece comes: where the numbers differ, for whatever
+        reason, nothing is proved.
+        """
+        expected = self._expected
+        return self._ways.piece_is_token and expected.raw and expected.choices == 1
+
+    def is_proved(self) -> bool:
+        """See ``Proving.is_proved``."""
+        return self._is_told_last and self._figures.is_counted()
+
     # -- messages ------------------------------------------------------------------------------
 
     def _message(self, message: object) -> Mapping[str, Any]:
@@ -208,6 +230,8 @@ class ChatReplies:
             yield from _progress(told)
         for place, choice in enumerate(message["choices"]):
             yield from self._choice(fields(choice), place if whole else 0, whole=whole)
+        if usage:
+            self._is_told_last = all(choice.reason is not None for choice in self._choices)
 
     def _groq(self, told: Mapping[str, Any]) -> None:
         if error := told.get("error"):

@@ -34,6 +34,8 @@ class Ask:
     body: Mapping[str, Any] | None = None
     """Sent as JSON with POST; None sends a GET without a body."""
     headers: Mapping[str, str] = attrs.field(factory=dict)
+    own_header: tuple[str, str] | None = None
+    """One that no other request has, beside those that many share."""
     at_root: bool = False
     """The path is behind the server's own root instead: ``"/health"`` beside ``"/v1"``."""
     streams: bool = False
@@ -94,6 +96,21 @@ def repeating(replies: Replies) -> Repeating | None:
     """Return the same replies, if their stream is one of frames."""
     # asking for a Protocol takes longer than looking it up
     return replies if hasattr(replies, "plain") else None  # type: ignore[return-value]
+
+
+class Proving(Protocol):
+    """Replies whose end can prove that a message which could not be read held nothing of them."""
+
+    def doubt(self) -> bool:
+        """Take note of such a message; whether the end could still prove that it is not missed."""
+
+    def is_proved(self) -> bool:
+        """Whether the end has proved that nothing is missing. Asked once there is one."""
+
+
+def proving(replies: Replies) -> Proving | None:
+    """Return the same replies, if they can prove that."""
+    return replies if hasattr(replies, "is_proved") else None  # type: ignore[return-value]
 
 
 @attrs.frozen

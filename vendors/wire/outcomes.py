@@ -136,7 +136,9 @@ def _architecture(case: Case) -> DispatcherError:
 
 
 def _reply(case: Case) -> DispatcherError:
-    return BadReply(f"the model wrote what cannot be used: {case.words}", **case.facts())
+    unfit = BadReply(f"the model wrote what cannot be used: {case.words}", **case.facts())
+    unfit.is_unfit = True
+    return unfit
 
 
 def _gateway(case: Case) -> DispatcherError:

@@ -122,7 +122,7 @@ GROQ: list[Row] = [
             failed_generation='<function=search>{"query": "x"',
         ),
         BadReply,
-        {"status": 400},
+        {"status": 400, "is_unfit": True},
         {},
     ),
     (
@@ -138,7 +138,7 @@ GROQ: list[Row] = [
         400,
         openai("Failed to validate JSON.", INVALID, "json_validate_failed", failed_generation="{"),
         BadReply,
-        {},
+        {"is_unfit": True},
         {},
     ),
     (
