@@ -145,17 +145,20 @@ def any_llm(url: str) -> Way:
     """Mozilla's any-llm, its client kept."""
     package = importlib.import_module("any_llm")
     way = Way()
-    client = package.AnyLLM.create("openai", api_key="none", api_base=url)
+    # one for each world: connections that a thread made are another event loop's
+    client, aclient = (
+        package.AnyLLM.create("openai", api_key="none", api_base=url) for _ in range(2)
+    )
     asked: dict[str, Any] = {"model": "instant", "messages": MESSAGES}
 
     def read(chunk: Any) -> str:  # noqa: ANN401 - of a package that may not be here
         return chunk.choices[0].delta.content or "" if chunk.choices else ""
 
     async def awhole() -> str:
-        return str((await client.acompletion(**asked)).choices[0].message.content)
+        return str((await aclient.acompletion(**asked)).choices[0].message.content)
 
     async def astreamed() -> str:
-        stream = await client.acompletion(**asked, stream=True)
+        stream = await aclient.acompletion(**asked, stream=True)
         return "".join([read(chunk) async for chunk in stream])
 
     way.whole = lambda: str(client.completion(**asked).choices[0].message.content)

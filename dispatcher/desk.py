@@ -119,7 +119,10 @@ class Desk:
         self._report = Listener(on_event).report
         self._deadlines = policies.deadlines or Deadlines()
         self._ledger = policies.ledger
-        sharing = None if self._ledger is None else self._ledger.sharing()
+        sharing = None
+        if self._ledger is not None:
+            sharing = self._ledger.sharing()
+            self._ledger.listen(self._report)
         self._patience = Patience(
             retry=policies.retry or patience.RETRY,
             breakers=Breakers(policies.breaker or patience.BREAKER, sharing),
@@ -310,6 +313,8 @@ class Desk:
         with self._lock:
             self._closed = True
             engines = list(self._engines.values())
+        if self._ledger is not None:
+            self._ledger.leave(self._report)
         self._landlord.close()
         with contextlib.ExitStack() as stack:  # all of them, also if one raises
             for engine in engines:

@@ -49,6 +49,31 @@ def _nobody(_: BudgetAlert | LedgerTrouble) -> None:
     """Nobody listens."""
 
 
+class _Ears:
+    """Who is told of alerts and of trouble. The writer holds this and never the ledger itself."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._dispatchers: tuple[Report, ...] = ()
+        self._closed: list[Report] = []
+
+    def hear(self, event: BudgetAlert | LedgerTrouble) -> None:
+        self._report(event)
+        for report in self._dispatchers:
+            report(event)
+
+    def add(self, report: Report) -> None:
+        """Tell one more, and forget those that were closed.
+
+        Not sooner: what a closed one spent last may be written, and be told, only now.
+        """
+        gone, self._closed = self._closed, []
+        self._dispatchers = (*(each for each in self._dispatchers if each not in gone), report)
+
+    def leave(self, report: Report) -> None:
+        self._closed.append(report)
+
+
 class Ledger:
     """The ledger of a program. Any thread may use it, and a process that was forked."""
 
@@ -71,7 +96,8 @@ class Ledger:
         anything (``LedgerUnusable``), "degrade" goes on, holds to the caps what this process knows
         of, keeps up to ``max_kept`` entries in memory and writes them later; both are reported as
         ``LedgerTrouble``. ``lock_wait_s`` is how long another process may hold the file. ``wall``
-        tells the time in seconds since 1970. Raises BadRequest.
+        tells the time in seconds since 1970. ``report`` is told what the ``on_event`` of every
+        dispatcher that uses this ledger is told as well. Raises BadRequest.
 
         With ``share``, breakers and the user's limits are shared with all programs that use this
         file and share too. Limits of a minute and of a day then hold for all of them together,
@@ -91,7 +117,7 @@ class Ledger:
         from llmdispatcher.ledger_file import default_path  # noqa: PLC0415 - sqlite3 takes 5 ms
 
         self.path = Path(path).expanduser() if path is not None else default_path()
-        self._is_strict, self._wall, self._report = on_trouble == "strict", wall, report
+        self._is_strict, self._wall, self._ears = on_trouble == "strict", wall, _Ears(report)
         self._lock_wait_s, self._expire_s, self._max_kept = lock_wait_s, expire_s, max_kept
         self._shares = share
         # One for each process: a child that was forked has its own connection, thread and queue,
@@ -136,6 +162,14 @@ class Ledger:
         entries = [slip.entry for slip in slips]
         if entries:
             self._writer().put(Task(lambda book: book.absorb(entries)))
+
+    def listen(self, report: Report) -> None:
+        """Tell a dispatcher's listener of alerts and of trouble."""
+        self._ears.add(report)
+
+    def leave(self, report: Report) -> None:
+        """Tell it no more, once what it spent is written. Never waits."""
+        self._ears.leave(report)
 
     def sharing(self) -> Sharing | None:
         """Return what a dispatcher shares with others by this ledger; None where it does not."""
@@ -220,7 +254,7 @@ class Ledger:
             is_strict=self._is_strict,
             max_kept=self._max_kept,
             wall=self._wall,
-            report=self._report,
+            report=self._ears.hear,
         )
 
 

@@ -15,7 +15,19 @@ from pathlib import Path
 import pytest
 from books import NOON_S, PATIENCE_S, ask, audit, closed, opening, read, until
 
-from llmdispatcher import BadRequest, BudgetAlert, BudgetExceeded, SpendingCap, Usage, fingerprint
+from llmdispatcher import (
+    AsyncDispatcher,
+    BadRequest,
+    BudgetAlert,
+    BudgetExceeded,
+    Dispatcher,
+    Event,
+    Price,
+    Scripted,
+    SpendingCap,
+    Usage,
+    fingerprint,
+)
 from llmdispatcher.budget import Worst
 from llmdispatcher.ledger import Ledger
 from llmdispatcher.ledger_entry import Fate
@@ -602,3 +614,58 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         Ledger(tmp_path / "l", caps=["5 dollars"])  # type: ignore[list-item]
     with pytest.raises(BadRequest, match="tags"):
         opening(tags=tuple(map(str, range(33))))
+
+
+# -- who is told -------------------------------------------------------------------------------
+
+
+def spending(path: Path) -> Ledger:
+    """A ledger with a cap of four replies of ``WORDY``."""
+    return Ledger(path, caps=[SpendingCap("0.002", period="day")])
+
+
+WORDY = Scripted(["a "] * 5, price=Price.per_million(0, 100))
+"""Five tokens, 500 micro-dollars, as its worst case is with ``max_tokens=5``."""
+
+
+def test_alerts_come_to_the_listener_of_the_dispatcher(path: Path) -> None:
+    """In both worlds, also of what was spent last, and by each listener once."""
+    events: list[Event] = []
+    others: list[Event] = []
+    ledger = spending(path)
+
+    async def main() -> None:
+        async with AsyncDispatcher(WORDY, ledger=ledger, on_event=others.append) as d:
+            await d.send("x", max_tokens=5)
+
+    with Dispatcher(WORDY, ledger=ledger, on_event=events.append) as d:
+        asyncio.run(main())
+        for _ in range(3):
+            d.send("x", max_tokens=5)
+        with pytest.raises(BudgetExceeded):
+            d.send("x", max_tokens=5)
+    ledger.close()
+
+    for told in (events, others):  # the second was closed before any of it was spent
+        assert [each.percent for each in told if isinstance(each, BudgetAlert)] == [50, 80, 95]
+
+
+def test_trouble_comes_to_the_listener_of_the_dispatcher(path: Path) -> None:
+    """A file that is none is told there as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("no ledger")
+    events: list[Event] = []
+    ledger = Ledger(path, on_trouble="degrade")
+    with Dispatcher(WORDY, ledger=ledger, on_event=events.append) as d:
+        d.send("x", max_tokens=5)
+        until(lambda: any(isinstance(each, LedgerTrouble) for each in events))
+    ledger.close()
+
+
+def test_a_ledger_forgets_dispatchers_that_are_closed(path: Path) -> None:
+    """However many there were; the last few are told of what they spent last."""
+    ledger = spending(path)
+    for _ in range(5):
+        Dispatcher(WORDY, ledger=ledger, on_event=lambda _: None).close()
+    assert len(ledger._ears._dispatchers) <= 2
+    ledger.close()
