@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import random
+import resource
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -131,6 +132,8 @@ class Connection(asyncio.Protocol):
 async def main() -> None:
     """Serve until the process is ended."""
     path, seed, slow_s = sys.argv[1:]
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a thousand callers, and more to come
     vendor = Vendor(path, int(seed), float(slow_s))
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(vendor), "127.0.0.1", 0, backlog=1024)
