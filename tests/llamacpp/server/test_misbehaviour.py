@@ -78,6 +78,7 @@ REPLIES = [
     ("endless_line", BadReply, "a line of more than"),
 ]
 
+RUBBISH = {"garbage", "no_event"}
 DEADLY = {"crashes", "runs_out", "exits", "hangs", "dozes"}
 
 
@@ -122,7 +123,9 @@ def test_a_reply_that_goes_wrong_says_why(
     with Served(fake(how).spec(), patience) as served:
         served.ready()
         began_s = time.monotonic()
-        call = served.host.submit(Request(prompt="one two three four"))
+        words = "one two three four"  # of a raw prompt, rubbish between the words is left out
+        asked = Request.of(words) if how in RUBBISH else Request(prompt=words)
+        call = served.host.submit(asked)
         pieces: list[Piece] = []
 
         with pytest.raises(kind, match=told):
@@ -143,6 +146,17 @@ def test_a_reply_that_goes_wrong_says_why(
             assert served.host.ended() is None
             assert text(served.ask(Request(prompt="a b"))) == "a b"
         until(lambda: served.host.counts() == (0, 0))
+
+
+@pytest.mark.parametrize("how", sorted(RUBBISH))
+def test_rubbish_is_left_out_where_nothing_is_missing(fake: Make, how: str) -> None:
+    """As many pieces as tokens came for a raw prompt: the reply is whole, and warns."""
+    with Served(fake(how).spec(), PATIENT) as served:
+        served.ready()
+        pieces = drain(served.host.submit(Request(prompt="one two three four")))
+        (warning,) = pieces[-1].warnings  # type: ignore[union-attr]  # it is the Finish
+        assert text(pieces) == "one two three four"
+        assert "left out" in warning
 
 
 def test_all_calls_in_flight_get_the_cause(fake: Make) -> None:
