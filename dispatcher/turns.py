@@ -59,10 +59,7 @@ class Turn:
         deadline_s = math.inf if self.left_s is None else now_s + self.left_s
         if limiter.pool is not None:
             return (yield from self._take_shared(limiter, limiter.pool, now_s, deadline_s))
-        answer = limiter.ask(self.needs, now_s, priority=self.priority, deadline_s=deadline_s)
-        while isinstance(answer, Waiting):
-            answer = yield from self._wait(limiter, answer, deadline_s)
-        return answer
+        return (yield from self._line(limiter, now_s, deadline_s))
 
     def _take_shared(
         self, limiter: Limiter, pool: Pool, came_s: float, deadline_s: float

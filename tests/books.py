@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections import Counter
@@ -68,6 +69,15 @@ def read(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
     """Ask the file itself."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(sql, values).fetchall()
+
+
+def is_first(path: Path, what: str) -> bool:
+    """Whether this process, of all that work beside a ledger, is the first to come to a point."""
+    try:
+        os.close(os.open(path.with_name(what), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def audit(path: Path) -> Counter[str]:

@@ -21,6 +21,7 @@ from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.reply import Delta, Finish, FinishReason, Piece, Usage
 from llmdispatcher.models.request import Deadlines, Request
 from llmdispatcher.vendors.contract import Call
+from llmdispatcher.vendors.http.answer import Reading
 from llmdispatcher.vendors.http.clients import Place
 from llmdispatcher.vendors.http.engine import HttpEngine, Outfit
 from llmdispatcher.vendors.wire import faults
@@ -172,6 +173,20 @@ def ask(text: str = "Hello.", **deadlines: Any) -> Request:
 
 
 Receive = Callable[[HttpEngine, Request, float | None], list[Piece]]
+
+
+def read_answer(made: Reading, beginning: Head, chunks: Iterable[bytes]) -> list[Piece]:
+    """Read one answer as a call does. Raises what comes behind its pieces."""
+    made.begin(beginning)
+    pieces: list[Piece] = []
+    for chunk in chunks:
+        pieces += made.feed(chunk)
+        made.check()
+        if made.is_answered:
+            break
+    pieces += made.end()
+    made.check()
+    return pieces
 
 
 def in_thread(made: HttpEngine, request: Request, timeout_s: float | None = LIVE_S) -> list[Piece]:

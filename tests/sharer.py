@@ -17,6 +17,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from books import is_first
+
 from llmdispatcher import (
     Dispatcher,
     FinishReason,
@@ -69,11 +71,8 @@ class Sharer:
 
     def perhaps_die(self, model: str) -> None:
         """Be the one that is killed in this round, if nobody was yet."""
-        try:
-            os.close(os.open(self.path.with_name(f"killed-{model}"), os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return
-        os.kill(os.getpid(), signal.SIGKILL)
+        if is_first(self.path, f"killed-{model}"):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:

@@ -337,6 +337,16 @@ def failed(preset: str, kind: str) -> Answer:
 
 # -- models and vectors ------------------------------------------------------------------------
 
+SHORTEST = {
+    "id": "r1",
+    "model": "m",
+    "choices": [
+        {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
+    ],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+}
+"""A whole reply of one letter."""
+
 CONTEXT_TOKENS = 8192
 """Of the model in every list that tells."""
 

@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from books import closed, opening
+from books import closed, is_first, opening
 
 from llmdispatcher import BudgetExceeded, SpendingCap
 from llmdispatcher.budget import Worst
@@ -82,15 +82,8 @@ class Spender:
 
     def perhaps_die(self, number: int, point: str, here: str) -> None:
         """Be the one that is killed in this round, if nobody was yet."""
-        if point != here:
-            return
-        try:
-            os.close(
-                os.open(self.path.with_name(f"killed-{number}-{here}"), os.O_CREAT | os.O_EXCL)
-            )
-        except FileExistsError:
-            return
-        os.kill(os.getpid(), signal.SIGKILL)
+        if point == here and is_first(self.path, f"killed-{number}-{here}"):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from plain_wire import PlainReplies, PlainWire, text_of, told
+from plain_wire import read_answer as read
 
 from llmdispatcher.models.errors import (
     AuthRejected,
@@ -43,20 +44,6 @@ def reading(count: int = 1) -> Reading:
     """Return what reads as many exchanges."""
     asks = [Exchange(Ask(path=f"/{n}", body={}), PlainReplies()) for n in range(count)]
     return Reading(asks, PlainWire().fault)
-
-
-def read(made: Reading, beginning: Head, chunks: Iterable[bytes]) -> list[Piece]:
-    """Read one answer as a call does. Raises what comes behind its pieces."""
-    made.begin(beginning)
-    pieces: list[Piece] = []
-    for chunk in chunks:
-        pieces += made.feed(chunk)
-        made.check()
-        if made.is_answered:
-            break
-    pieces += made.end()
-    made.check()
-    return pieces
 
 
 def whole(body: bytes, beginning: Head) -> list[Piece]:

@@ -12,6 +12,7 @@ import pytest
 from loopback import Answer, Got, Loopback, events
 from openai_responses import answer, call, message, refusal, sse, thoughts
 from openai_responses import events as told
+from plain_wire import read_answer
 
 from llmdispatcher import (
     VLLM,
@@ -310,16 +311,7 @@ def read_all(replies: Any, chunks: Sequence[bytes]) -> list[Piece]:
     """Read a stream as a call does. Raises what comes behind its pieces."""
     asked = Exchange(Ask(path="/x", body={}), replies)
     made = Reading([asked], lambda *_: BadReply("a fault"))
-    made.begin(Head(200, {"content-type": "text/event-stream"}))
-    pieces: list[Piece] = []
-    for chunk in chunks:
-        pieces += made.feed(chunk)
-        made.check()
-        if made.is_answered:
-            break
-    pieces += made.end()
-    made.check()
-    return pieces
+    return read_answer(made, Head(200, {"content-type": "text/event-stream"}), chunks)
 
 
 def text_of(pieces: Sequence[Piece]) -> str:

@@ -11,6 +11,7 @@ from uuid import UUID
 import httpx2
 import pytest
 from loopback import Answer, Got, Loopback, events
+from speaking_openai import SHORTEST
 
 from llmdispatcher import (
     AsyncDispatcher,
@@ -27,14 +28,6 @@ from llmdispatcher.vendors.openai.rows import ROWS
 
 HEADER = "Idempotency-Key"
 SOON = RetryPolicy(backoff_s=0.01, backoff_cap_s=0.02)
-REPLY = {
-    "id": "r1",
-    "model": "m",
-    "choices": [
-        {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
-    ],
-    "usage": {"prompt_tokens": 1, "completion_tokens": 1},
-}
 CUT = Answer(raw=True, chunks=(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{",))
 """An answer whose outcome nobody knows."""
 
@@ -52,7 +45,7 @@ def server() -> Iterator[Loopback]:
         if got.path.endswith("/embeddings"):
             vectors = [{"index": i, "embedding": [1.0]} for i, _ in enumerate(got.body["input"])]
             return Answer.json({"data": vectors})
-        return CUT if len(made.got) % 2 else Answer.json(REPLY)
+        return CUT if len(made.got) % 2 else Answer.json(SHORTEST)
 
     with Loopback(handle) as made:
         yield made
@@ -83,7 +76,7 @@ def test_each_attempt_at_a_request_bears_the_same_name(server: Loopback) -> None
 
 def test_a_reply_that_is_not_fit_is_asked_for_under_another_name(server: Loopback) -> None:
     """A gateway that knows the first would give the same reply again."""
-    server.handler = lambda _: Answer.json(REPLY)
+    server.handler = lambda _: Answer.json(SHORTEST)
     schema = {"type": "object", "properties": {}}
     with Dispatcher(vendor(server), retry=SOON) as d, pytest.raises(BadReply):
         d.send("hi", schema=schema)
@@ -154,7 +147,7 @@ def test_several_asks_of_one_request_have_names_of_their_own(server: Loopback) -
 
 def test_a_header_of_the_users_own_stays(server: Loopback) -> None:
     """What the user sends with every request is not sent twice."""
-    server.handler = lambda _: Answer.json(REPLY)
+    server.handler = lambda _: Answer.json(SHORTEST)
     with Dispatcher(vendor(server, headers={"idempotency-key": "mine"})) as d:
         d.send("hi")
 
@@ -163,7 +156,7 @@ def test_a_header_of_the_users_own_stays(server: Loopback) -> None:
 
 def test_the_callers_own_client_sends_it_too(server: Loopback) -> None:
     """With its other headers."""
-    server.handler = lambda _: Answer.json(REPLY)
+    server.handler = lambda _: Answer.json(SHORTEST)
     with httpx2.Client() as client, Dispatcher(vendor(server, client=client)) as d:
         d.send("hi")
 

@@ -13,6 +13,7 @@ import attrs
 import httpx2
 import pytest
 from loopback import Answer, Got, Loopback
+from speaking_openai import SHORTEST
 from talkative import shown
 
 from llmdispatcher import (
@@ -46,14 +47,6 @@ from llmdispatcher.vendors.http.engine import HttpEngine
 
 KEY = "zq-geheim-0123456789"
 ENV = "sk-environment-0123456789"
-REPLY = {
-    "id": "r1",
-    "model": "m",
-    "choices": [
-        {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
-    ],
-    "usage": {"prompt_tokens": 1, "completion_tokens": 1},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +66,7 @@ def server() -> Iterator[Loopback]:
     def handle(got: Got) -> Answer:
         if got.path.endswith("/models"):
             return Answer.json({"data": [{"id": "m"}]})
-        return Answer.json(REPLY)
+        return Answer.json(SHORTEST)
 
     with Loopback(handle) as made:
         yield made
@@ -377,7 +370,7 @@ def test_a_client_that_was_closed_is_unreachable(server: Loopback) -> None:
 
 def test_a_client_of_ones_own_never_follows() -> None:
     """Whatever it was told: redirects would carry the key on."""
-    with Loopback(lambda _: Answer.json(REPLY)) as other:
+    with Loopback(lambda _: Answer.json(SHORTEST)) as other:
         moved = Answer(status=307, headers={"location": f"{other.url}/v1/chat/completions"})
         with Loopback(lambda _: moved) as server, httpx2.Client(follow_redirects=True) as client:
             vendor = OpenAI(models=["m"], base_url=server.url, client=client, api_key=KEY)
