@@ -9,7 +9,7 @@ the shares that eleven quantiles of the scores give; so does ``by_quantiles``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import attrs
 import numpy as np
@@ -110,11 +110,9 @@ def resamples(rows: int, times: int, seed: int) -> list[NDArray[np.int64]]:
     return [np.arange(rows), *(random.integers(0, rows, rows) for _ in range(times))]
 
 
-def estimate(
-    figure: Callable[[NDArray[np.int64]], float], samples: Sequence[NDArray[np.int64]]
-) -> Estimate:
-    """Return a figure of the first sample, with the interval of those of the others."""
-    value, *others = (figure(sample) for sample in samples)
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return a figure, the first of the values, with the interval of those of resampled rows."""
+    value, *others = values
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(others, [tail, 100 - tail], method="nearest")
     return Estimate(value, float(low), float(high))

@@ -57,6 +57,7 @@ from replay import (
     SEEDS,
     Scores,
     Truth,
+    blinded,
     held_out,
     of_strong,
     regraded,
@@ -94,6 +95,9 @@ LOOKS = {
     "answer": ("doubt(): on the weak model's answer", "#009E73", ""),
     "oracle": ("Oracle: knows who was right", "#222222", "2 3"),
 }
+BLINDED = ("fraction", "broken_sums", "unused")
+"""What an answer is judged by most."""
+
 BANDED = frozenset({"length", "question", "answer"})
 
 
@@ -104,27 +108,33 @@ class Replay:
     scores: Scores
     truth: Truth
     samples: Sequence[Sample]
+    _made: dict[str, list[list[Curve]]] = attrs.field(factory=dict, init=False)
 
     def figure(self, router: str, figure: Figure, stretch: float = 1.0) -> Estimate:
         """Return a figure of a router: the mean of its seeds, with the interval."""
-        return estimate(lambda sample: self._mean(router, figure, sample, stretch), self.samples)
+        return estimate([_mean(figure, curves, stretch) for curves in self._curves(router)])
 
     def difference(self, router: str, other: str, figure: Figure) -> Estimate:
         """Return by how much a figure is higher than that of another router."""
-        return estimate(
-            lambda sample: (
-                self._mean(router, figure, sample, 1.0) - self._mean(other, figure, sample, 1.0)
-            ),
-            self.samples,
-        )
+        pairs = zip(self._curves(router), self._curves(other), strict=True)
+        return estimate([_mean(figure, a) - _mean(figure, b) for a, b in pairs])
 
-    def _mean(self, router: str, figure: Figure, sample: Sample, stretch: float) -> float:
-        weak, strong = self.truth.weak[sample], self.truth.strong[sample]
-        found = []
-        for score in self.scores[router]:
-            curve = by_quantiles(score[sample], weak, strong)
-            found.append(figure(curve.stretched(stretch)))
-        return float(np.mean(found))
+    def value(self, router: str, figure: Figure, stretch: float = 1.0) -> float:
+        """Return a figure without an interval."""
+        return _mean(figure, self._curves(router)[0], stretch)
+
+    def _curves(self, router: str) -> list[list[Curve]]:
+        """Return for each sample a router's curves, one for each seed."""
+        if router not in self._made:
+            weak, strong = self.truth.weak, self.truth.strong
+            self._made[router] = [
+                [
+                    by_quantiles(score[each], weak[each], strong[each])
+                    for score in self.scores[router]
+                ]
+                for each in self.samples
+            ]
+        return self._made[router]
 
     def drawn(self, router: str) -> dict[str, Vector]:
         """Return the whole curve in right answers (%) at the shares of GRID, with its band."""
@@ -137,6 +147,10 @@ class Replay:
         curves = [whole(score[sample], weak, strong).at(GRID) for score in self.scores[router]]
         found: Vector = 100 * (weak.mean() + np.mean(curves, axis=0) * (strong - weak).mean())
         return found
+
+
+def _mean(figure: Figure, curves: Sequence[Curve], stretch: float = 1.0) -> float:
+    return float(np.mean([figure(curve.stretched(stretch)) for curve in curves]))
 
 
 def table(replay: Replay) -> dict[str, dict[str, Any]]:
@@ -165,6 +179,27 @@ def _stretch(router: str, price: float) -> float:
     that looks at the answer pays the weak model besides for each call to the strong one.
     """
     return 1 / (1 - price) if router in AFTER else 1.0
+
+
+def break_even(replay: Replay) -> float:
+    """Return up to which price of a weak call (of a strong one: 1) waiting for its answer pays.
+
+    Beyond, deciding by the question recovers more for the same money, on average over all budgets.
+    """
+    prices = np.arange(0.01, 1.0, 0.01)
+    before = replay.value("question", apgr)
+    paid = {
+        float(price): replay.value("answer", apgr, _stretch("answer", price)) for price in prices
+    }
+    return round(max(price for price, after in paid.items() if after > before), 2)
+
+
+def without(trials: Trials, replay: Replay) -> dict[str, Any]:
+    """Return what is left of the APGR where the answer is judged without one of its marks."""
+    task = answers(trials)
+    scores = {name: [-held_out(blinded(task, name), SEEDS[0])] for name in BLINDED}
+    left = attrs.evolve(replay, scores=scores)
+    return {name: left.figure(name, apgr).told() for name in BLINDED}
 
 
 def small(replay: Replay) -> dict[str, Any]:
@@ -212,7 +247,7 @@ def _estimate(
     right: Vector,
     samples: Sequence[Sample],
 ) -> dict[str, float]:
-    return estimate(lambda sample: figure(said[sample], right[sample]), samples).told()
+    return estimate([figure(said[sample], right[sample]) for sample in samples]).told()
 
 
 def picture(replay: Replay, curves: Mapping[str, Mapping[str, Vector]]) -> str:
@@ -311,6 +346,8 @@ def main() -> None:
             "strong_marks_changed": int((anew.truth.strong != truth.strong).sum()),
             "routers": small(anew),
         },
+        "apgr_of_answer_without": without(trials, replay),
+        "break_even_price": break_even(replay),
         "chances": chances(replay, trials),
         "best": {router: _best(curve) for router, curve in curves.items()},
         "curves": {router: _written(curve) for router, curve in curves.items()},
@@ -326,7 +363,10 @@ def _best(curve: Mapping[str, Vector]) -> dict[str, float]:
     """Return where a curve is highest."""
     at = int(np.argmax(curve["right"]))
     names = ("right", "low", "high")
-    return {"share": float(GRID[at]), **{name: round(float(curve[name][at]), 2) for name in names}}
+    return {
+        "share": round(float(GRID[at]), 2),
+        **{name: round(float(curve[name][at]), 2) for name in names},
+    }
 
 
 def _written(curve: Mapping[str, Vector]) -> dict[str, list[float]]:
@@ -346,6 +386,9 @@ def report(result: Mapping[str, Any]) -> None:
         f"\nmarks changed: {result['regraded']['weak_marks_changed']} weak,"
         f" {result['regraded']['strong_marks_changed']} strong"
     )
+    print(f"waiting for the answer pays up to a price of {result['break_even_price']:.2f}")
+    for what, row in result["apgr_of_answer_without"].items():
+        print(f"APGR of answer without {what}: {_told(row)}")
     for what, row in result["chances"].items():
         print(f"{what}: {row}")
     for router, row in result["best"].items():

@@ -47,7 +47,7 @@ def scored(trials: Trials) -> Scores:
     length = np.array([len(prompt) for prompt in trials.prompts], dtype=np.float64)
     written = np.array([len(answer) for answer in trials.weak_answers], dtype=np.float64)
     return {
-        "random": [np.random.default_rng(seed).random(rows) for seed in range(20)],
+        "random": [np.random.default_rng(seed).random(rows) for seed in range(10)],
         "length": [length],
         "question": [-held_out(tasks["difficulty"], seed) for seed in SEEDS],
         "answer length": [written],
@@ -65,6 +65,13 @@ def held_out(task: Task, seed: int, other: Task | None = None) -> Vector:
         made = trained(task.part(~inside), 100 * seed + fold)
         found[inside] = made.logits((other or task).counts[inside])
     return found
+
+
+def blinded(task: Task, name: str) -> Task:
+    """Return a task in which one thing is not counted."""
+    counts = task.counts.copy()
+    counts[:, list(task.marks).index(name)] = 0
+    return dataclasses.replace(task, counts=counts)
 
 
 def of_strong(trials: Trials) -> Task:

@@ -1,10 +1,32 @@
 """How hard a question is for a small model, and how far its answer is to be trusted.
 
 Both are chances, by a logistic regression over things that can be counted and named; its weights
-are in ``models/difficulty.json``, which ``models/training/difficulty.py`` writes. Pure, without any
-model being asked, in well under a millisecond for a usual text and bounded for any.
+are in ``models/difficulty.json``, which ``models/training/difficulty.py`` writes. Pure: no model is
+asked, a usual text takes well under a millisecond, and of a long one both ends are read.
 
-FIGURES
+What it is worth is known for one pair of models and for grade-school sums in English alone: 1,319
+questions of GSM8K, of which Mixtral 8x7B got 64 % right and GPT-4 Turbo 86 %, cross-validated, with
+95 % intervals (``bench/difficulty.py``). APGR is the part of that gap that is closed, on average
+over all shares of questions that go to the stronger model; by chance it is 0.5, and who knew who
+was right would have 1.125.
+
+- ``difficulty``, before anybody has answered, has 0.614 (0.574 to 0.658). The length of the prompt
+  has 0.601 by itself: the difference of 0.013 (-0.013 to 0.042) may be none. Take it to tell very
+  long and involved questions from short ones, and not for more.
+- ``doubt``, on the weak model's answer, has 0.807 (0.761 to 0.862), above length by 0.206 (0.162 to
+  0.257). On a third of the questions that nobody had looked at when choosing what to count, it has
+  0.770 (0.706 to 0.854). It closes half of the gap with 16 % of the calls to the stronger model and
+  four fifths with 33 %. In money, where each weak answer is paid for as well, its APGR is 0.796
+  where a weak call costs a twentieth of a strong one and 0.703 at a third; from about a half on it
+  is better not to wait for the answer.
+
+Much of that is particular to sums: that those stated hold, that the numbers of the question are
+used, that children's sums come out whole. Without the last it has 0.781. On GPT-4's answers, which
+it was not trained on, it ranks a right one above a wrong one in 76 of 100 pairs (81 on its own),
+and in 73 where 12.00 is allowed for 12. Its chances are true to three points on this data, and
+would not be for other models, whose share of right answers is another: order by them, or train
+anew. It knows nothing of facts, code, other languages or longer work; ``familiar`` says where a
+text is outside of what it has seen, which is not the only place where it is wrong.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def test_chances_are_chances(question: str, answer: str) -> None:
     assert (first, second) == (difficulty.difficulty(question), doubt(question, answer))
 
 
-@pytest.mark.parametrize("unit", ["a", "1+", "( ", "1=1=", "<<1", "\n", "{ \t", TALL])
+@pytest.mark.parametrize("unit", ["1+", "( ", "\n", TALL])
 def test_long_texts_are_read_at_both_ends(unit: str) -> None:
     """Of ten megabytes no more than both ends are read, of question and answer alike."""
     text = unit * (10_000_000 // len(unit))

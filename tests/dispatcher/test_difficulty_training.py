@@ -7,21 +7,26 @@ import json
 import math
 import os
 import random
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from llmdispatcher import difficulty
 from llmdispatcher.difficulty import parsed
 from llmdispatcher.question_marks import question_marks
 
 sys.path.append(str(Path(__file__).parents[2] / "bench"))
 sys.path.append(str(Path(__file__).parents[2] / "models" / "training"))
 
+from chart import Axis, Level, Line, Panel, svg
 from curves import (
     Curve,
     apgr,
@@ -34,12 +39,13 @@ from curves import (
     whole,
 )
 from logistic import chance, fitted, folds, trained
+from replay import blinded, regraded, sealed
 from trials import answers, questions, read
 
 COMMAND = Path(__file__).parents[2] / "models" / "training" / "difficulty.py"
 
 Vector = NDArray[np.float64]
-ROWS = 240
+ROWS = 120
 
 
 def table(path: Path, fails: Callable[[int, bool], float]) -> Path:
@@ -70,21 +76,21 @@ def backwards(things: int, slips: bool) -> float:  # noqa: FBT001 - as ``table``
     return 0.9 - 0.09 * things
 
 
-def run(path: Path, out: Path, *more: str) -> bytes:
+def run(path: Path, out: Path) -> str:
     """Train by the one command, and return what it writes."""
-    command = [sys.executable, str(COMMAND), str(path), "--out", str(out), *more]
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, capture_output=True, env=alone)
-    return out.read_bytes()
+    command = [sys.executable, str(COMMAND), str(path), "--seed", "3", "--out", str(out)]
+    subprocess.run(command, env=alone, check=True, capture_output=True)
+    return out.read_text(encoding="utf-8")
 
 
 def test_training_again_writes_the_same_file(tmp_path: Path) -> None:
-    """The same table and seed give the same bytes, and the weights point where the data does."""
+    """The same table and seed give the same text, and the weights point where the data does."""
     path = table(tmp_path / "trials.csv", by_length)
 
-    written = run(path, tmp_path / "a.json", "--seed", "3")
+    written = run(path, tmp_path / "weights.json")
 
-    assert run(path, tmp_path / "b.json", "--seed", "3") == written
+    assert runpy.run_path(str(COMMAND))["written"](read(path), 3) + "\n" == written
     told = json.loads(written)
     assert told["about"]["questions"] == ROWS
     assert told["about"]["weak_model"] == "weak-model"
@@ -242,9 +248,101 @@ def test_intervals_are_of_resampled_rows() -> None:
     """The value is that of the rows themselves; the interval is as wide as theory has it."""
     rows = np.random.default_rng(2).normal(size=400)
 
-    found = estimate(lambda sample: float(rows[sample].mean()), resamples(400, 1000, 0))
+    found = estimate([float(rows[sample].mean()) for sample in resamples(400, 1000, 0)])
 
     assert found.value == pytest.approx(rows.mean())
     wanted = 1.96 * rows.std() / math.sqrt(400)
     assert found.high - found.value == pytest.approx(wanted, rel=0.15)
     assert found.value - found.low == pytest.approx(wanted, rel=0.15)
+
+
+def test_marks_by_value(tmp_path: Path) -> None:
+    """12.00 is right where 12 was wanted; where nobody was marked right, nothing is known."""
+    path = tmp_path / "marked.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["prompt", "w", "s", "a", "b"])
+        rows.writerow(["one", "True", "False", "#### 1,012", "It is $1,012.00."])
+        rows.writerow(["two", "False", "True", "so 8.12", "#### 12"])
+        rows.writerow(["three", "False", "False", "12.00", "12"])
+        rows.writerow(["four", "False", "True", "none", "It is 4"])
+
+    trials = read(path)
+
+    assert list(regraded(trials).strong) == [1, 1, 0, 1]
+    assert list(regraded(trials).weak) == [1, 0, 0, 0]
+    assert list(trials.strong_right) == [0, 1, 0, 1]  # what was read stays as it was
+
+
+def test_the_docstring_has_the_figures_of_the_bench() -> None:
+    """What the module says that it is worth is what was measured last, sealed and paid for too."""
+    path = Path(__file__).parents[2] / "bench" / "results" / "difficulty.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    said = " ".join((difficulty.__doc__ or "").split())
+    ours, answered = told["routers"]["question"], told["routers"]["answer"]
+    spans = [ours["apgr"], answered["apgr"], told["sealed"]["routers"]["answer"]["apgr"]]
+    spans += [ours["apgr_above_length"], answered["apgr_above_length"]]
+    values = [told["routers"][name]["apgr"]["value"] for name in ("length", "oracle")]
+    values += [answered["money"][ratio]["apgr"]["value"] for ratio in ("1:20", "1:3")]
+    values.append(told["apgr_of_answer_without"]["fraction"]["value"])
+
+    for span in spans:
+        assert f"{span['value']:.3f} ({span['low']:.3f} to {span['high']:.3f})" in said
+    for value in values:
+        assert f"{value:.3f}" in said
+    for name in ("cpt50", "cpt80"):
+        assert f"{100 * answered[name]['value']:.0f} %" in said
+    for share in told["right"].values():
+        assert f"{100 * share:.0f} %" in said
+    assert told["break_even_price"] == 0.5  # "about a half"
+
+
+def test_the_weights_come_from_the_table_of_the_bench() -> None:
+    """The weights that are shipped, and the figures that are told, are of the same table."""
+    path = Path(__file__).parents[2] / "bench" / "results" / "difficulty.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    text = resources.files("llmdispatcher.models").joinpath(difficulty.FILE).read_text("utf-8")
+
+    about = json.loads(text)["about"]
+
+    assert about["data_sha256"] == told["data"]["sha256"]
+    assert about["questions"] == told["data"]["questions"]
+
+
+def test_the_sealed_third_is_a_third(tmp_path: Path) -> None:
+    """Which questions are sealed depends on their words alone, and is about a third of them."""
+    trials = read(table(tmp_path / "trials.csv", by_length))
+
+    assert 0.2 < sealed(trials).mean() < 0.47
+    assert (sealed(trials) == sealed(trials)).all()
+
+
+def test_blinded_counts_say_nothing(tmp_path: Path) -> None:
+    """A count that a router is not to see is zero in every row, and the others are as they were."""
+    task = answers(read(table(tmp_path / "trials.csv", by_length)))
+    at = list(task.marks).index("broken_sums")
+
+    made = blinded(task, "broken_sums")
+
+    assert task.counts[:, at].sum() > 0 == made.counts[:, at].sum()
+    assert (np.delete(made.counts, at, 1) == np.delete(task.counts, at, 1)).all()
+
+
+def test_the_plot_is_whole() -> None:
+    """The plot is well-formed XML with a line for each series, named axes, and one legend."""
+    line = Line(
+        name="a < b", colour="#123456", points=[(0, 1), (5, 2)], band=[(0, 0, 2), (5, 1, 3)]
+    )
+    across, up = Axis(title="Calls (%)", ticks=[0, 5, 10]), Axis(title="Right (%)", ticks=[0, 4])
+    panel = Panel(
+        title="P", across=across, up=up, lines=[line], levels=[Level(name="top", value=4)]
+    )
+
+    drawn = ET.fromstring(svg("T & U", "note", [panel, panel]))  # noqa: S314 - it is ours
+
+    tags = [each.tag.rpartition("}")[2] for each in drawn.iter()]
+    words = [each.text for each in drawn.iter() if each.tag.endswith("text")]
+    assert (tags.count("polyline"), tags.count("polygon")) == (2, 2)
+    assert words.count("Calls (%)") == words.count("Right (%)") == words.count("top") == 2
+    assert words.count("a < b") == words.count("T & U") == words.count("note") == 1
+    assert across.place(12, 100) == across.place(10, 100) == 100
