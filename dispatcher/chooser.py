@@ -8,13 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from llmdispatcher.breaker import blamed
 from llmdispatcher.breakers import Breakers
 from llmdispatcher.history import History
 from llmdispatcher.landlord import Landlord
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.embedding import Work
+from llmdispatcher.models.errors import BadReply, DispatcherError
+from llmdispatcher.models.quality import Complexity
 from llmdispatcher.models.reply import Attempt, Finish
+from llmdispatcher.models.request import Request
 from llmdispatcher.models.routing import Routing
 from llmdispatcher.models.strategy import Strategy
 from llmdispatcher.orders import Draws, Glance
@@ -103,15 +107,35 @@ class Chooser:
         """Count an attempt that is about to be made."""
         self.history.begin(card)
 
-    def settle(self, card: ModelCard, work: Work, attempt: Attempt, finish: Finish | None) -> None:
-        """Learn from an attempt that ended; ``finish`` is the end of its reply, if it had one."""
+    def settle(
+        self,
+        card: ModelCard,
+        work: Work,
+        attempt: Attempt,
+        end: Finish | DispatcherError | None,
+    ) -> None:
+        """Learn from an attempt that ended, with what it did; None where it was given up."""
         now_s = time.monotonic()
         self.history.settle(card, attempt, now_s)
-        if finish is None:
+        if isinstance(work, Request) and work.response_format.schema:
+            cause = blamed(end) if isinstance(end, DispatcherError) else None
+            is_unfit = isinstance(cause, BadReply) and cause.is_unfit
+            if is_unfit or isinstance(end, Finish):
+                self.history.judge(card, Complexity.ORDINARY, is_good=not is_unfit)
+        if not isinstance(end, Finish):
             return
+        finish = end
         warm = self.warmth.of(work, now_s).get(card.name, 0)
         self.history.replied(card, work, finish, warm)
         self.warmth.served(work, card.name, finish.usage.total_tokens, now_s)
+
+    def judge(self, vendor: str, model: str, *, is_good: bool) -> bool:
+        """Take note of a verdict on an answer; False where there is no such model."""
+        for target in self._shelf.targets:
+            if (target.card.vendor, target.card.model) == (vendor, model):
+                self.history.judge(target.card, Complexity.ORDINARY, is_good=is_good)
+                return True
+        return False
 
     def _glance(self, target: Target) -> Glance:
         """Look how a model on this machine is."""

@@ -25,8 +25,9 @@ from llmdispatcher.limits import Limiters
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
-from llmdispatcher.models.errors import ConfigError, Problem, Refused
+from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
 from llmdispatcher.models.event import Event
+from llmdispatcher.models.reply import Reply
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
 from llmdispatcher.patience import Patience
 from llmdispatcher.policies import Policies
@@ -161,6 +162,12 @@ class Desk:
             figures = [by_model[model] for model in local if model in by_model]
             status = health.complete(status, queue, figures)
         return Vendor(name, cards, status)
+
+    def judge(self, reply: Reply, *, good: bool) -> None:
+        """See ``Front.judge``."""
+        if not self.chooser.judge(reply.vendor, reply.model, is_good=good):
+            name = f"{reply.vendor}/{reply.model}"
+            raise BadRequest("reply", name, "a reply of a model that is registered here")
 
     def flow(self, prompt: Prompt, options: Options, stopper: Stopper, *, streaming: bool) -> Flow:
         """Check a request for a reply and return its flow, not yet begun."""

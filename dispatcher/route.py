@@ -117,7 +117,7 @@ def _late(
     """Return who would be refused if it were asked now, by place, and why."""
     late = {}
     contexts, least = shelf.contexts, sized.least
-    for each in made:
+    for each in made if isinstance(request, Request) else ():  # texts to embed go one by one
         if each[3] + least > contexts[each[0]]:  # by number, which is quicker: each request asks
             late[each.at] = f"too long for its context of {contexts[each.at]} tokens, it seems"
     if seen.held:

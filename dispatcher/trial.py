@@ -358,7 +358,8 @@ class Trial(Generic[W, D]):
         )
         self.job.books.settle(self.attempt)
         if self.job.chooser is not None:
-            self.job.chooser.settle(card, self.job.request, self.attempt, self._finish)
+            end = self._finish or self._error
+            self.job.chooser.settle(card, self.job.request, self.attempt, end)
         ended = Ended(self._error, was_sent=self._call is not None, was_shown=self.shown)
         self.job.account.settle(self._slip, card, self.attempt, ended)
         if self._permit is not None:
