@@ -15,6 +15,7 @@ from llmdispatcher.desk import Desk, OnEvent, Vendor
 from llmdispatcher.drive import arun, run
 from llmdispatcher.ledger import Ledger
 from llmdispatcher.models.count import TokenCount
+from llmdispatcher.models.decision import Decision
 from llmdispatcher.models.embedding import (
     Embeddings,
     EmbedRequest,
@@ -25,7 +26,7 @@ from llmdispatcher.models.embedding import (
 from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.plan import Plan
 from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
-from llmdispatcher.models.reply import Decision, Reply, Saved
+from llmdispatcher.models.reply import Reply, Saved
 from llmdispatcher.models.request import Deadlines, Options, Prompt
 from llmdispatcher.models.routing import Routing
 from llmdispatcher.models.strategy import Strategy

@@ -33,7 +33,8 @@ from llmdispatcher.models.request import Deadlines, Request
 from llmdispatcher.patience import Patience
 from llmdispatcher.release import Stopper, Watch, own
 from llmdispatcher.retry import Ration
-from llmdispatcher.route import Ranking, Target, expected_usage
+from llmdispatcher.route import Ranking, expected_usage
+from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Emit, Receive, Step, Wait
 from llmdispatcher.turns import Turn
 from llmdispatcher.usage import Books
@@ -41,6 +42,8 @@ from llmdispatcher.vendors.contract import Call, Report
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from llmdispatcher.chooser import Chooser
 
 PACE_S = 30.0
 """Over so long the pace of a stream is looked at where no ``idle_s`` says it."""
@@ -72,6 +75,8 @@ class Job(Generic[W]):
     ration: Ration | None = None
     """What is left of the allowance of a larger request, which this one is a part of: parts of one
     request are counted as one, and spend one allowance."""
+    chooser: Chooser | None = None
+    """Learns from what becomes of the attempts."""
     ask: Asking | None = None
     """Makes a job for another request that is made on behalf of this one, as plans do: it is
     ranked by itself, and what it costs is of the same account."""
@@ -117,6 +122,8 @@ class Trial(Generic[W, D]):
         card = self.target.card
         outcome, failure, usage = Outcome.FAILED, "", None
         self.job.books.open()
+        if self.job.chooser is not None:
+            self.job.chooser.begin(card)
         try:
             self.job.report(
                 AttemptStarted(vendor=card.vendor, model=card.model, number=self.number)
@@ -353,6 +360,8 @@ class Trial(Generic[W, D]):
             served_model=self._finish.served_model if self._finish else "",
         )
         self.job.books.settle(self.attempt)
+        if self.job.chooser is not None:
+            self.job.chooser.settle(card, self.job.request, self.attempt, self._finish)
         ended = Ended(self._error, was_sent=self._call is not None, was_shown=self.shown)
         self.job.account.settle(self._entry, card, self.attempt, ended)
         if self._permit is not None:
