@@ -276,7 +276,8 @@ class Desk:
         account = account or Account(self._ledger, request)
 
         def ask(another: Request, its_stopper: Stopper, *, streaming: bool) -> Job[Request]:
-            return self._job(another, its_stopper, streaming=streaming, account=account)
+            part = account.share(another)
+            return self._job(another, its_stopper, streaming=streaming, account=part)
 
         return Job(
             request=request,
