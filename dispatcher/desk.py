@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from llmdispatcher import health, patience
+from llmdispatcher import health, offline, patience
 from llmdispatcher.account import Account
 from llmdispatcher.breakers import Breakers
 from llmdispatcher.flow import dispatch
@@ -24,7 +24,7 @@ from llmdispatcher.ledger import Ledger
 from llmdispatcher.limits import Limiters
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
-from llmdispatcher.models.check import instance
+from llmdispatcher.models.check import flag, instance
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
 from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
 from llmdispatcher.models.event import Event
@@ -80,6 +80,7 @@ class Policies:
     ledger: Ledger | None = attrs.field(
         default=None, validator=instance(Ledger, "Ledger(caps=[SpendingCap(5, period='day')])")
     )
+    offline: bool = flag(default=False)
 
 
 class Listener:
@@ -132,6 +133,7 @@ class Desk:
         self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
         """Requests that say nothing but a text, whole and streamed: checked once for all."""
         self._catalog = Catalog.parse(catalog or {})
+        self._offline = policies.offline
         self._kept: dict[str, tuple[Sequence[ModelCard], tuple[Target, ...]]] = {}
         """The cards that each vendor had last, and what they were made into."""
         self._closed = False
@@ -154,6 +156,7 @@ class Desk:
         """Start a vendor; text is the name of an installed one. Raises ConfigError."""
         spec = _spec(vendor)
         self._check_open()
+        spec = offline.confined(spec) if self._offline else spec
         engine = spec.start(self._report)
         with self._lock:
             refused = self._closed or spec.name in self._engines
@@ -251,7 +254,7 @@ class Desk:
             return dict(self._engines)
 
     def _targets(self) -> Sequence[Target]:
-        return self._shelf()[0]
+        return [target for target in self._shelf()[0] if not target.barred]
 
     def _shelf(self) -> tuple[Sequence[Target], list[tuple[str, str]]]:
         """Return every model, and the vendors that have none, each with the reason."""
@@ -261,12 +264,16 @@ class Desk:
             cards = engine.cards()
             known, theirs = self._kept.get(name, ((), ()))
             if known is not cards or not cards:  # most have the same cards at every request
-                theirs = tuple(Target(self._catalog.apply(card), engine) for card in cards)
+                theirs = tuple(self._target(card, engine) for card in cards)
                 self._kept[name] = cards, theirs
             targets += theirs
             if not theirs:
                 absent.append((name, engine.status().detail or "it has no models"))
         return targets, absent
+
+    def _target(self, card: ModelCard, engine: Engine) -> Target:
+        known = self._catalog.apply(card)
+        return Target(known, engine, offline.barred(known) if self._offline else "")
 
     def _begin(
         self,

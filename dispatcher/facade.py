@@ -50,10 +50,16 @@ class _Front:
         catalog: Mapping[str, Any] | None = None,
         max_memory_mb: int | None = None,
         max_vram_mb: int | None = None,
+        offline: bool = False,
     ) -> None:
         budget = Budget(max_memory_mb=max_memory_mb, max_vram_mb=max_vram_mb)
         policies = Policies(
-            deadlines=deadlines, retry=retry, breaker=breaker, limits=limits, ledger=ledger
+            deadlines=deadlines,
+            retry=retry,
+            breaker=breaker,
+            limits=limits,
+            ledger=ledger,
+            offline=offline,
         )
         self._desk = Desk(vendors, on_event, policies, catalog, budget)
 
@@ -95,6 +101,9 @@ class Dispatcher(_Front):
             for the longest time are unloaded to make room for one that is asked for; one that
             cannot fit is refused with ModelTooLarge. None unloads nothing to make room.
         max_vram_mb: the same for the memory of GPUs.
+        offline: connect to nothing but this machine, and look no name up. Vendors that are
+            elsewhere have no models then, and models whose server passes text on are not asked;
+            ``explain`` says so for each. A vendor that cannot be kept here raises ConfigError.
 
     Thread-safe. Close it, or use it in a ``with`` block, to give memory back early.
     """

@@ -52,6 +52,8 @@ class Target:
 
     card: ModelCard
     engine: Engine
+    barred: str = ""
+    """Why it is not asked, whatever the request; empty if it may be."""
 
 
 @attrs.frozen
@@ -73,7 +75,7 @@ def rank(
     are vendors without any model, each with the reason.
     """
     needed = needs(request)
-    reasons = [(target, unfit(request, needed, target.card)) for target in targets]
+    reasons = [(each, each.barred or unfit(request, needed, each.card)) for each in targets]
     fit = [target for target, reason in reasons if not reason]
     excluded = [_candidate(target, None, reason) for target, reason in reasons if reason]
     excluded += [
