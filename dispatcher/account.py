@@ -39,6 +39,7 @@ class Ended:
     """How an attempt ended, beside what its ``Attempt`` says."""
 
     error: DispatcherError | None
+    asked: Work
     was_sent: bool
     was_shown: bool
 
@@ -76,14 +77,15 @@ class Account:
             self._names[asked] = str(uuid4())
         return self._names[asked]
 
-    def open(self, card: ModelCard, number: int, key: str = "") -> Slip | None:
+    def open(self, card: ModelCard, asked: Work, number: int, key: str = "") -> Slip | None:
         """Enter an attempt that is about to be made; ``Slip.waiting`` says when it may be sent.
 
+        ``asked`` is what is sent, which may be more than the request: a reply to be put right.
         ``key`` is the fingerprint of the API key that it is sent with.
         Raises BudgetExceeded and LedgerUnusable; then there is nothing to settle.
         """
         if self._purse is not None:
-            self._purse.admit(worst_case(card, self._request))
+            self._purse.admit(worst_case(card, asked))
         if self._ledger is None:
             return None
         from llmdispatcher.ledger_entry import Opening  # noqa: PLC0415 - who has one has it loaded
@@ -98,14 +100,14 @@ class Account:
             tags=tags,
             retry_of=self._unknown,
         )
-        return self._ledger.open(opening, lambda: worst_case(card, self._request))
+        return self._ledger.open(opening, lambda: worst_case(card, asked))
 
     def settle(self, slip: Slip | None, card: ModelCard, attempt: Attempt, ended: Ended) -> None:
         """Take note of how an attempt ended."""
         if self._purse is not None:
             cost = attempt.cost_microusd
             if cost is None or ended.is_unknown:
-                cost = max(cost or 0, worst_case(card, self._request).microusd or 0)
+                cost = max(cost or 0, worst_case(card, ended.asked).microusd or 0)
             self._purse.spend(cost)
         blame = None if ended.error is None else blamed(ended.error)
         if isinstance(blame, BadReply) and blame.is_unfit:

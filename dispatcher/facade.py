@@ -145,6 +145,10 @@ class Dispatcher(_Front):
         Pieces of several choices (``n``) come as they are made; ``Delta.index`` tells whose each
         is. A piece's text may be empty where ``logprobs`` were asked for.
 
+        Of a reply with a form (``schema``) pieces are shown before anybody can tell whether it
+        keeps to it: one that does not raises StreamInterrupted, whose cause says what is wrong and
+        where. With ``resume="restart"`` it begins anew instead; ``send`` asks again by itself.
+
         Takes and raises what ``send`` does; errors of vendors are raised while iterating. Once a
         piece was shown, a failure raises StreamInterrupted, which holds the text so far, of the
         first choice.

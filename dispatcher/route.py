@@ -33,6 +33,7 @@ _SHAPES = {
     Shape.GRAMMAR: Capability.GRAMMAR,
 }
 
+_FORMS = frozenset({Capability.JSON, Capability.SCHEMA})
 _WRITERS = frozenset({Capability.CHAT, Capability.COMPLETION})
 _POOLED = frozenset({Capability.EMBED, Capability.RERANK})
 _AS_TWO = "it was registered to write text; LlamaCpp(…, name=…, pooling=…) registers a file for it"
@@ -72,10 +73,12 @@ def rank(
 
     Equal costs keep the order of registration; unknown costs come last, since unknown is not
     zero. A target of last resort stays only if nothing else does, or if it was named. ``absent``
-    are vendors without any model, each with the reason.
+    are vendors without any model, each with the reason. Where nobody can be held to JSON, or to a
+    schema, whoever can chat stays, and is told the form in words.
     """
-    needed = needs(request)
-    reasons = [(each, each.barred or unfit(request, needed, each.card)) for each in targets]
+    reasons, words = _reasons(request, needs(request), targets), in_words(request)
+    if words and all(reason for _, reason in reasons):  # nobody's vendor holds it to the form
+        reasons = _reasons(request, needs(request) - words, targets)
     fit = [target for target, reason in reasons if not reason]
     excluded = [_candidate(target, None, reason) for target, reason in reasons if reason]
     excluded += [
@@ -94,6 +97,20 @@ def rank(
         tuple(_candidate(target, cost, _arithmetic(target, usage)) for cost, target in priced),
         tuple(excluded),
     )
+
+
+def _reasons(
+    request: Work, needed: frozenset[Capability], targets: Sequence[Target]
+) -> list[tuple[Target, str]]:
+    """Return each target with the reason why it is left out; empty if it is not."""
+    return [(each, each.barred or unfit(request, needed, each.card)) for each in targets]
+
+
+def in_words(request: Work) -> frozenset[Capability]:
+    """Return what a model need not be able to do, since it can be told: to reply with JSON."""
+    if not isinstance(request, Request) or request.prompt is not None:
+        return frozenset()
+    return _FORMS if request.response_format.is_json else frozenset()
 
 
 def needs(request: Work) -> frozenset[Capability]:
