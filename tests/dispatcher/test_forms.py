@@ -310,6 +310,7 @@ def test_those_that_can_be_held_to_it_go_first(serve: Callable[..., Place]) -> N
         assert d.send("Who?", schema=SCHEMA).vendor == "native"
         assert d.send("Who?", schema=SCHEMA, vendor="plain").vendor == "plain"
         assert "cannot do schema" in str(d.explain("Who?", schema=SCHEMA))
+        assert "told in words" in str(d.explain("Who?", schema=SCHEMA, vendor="plain"))
 
 
 def test_a_raw_prompt_and_a_grammar_are_told_to_nobody(serve: Callable[..., Place]) -> None:
