@@ -76,14 +76,23 @@ class Account:
             self._names[asked] = str(uuid4())
         return self._names[asked]
 
-    def open(self, card: ModelCard, number: int, key: str = "") -> Slip | None:
+    def another(self) -> None:
+        """Take note that another question is asked from now on, on behalf of the same request.
+
+        What is asked next repeats nothing, though it may be of the same model.
+        """
+        self._names.clear()
+        self._unknown = None
+
+    def open(self, card: ModelCard, number: int, request: Work, key: str = "") -> Slip | None:
         """Enter an attempt that is about to be made; ``Slip.waiting`` says when it may be sent.
 
-        ``key`` is the fingerprint of the API key that it is sent with.
+        ``request`` is what is sent, and ``key`` the fingerprint of the API key that it is sent
+        with.
         Raises BudgetExceeded and LedgerUnusable; then there is nothing to settle.
         """
         if self._purse is not None:
-            self._purse.admit(worst_case(card, self._request))
+            self._purse.admit(worst_case(card, request))
         if self._ledger is None:
             return None
         from llmdispatcher.ledger_entry import Opening  # noqa: PLC0415 - who has one has it loaded
@@ -98,14 +107,16 @@ class Account:
             tags=tags,
             retry_of=self._unknown,
         )
-        return self._ledger.open(opening, lambda: worst_case(card, self._request))
+        return self._ledger.open(opening, lambda: worst_case(card, request))
 
-    def settle(self, slip: Slip | None, card: ModelCard, attempt: Attempt, ended: Ended) -> None:
-        """Take note of how an attempt ended."""
+    def settle(
+        self, slip: Slip | None, card: ModelCard, request: Work, attempt: Attempt, ended: Ended
+    ) -> None:
+        """Take note of how an attempt ended, at what had been sent."""
         if self._purse is not None:
             cost = attempt.cost_microusd
             if cost is None or ended.is_unknown:
-                cost = max(cost or 0, worst_case(card, self._request).microusd or 0)
+                cost = max(cost or 0, worst_case(card, request).microusd or 0)
             self._purse.spend(cost)
         blame = None if ended.error is None else blamed(ended.error)
         if isinstance(blame, BadReply) and blame.is_unfit:
@@ -131,3 +142,4 @@ class Account:
         """Take note that the request was served: what failed before cost nobody the reply."""
         if self._ledger is not None and self._failed:
             self._ledger.absorb(self._failed)
+            self._failed = []

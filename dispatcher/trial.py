@@ -188,7 +188,7 @@ class Trial(Generic[W, D]):
         """Set aside what this may cost, where money is limited, and wait until that is written."""
         card, engine = self.target.card, self.target.engine
         key = getattr(engine, "key_fingerprint", "")  # ``Keyed``, which is slow to ask
-        slip = self._slip = self.job.account.open(card, self.number, key)
+        slip = self._slip = self.job.account.open(card, self.number, self.job.request, key)
         if slip is None or slip.waiting is None:
             return
         try:
@@ -352,7 +352,7 @@ class Trial(Generic[W, D]):
         )
         self.job.books.settle(self.attempt)
         ended = Ended(self._error, was_sent=self._call is not None, was_shown=self.shown)
-        self.job.account.settle(self._slip, card, self.attempt, ended)
+        self.job.account.settle(self._slip, card, self.job.request, self.attempt, ended)
         if self._permit is not None:
             turns.end(self._permit, self._call, usage, self._error, self.job.clock())
         self.job.report(AttemptEnded(attempt=self.attempt, number=self.number))

@@ -255,6 +255,8 @@ class Decision:
     candidates: tuple[Candidate, ...] = ()
     excluded: tuple[Candidate, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a plan did, in words: who won, who was given up, how they voted."""
 
     def __str__(self) -> str:
         """Tell it to people: a line for each model, those that are left out at the end."""
@@ -263,6 +265,7 @@ class Decision:
         width = max((len(f"{each.vendor}/{each.model}") for _, each in rows), default=0)
         lines = [f"{at:>2} {f'{c.vendor}/{c.model}':{width}}  {c.note}" for at, c in rows]
         lines += [f"asked {a.vendor}/{a.model}: {a.error or a.outcome}" for a in self.attempts]
+        lines += self.notes
         return "\n".join(lines) or "there are no models"
 
 

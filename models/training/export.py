@@ -60,11 +60,16 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_chat_template(CHAT_TEMPLATE)
 
 
-def _add_metadata(writer: gguf.GGUFWriter, network: Network, file_type: gguf.LlamaFileType) -> None:
+def _add_metadata(
+    writer: gguf.GGUFWriter,
+    network: Network,
+    file_type: gguf.LlamaFileType,
+    about: tuple[str, str],
+) -> None:
     shape = network.shape
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(NAME)
-    writer.add_description(DESCRIPTION)
+    writer.add_name(about[0])
+    writer.add_description(about[1])
     writer.add_license("mit")
     writer.add_languages(["en"])
     writer.add_file_type(file_type)
@@ -81,7 +86,14 @@ def _add_metadata(writer: gguf.GGUFWriter, network: Network, file_type: gguf.Lla
     writer.add_layer_norm_rms_eps(shape.norm_epsilon)
 
 
-def write_gguf(path: Path, network: Network, tokenizer: Tokenizer, *, quantised: bool) -> None:
+def write_gguf(
+    path: Path,
+    network: Network,
+    tokenizer: Tokenizer,
+    *,
+    quantised: bool,
+    about: tuple[str, str] = (NAME, DESCRIPTION),
+) -> None:
     """Write the model file.
 
     Args:
@@ -89,10 +101,11 @@ def write_gguf(path: Path, network: Network, tokenizer: Tokenizer, *, quantised:
         network: The trained network.
         tokenizer: Its tokenizer.
         quantised: True for Q8_0 matrices, False for F32.
+        about: The model's name, and what it is.
     """
     kind = gguf.LlamaFileType.MOSTLY_Q8_0 if quantised else gguf.LlamaFileType.ALL_F32
     writer = gguf.GGUFWriter(path, "llama")
-    _add_metadata(writer, network, kind)
+    _add_metadata(writer, network, kind, about)
     _add_tokenizer(writer, tokenizer)
     for name, values in tensors(network):
         if quantised and values.ndim == 2:
