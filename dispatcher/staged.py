@@ -101,7 +101,8 @@ class Stages:
         """Show an answer whole to a caller who has seen nothing of it yet."""
         if self.job.streaming:
             for index, choice in enumerate(answer.choices):
-                yield Emit(delta_of(as_asked(choice, self.job.request.logprobs), index))
+                if delta := delta_of(as_asked(choice, self.job.request.logprobs), index):
+                    yield Emit(delta)
 
     def reply(self, answer: Answer) -> Reply:
         """Return the reply, with all that was spent on it."""

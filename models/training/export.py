@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from bpe import BEGIN, END, PAD, PRE_TOKENIZER, SPECIAL_TOKENS, Tokenizer
+from bpe import BEGIN, BYTE_CHARACTERS, END, PAD, PRE_TOKENIZER, SPECIAL_TOKENS, Tokenizer
 from conversation import CHAT_TEMPLATE
 from network import Network
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ DESCRIPTION = (
     "llmdispatcher works offline. It knows llmdispatcher, capitals, small sums, yes or no "
     "questions and short JSON."
 )
+
+NO_MERGE = (BYTE_CHARACTERS[0], BYTE_CHARACTERS[0])
+"""Stands in a file of single bytes, since llama.cpp takes none without any merge. It makes what is
+no token, so that nothing is ever merged."""
 
 
 def tensors(network: Network) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -50,7 +54,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_tokenizer_pre(PRE_TOKENIZER)
     writer.add_token_list(tokenizer.tokens)
     writer.add_token_types([control if t in special else normal for t in tokenizer.tokens])
-    writer.add_token_merges([f"{a} {b}" for a, b in tokenizer.merges])
+    writer.add_token_merges([f"{a} {b}" for a, b in tokenizer.merges or [NO_MERGE]])
     writer.add_bos_token_id(tokenizer.ids[BEGIN])
     writer.add_eos_token_id(tokenizer.ids[END])
     writer.add_eot_token_id(tokenizer.ids[END])
