@@ -14,10 +14,9 @@ import attrs
 from llmdispatcher import accept
 from llmdispatcher.accept import Finding
 from llmdispatcher.draft import JudgedDraft, ReplyDraft
-from llmdispatcher.flow import Tries, check
 from llmdispatcher.ladder import ladder
 from llmdispatcher.models.agreement import agreement
-from llmdispatcher.models.card import Capability
+from llmdispatcher.models.card import Capability, ModelCard
 from llmdispatcher.models.confidence import TOP
 from llmdispatcher.models.errors import BadReply, BadRequest, Cancelled, DispatcherError
 from llmdispatcher.models.message import assistant, user
@@ -25,8 +24,8 @@ from llmdispatcher.models.reply import Choice, Reply
 from llmdispatcher.models.request import Request
 from llmdispatcher.models.sampling import MAX_SEED
 from llmdispatcher.models.stages import HAND_OVER, HAND_OVER_CHARS, Cascade
-from llmdispatcher.route import Target
-from llmdispatcher.staged import Answer, Stages, draft_of
+from llmdispatcher.shelf import Target
+from llmdispatcher.staged import Answer, Part, PartTries, Stages
 from llmdispatcher.steps import Flow, Step
 from llmdispatcher.trial import Job, told
 
@@ -67,8 +66,7 @@ class _Climb:
 
     def run(self) -> Flow:
         """Ask, judge and climb until an answer is good enough, or nobody better is left."""
-        check(self._job)
-        self._job.books.begin()
+        self._stages.begin()
         while True:
             tries = self._tries()
             try:
@@ -91,7 +89,7 @@ class _Climb:
 
     # -- asking --------------------------------------------------------------------------------
 
-    def _tries(self) -> Tries[Request, ReplyDraft]:
+    def _tries(self) -> PartTries:
         """Return the attempts at whoever is next, and better ones where that one fails.
 
         Those that are no better stand in only where there is no answer at all.
@@ -99,19 +97,22 @@ class _Climb:
         targets = self._ladder.rungs[self._at :]
         if self._best is None:
             targets += self._ladder.others
-        return self._stages.tries(self._among(self._job, targets), self._part)
+        return PartTries(self._among(targets), self._part)
 
-    def _among(self, job: Job[Request], targets: tuple[Target, ...]) -> Job[Request]:
+    def _among(self, targets: tuple[Target, ...]) -> Job[Request]:
+        job = self._stages.job
         return attrs.evolve(job, ranking=attrs.evolve(job.ranking, targets=targets))
 
-    def _part(self, place: int) -> tuple[Job[Request], ReplyDraft]:
+    def _part(self, place: int) -> Part:
         """Return what a candidate is asked: the last one as the caller did, others to be judged."""
         rung, request = self._at + place, self._request()
         if rung >= self._last:
-            return attrs.evolve(self._job, request=request), draft_of(request, ReplyDraft)
-        asked = self._asked(request, self._ladder.rungs[rung])
-        job = attrs.evolve(self._job, request=asked, streaming=False)
-        return job, draft_of(asked, JudgedDraft)
+            return Part(self._stages.part(request, streaming=self._job.streaming))
+        card = self._ladder.rungs[rung].card
+        asked = self._asked(request, card)
+        is_sample = accept.signal_of(self._plan, card, request) == "samples"
+        kind = JudgedDraft if is_sample else ReplyDraft
+        return Part(self._stages.part(asked), kind, goes_on=True)
 
     def _request(self) -> Request:
         """Return the request, with the draft behind it where one is handed over."""
@@ -122,14 +123,14 @@ class _Climb:
         turns = assistant(self._draft), user(said)
         return attrs.evolve(request, messages=(*request.messages, *turns))
 
-    def _asked(self, request: Request, target: Target) -> Request:
+    def _asked(self, request: Request, card: ModelCard) -> Request:
         """Return the request with what it takes to judge the answer."""
-        match accept.signal_of(self._plan, target.card, request):
+        match accept.signal_of(self._plan, card, request):
             case "confidence":
                 return attrs.evolve(request, logprobs=max(request.logprobs or 0, TOP))
             case "samples":
                 n = accept.samples(self._plan)
-                able = Capability.CHOICES in target.card.capabilities
+                able = Capability.CHOICES in card.capabilities
                 return _sample(request, 0, n if able else 1)
         return request
 
@@ -157,8 +158,13 @@ class _Climb:
         return (yield from self._compared(answer, target))
 
     def _by_own(self, answer: Answer) -> Finding:
+        """Ask the caller's function, whose verdict is also one on the model."""
         assert callable(self._plan.accept)  # noqa: S101 - or the signal were another
-        return accept.by_own(self._plan, self._plan.accept(self._stages.reply(answer)))
+        found = accept.by_own(self._plan, self._plan.accept(self._stages.reply(answer)))
+        if self._job.chooser is not None:
+            served = answer.attempt
+            self._job.chooser.judge(served.vendor, served.model, is_good=found.is_good)
+        return found
 
     def _compared(
         self, answer: Answer, target: Target
@@ -186,12 +192,10 @@ class _Climb:
         found = agreement(said, of)
         return drawn[found.index], accept.by_agreement(self._plan, found)
 
-    def _another(self, target: Target, number: int) -> Tries[Request, ReplyDraft]:
+    def _another(self, target: Target, number: int) -> PartTries:
         """Return the attempts at one more sample of the same model."""
-        request = _sample(self._request(), number, 1)
-        job = attrs.evolve(self._job, request=request, streaming=False)
-        only = self._among(job, (target,))
-        return self._stages.tries(only, lambda _: (job, draft_of(request, JudgedDraft)))
+        part = Part(self._stages.part(_sample(self._request(), number, 1)), JudgedDraft)
+        return PartTries(self._among((target,)), lambda _: part)
 
     # -- ending --------------------------------------------------------------------------------
 
@@ -206,9 +210,7 @@ class _Climb:
         if choice.text and not choice.tool_calls:
             self._draft = (self._job.request.prefill + choice.text)[:HAND_OVER_CHARS]
 
-    def _give_up(
-        self, error: DispatcherError, tries: Tries[Request, ReplyDraft]
-    ) -> Generator[Step, Any, Reply]:
+    def _give_up(self, error: DispatcherError, tries: PartTries) -> Generator[Step, Any, Reply]:
         """Return the best answer so far if there is one, and what was shown is not another."""
         if isinstance(error, Cancelled) or self._best is None or tries.has_shown:
             raise error

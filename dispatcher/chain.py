@@ -7,14 +7,13 @@ from typing import Any
 
 import attrs
 
-from llmdispatcher.flow import check
 from llmdispatcher.models.agreement import normal
 from llmdispatcher.models.errors import BadRequest, Cancelled, DispatcherError
 from llmdispatcher.models.fields import TEXT
 from llmdispatcher.models.message import Message, assistant, user
 from llmdispatcher.models.request import Request
 from llmdispatcher.models.stages import CARRIED_CHARS, ROLES, VERIFY_TOKENS, Chain, Step
-from llmdispatcher.staged import Answer, Stages
+from llmdispatcher.staged import Answer, Part, PartTries, Stages, check
 from llmdispatcher.steps import Flow
 from llmdispatcher.steps import Step as Asked
 from llmdispatcher.trial import Job, told
@@ -53,8 +52,7 @@ class _Chain:
 
     def run(self) -> Flow:
         """Take step after step, and return the last answer."""
-        check(self._job)
-        self._job.books.begin()
+        self._stages.begin()
         while self._left:
             step = self._left.pop(0)
             if self._answer is not None and (refusal := self._stages.refusal()):
@@ -72,7 +70,7 @@ class _Chain:
         """Take a step; False if none is to follow."""
         role, is_last = ROLES[step.role], not self._left
         job = self._asking(step, streaming=self._job.streaming and is_last and role.answers)
-        tries = self._stages.tries(job)
+        tries = PartTries(job, lambda _: Part(job))
         try:
             check(job)
             answer = yield from self._stages.ask(tries)
@@ -112,11 +110,12 @@ class _Chain:
     def _asking(self, step: Step, *, streaming: bool) -> Job[Request]:
         """Return the job of a step, ranked by itself."""
         request = self._request(step)
-        if step.role == "draft" and request == self._job.request:
-            return attrs.evolve(self._job, streaming=streaming)
+        whole = self._stages.job
+        if request is whole.request:
+            return attrs.evolve(whole, streaming=streaming)
         assert self._job.ask is not None  # noqa: S101 - whoever makes jobs for plans gives it
         job = self._job.ask(request, self._job.stopper, streaming=streaming)
-        return attrs.evolve(job, deadlines=self._job.deadlines)
+        return attrs.evolve(job, deadlines=whole.deadlines, ration=whole.ration)
 
     def _request(self, step: Step) -> Request:
         """Return what a step is asked."""

@@ -20,21 +20,23 @@ from llmdispatcher.breakers import Change
 from llmdispatcher.course import Ask, Course, End, Move, Place
 from llmdispatcher.draft import Draft, ReplyDraft
 from llmdispatcher.models.card import Capability
+from llmdispatcher.models.decision import Decision
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
     DispatcherError,
+    LimitReached,
     NoCandidate,
     RequestError,
     StreamInterrupted,
     Unsupported,
 )
 from llmdispatcher.models.event import BreakerMoved, Fallback, Restarted, Retried
-from llmdispatcher.models.reply import Attempt, Choice, Decision, Delta, Finish, Reply, Usage
+from llmdispatcher.models.reply import Attempt, Delta, Finish, Reply, Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.patience import pause
-from llmdispatcher.retry import Allowance
-from llmdispatcher.route import Ranking, Target
+from llmdispatcher.route import Ranking
+from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Emit, Step
 from llmdispatcher.trial import Job, Trial, told
 
@@ -44,15 +46,11 @@ D = TypeVar("D", bound=Draft)
 
 @attrs.frozen
 class Served(Generic[D]):
-    """A request that was served: every attempt, and what the one that served made."""
+    """A request that was served: every attempt, the last of which did, and what it made."""
 
     attempts: tuple[Attempt, ...]
     draft: D
     finish: Finish
-    by: int = -1
-    """Which of the attempts served; the last one, unless a plan asked more."""
-    notes: tuple[str, ...] = ()
-    """What a plan did."""
 
     @property
     def cost_microusd(self) -> int | None:
@@ -62,19 +60,14 @@ class Served(Generic[D]):
 
     def account(self, ranking: Ranking) -> dict[str, Any]:
         """Return who served, what it used and how it was decided: fields of every result."""
-        served = self.attempts[self.by]
+        served = self.attempts[-1]
         return {
             "usage": self.finish.usage,
             "vendor": served.vendor,
             "model": served.model,
             "cost_microusd": self.cost_microusd,
             "latency_s": sum(attempt.latency_s for attempt in self.attempts),
-            "decision": Decision(
-                candidates=ranking.candidates,
-                excluded=ranking.excluded,
-                attempts=self.attempts,
-                notes=self.notes,
-            ),
+            "decision": Decision(considered=ranking.considered, attempts=self.attempts),
             "warnings": self.finish.warnings,
         }
 
@@ -82,24 +75,15 @@ class Served(Generic[D]):
 def dispatch(job: Job[Request]) -> Generator[Step, Any, Reply]:
     """Ask the candidates in order until one serves, and return its reply. Raises as ``serve``."""
     asked = job.request
-    must_call = calls(asked)
+    must_call = bool(asked.tools) and asked.tool_choice not in {"auto", "none"}
     served = yield from serve(
         job, lambda: ReplyDraft(asked.n, asked.response_format, must_call=must_call)
     )
-    return whole(job, served, served.draft.choices)
-
-
-def calls(request: Request) -> bool:
-    """Whether a request demands the call of a tool."""
-    return bool(request.tools) and request.tool_choice not in {"auto", "none"}
-
-
-def whole(job: Job[Request], served: Served[Any], choices: tuple[Choice, ...]) -> Reply:
-    """Return the reply to a request that was served."""
+    choices = served.draft.choices
     return Reply(
         text=choices[0].text,
-        finish_reason=choices[0].finish_reason,
-        first_token_s=served.attempts[served.by].first_token_s,
+        finish_reason=served.finish.reason,
+        first_token_s=served.attempts[-1].first_token_s,
         choices=choices,
         **served.account(job.ranking),
     )
@@ -111,39 +95,27 @@ def serve(job: Job[W], draft: Callable[[], D]) -> Generator[Step, Any, Served[D]
     Raises NoCandidate if there is none, the error itself if one was tried, and AllVendorsFailed
     with every error in order if more were.
     """
-    check(job)
-    job.books.begin()
-    return (yield from Tries(job, lambda _: (job, draft())).run())
-
-
-def check(job: Job[W]) -> None:
-    """Raise NoCandidate if nobody can serve a request."""
     if not job.ranking.targets:
         raise NoCandidate({f"{c.vendor}/{c.model}": c.note for c in job.ranking.excluded})
+    if job.ration is None:
+        job.books.begin()
+    tries = Tries(job, draft)
+    while isinstance(tries.move, Ask):
+        if tries.move.wait_s:
+            yield from pause(job.stopper, tries.move.wait_s)
+        if (served := (yield from tries.next())) is not None:
+            return served
+    raise tries.error()
 
 
 class Tries(Generic[W, D]):
     """The attempts at one request, of which a ``Course`` says who is next."""
 
-    def __init__(
-        self,
-        job: Job[W],
-        part: Callable[[int], tuple[Job[W], D]],
-        *,
-        allowance: Allowance | None = None,
-        made: int = 0,
-    ) -> None:
-        """``part`` returns what a candidate is asked, and the draft that its reply goes into.
-
-        ``allowance`` is what is left of it, and ``made`` how many attempts there were before: for
-        plans, which make several requests of one.
-        """
-        self._job, self._part, self._made = job, part, made
+    def __init__(self, job: Job[W], draft: Callable[[], D]) -> None:
+        self._job, self._draft = job, draft
         self._targets = job.ranking.targets
         places = [Place(id(each.engine), each.card.context_tokens) for each in self._targets]
-        self._course = Course(places, job.patience.retry, began_s=job.clock())
-        if allowance is not None:
-            self._course.allowance = allowance
+        self._course = Course(places, job.patience.retry, job.clock(), job.ration)
         self._trials: list[Trial[W, D]] = []
         self._errors: list[DispatcherError] = []
         self._names: list[str] = []
@@ -157,36 +129,6 @@ class Tries(Generic[W, D]):
         self._deaf: set[int] = set()
         """Candidates that did not take the text so far as a prefill."""
         self.move: Move = self._course.begin()
-
-    def run(self) -> Generator[Step, Any, Served[D]]:
-        """Ask one after the other until one serves. Raises as ``serve``."""
-        while isinstance(self.move, Ask):
-            if self.move.wait_s:
-                yield from pause(self._job.stopper, self.move.wait_s)
-            if (served := (yield from self.next())) is not None:
-                return served
-        raise self.error()
-
-    @property
-    def asked(self) -> int:
-        """The place of the candidate that was asked last."""
-        assert isinstance(self.move, Ask)  # noqa: S101 - whoever calls this was served
-        return self.move.index
-
-    @property
-    def attempts(self) -> tuple[Attempt, ...]:
-        """All that have ended, in order."""
-        return tuple(each.attempt for each in self._trials if each.attempt is not None)
-
-    @property
-    def allowance(self) -> Allowance:
-        """What they have spent; an attempt that served is not in it."""
-        return self._course.allowance
-
-    @property
-    def has_shown(self) -> bool:
-        """Whether the caller saw something of any of them."""
-        return any(each.shown for each in self._trials)
 
     def next(self) -> Generator[Step, Any, Served[D] | None]:
         """Ask whose turn it is; None if that failed, and ``move`` says what to do now."""
@@ -219,10 +161,16 @@ class Tries(Generic[W, D]):
         finally:
             breakers.release(passage, job.clock())
         job.account.served()
-        return Served(self.attempts, trial.draft, finish)
+        if job.ration is not None and trial.attempt is not None:
+            job.ration.pay(trial.attempt.cost_microusd)
+        attempts = tuple(each.attempt for each in self._trials if each.attempt is not None)
+        return Served(attempts, trial.draft, finish)
 
     def error(self) -> DispatcherError:
         """Return what to raise: the error of the only candidate, or all of them."""
+        if not self._errors:
+            assert isinstance(self.move, End)  # noqa: S101 - nobody was asked
+            return LimitReached(f"nobody was asked: {self.move.reason}")
         errors, last = self._errors, self._errors[-1]
         if len(set(self._names)) > 1:
             last = AllVendorsFailed.after(errors)
@@ -239,17 +187,17 @@ class Tries(Generic[W, D]):
 
     def _trial(self, target: Target, index: int) -> Trial[W, D] | None:
         """Make the next attempt; None where this one cannot go on with what was shown."""
-        number, left_s = self._made + len(self._trials) + 1, self._left_s()
-        own, draft = self._part(index)
+        left_s = self._left_s()
         if self._shown is not None and not self._shown.has_gap and index not in self._deaf:
-            resumed = _resumed(own, self._shown.draft, target, self._written)
+            resumed = _resumed(self._job, self._shown.draft, target, self._written)
             if resumed is not None:
-                trial = Trial(resumed[0], target, number, left_s, resumed[1])
+                job, draft = resumed
+                trial = Trial(job, target, job.account.number(), left_s, draft)
                 trial.continues = True
                 return trial
         if self._shown is not None and not self._begins_anew:
             return None
-        return Trial(own, target, number, left_s, draft)
+        return Trial(self._job, target, self._job.account.number(), left_s, self._draft())
 
     def _restart(self, name: str) -> Delta:
         """Say that what was shown counts no more."""

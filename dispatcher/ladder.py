@@ -10,7 +10,8 @@ from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.reply import Usage
 from llmdispatcher.models.request import Request
-from llmdispatcher.route import Target, expected_usage
+from llmdispatcher.route import expected_usage
+from llmdispatcher.shelf import Target
 
 MOST_RUNGS = 4
 """Tiers where the caller names none: whoever has ten models does not want all of them asked. Two or

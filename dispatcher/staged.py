@@ -7,22 +7,98 @@ them. Made for plans: ``cascade`` and ``chain``.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
+from llmdispatcher.course import Ask
 from llmdispatcher.draft import ReplyDraft
-from llmdispatcher.flow import Served, Tries, calls, whole
+from llmdispatcher.flow import Served, Tries
+from llmdispatcher.models.decision import Decision
+from llmdispatcher.models.errors import (
+    BadReply,
+    DispatcherError,
+    NoCandidate,
+    VendorError,
+)
 from llmdispatcher.models.reply import Attempt, CallDelta, Choice, Delta, Reply
 from llmdispatcher.models.request import Request
-from llmdispatcher.retry import Allowance
+from llmdispatcher.patience import pause
+from llmdispatcher.retry import Ration
+from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Emit, Step
-from llmdispatcher.trial import Job
+from llmdispatcher.trial import Job, Trial
 
-D = TypeVar("D", bound=ReplyDraft)
 
-Part = Callable[[int], tuple[Job[Request], ReplyDraft]]
-"""What the candidate at a place is asked, and the draft that its reply goes into."""
+@attrs.frozen
+class Part:
+    """What one candidate is asked on behalf of the request."""
+
+    job: Job[Request]
+    kind: type[ReplyDraft] = ReplyDraft
+    """What its reply becomes."""
+    goes_on: bool = False
+    """A reply of another form than was asked for is followed by the next candidate at once."""
+
+    def draft(self) -> ReplyDraft:
+        """Return the draft of a reply of which nothing has come."""
+        asked = self.job.request
+        must_call = bool(asked.tools) and asked.tool_choice not in {"auto", "none"}
+        return self.kind(asked.n, asked.response_format, must_call=must_call)
+
+
+class PartTries(Tries[Request, ReplyDraft]):
+    """The attempts at one of the requests, of which each candidate may be asked another."""
+
+    def __init__(self, job: Job[Request], part: Callable[[int], Part]) -> None:
+        """``part`` tells what the candidate at a place is asked."""
+        self._make, self._parts = part, dict[int, Part]()
+        super().__init__(job, lambda: self._at(self.asked).draft())
+
+    def run(self) -> Generator[Step, Any, Served[ReplyDraft]]:
+        """Ask one after the other until one serves. Raises as ``flow.serve``."""
+        while isinstance(self.move, Ask):
+            if self.move.wait_s:
+                yield from pause(self._job.stopper, self.move.wait_s)
+            if (served := (yield from self.next())) is not None:
+                return served
+        raise self.error()
+
+    @property
+    def asked(self) -> int:
+        """The place of the candidate that was asked last."""
+        assert isinstance(self.move, Ask)  # noqa: S101 - whoever calls this was served, or asks
+        return self.move.index
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """All that have ended, in order."""
+        return tuple(each.attempt for each in self._trials if each.attempt is not None)
+
+    @property
+    def loaded_s(self) -> float:
+        """How long they waited for models."""
+        return sum(each.load_s for each in self._trials)
+
+    @property
+    def has_shown(self) -> bool:
+        """Whether the caller saw something of any of them."""
+        return any(each.shown for each in self._trials)
+
+    def _at(self, index: int) -> Part:
+        if index not in self._parts:
+            self._parts[index] = self._make(index)
+        return self._parts[index]
+
+    def _trial(self, target: Target, index: int) -> Trial[Request, ReplyDraft] | None:
+        self._job = self._at(index).job
+        return super()._trial(target, index)
+
+    def _go_on(self, error: DispatcherError) -> None:
+        is_unfit = isinstance(error, BadReply) and error.is_unfit
+        if is_unfit and self._at(self.asked).goes_on:
+            error = VendorError(str(error))  # of which ``retry`` says: the next
+        super()._go_on(error)
 
 
 @attrs.frozen
@@ -39,7 +115,7 @@ class Answer:
     @property
     def attempt(self) -> Attempt:
         """The one that served."""
-        return self.served.attempts[self.served.by]
+        return self.served.attempts[-1]
 
     @property
     def name(self) -> str:
@@ -56,38 +132,36 @@ class Stages:
     """The requests that are made on behalf of one."""
 
     def __init__(self, job: Job[Request]) -> None:
-        self.job = job
-        self.allowance = Allowance(policy=job.patience.retry, began_s=job.clock())
+        self._is_part = job.ration is not None
+        self._ration = job.ration or Ration(job.patience.retry, job.clock())
+        self.job = attrs.evolve(job, ration=self._ration)
         self.attempts: list[Attempt] = []
         self.notes: list[str] = []
         self.warnings: list[str] = []
 
-    def tries(self, job: Job[Request], part: Part | None = None) -> Tries[Request, ReplyDraft]:
-        """Return the attempts at one of the requests, within what is left."""
-        return Tries(
-            job,
-            part or (lambda _: (job, draft_of(job.request, ReplyDraft))),
-            allowance=self.allowance,
-            made=len(self.attempts),
-        )
+    def begin(self) -> None:
+        """Count the request. Raises NoCandidate if nobody can serve it."""
+        check(self.job)
+        if not self._is_part:
+            self.job.books.begin()
 
-    def ask(self, tries: Tries[Request, ReplyDraft]) -> Generator[Step, Any, Answer]:
+    def part(self, request: Request, *, streaming: bool = False) -> Job[Request]:
+        """Return the job of another request, for the same candidates."""
+        account = self.job.account.share(request)
+        return attrs.evolve(self.job, request=request, streaming=streaming, account=account)
+
+    def ask(self, tries: PartTries) -> Generator[Step, Any, Answer]:
         """Run the attempts at one of the requests. Raises as ``flow.serve``."""
-        self.job.account.another()
         try:
             served = yield from tries.run()
         finally:
             self.attempts += tries.attempts
-            self.allowance = tries.allowance
-        last = served.attempts[-1]
-        self.allowance = self.allowance.spend(
-            attempts=1, cost_microusd=last.cost_microusd, loaded_s=last.load_s
-        )
+            self._ration.loaded(tries.loaded_s)
         return Answer(served, served.draft.choices, len(self.attempts) - 1, tries.asked)
 
     def refusal(self) -> str:
         """Return why nothing more may be asked; empty if it may."""
-        total_s, spent = self.job.deadlines.total_s, self.allowance
+        total_s, spent = self.job.deadlines.total_s, self._ration.spent
         now_s = self.job.clock()
         if total_s is not None and now_s - spent.began_s - spent.loaded_s >= total_s:
             return f"the {total_s:g} s for the whole request are over"
@@ -106,17 +180,31 @@ class Stages:
 
     def reply(self, answer: Answer) -> Reply:
         """Return the reply, with all that was spent on it."""
-        served, asked = answer.served, self.job.request.logprobs
-        finish = attrs.evolve(
-            served.finish, warnings=(*served.finish.warnings, *dict.fromkeys(self.warnings))
+        asked, served = self.job.request.logprobs, answer.served
+        choices = tuple(as_asked(each, asked) for each in answer.choices)
+        everything = Served(tuple(self.attempts), served.draft, served.finish)
+        considered = self.job.ranking.considered
+        return Reply(
+            text=choices[0].text,
+            finish_reason=choices[0].finish_reason,
+            usage=served.finish.usage,
+            vendor=answer.attempt.vendor,
+            model=answer.attempt.model,
+            cost_microusd=everything.cost_microusd,
+            latency_s=sum(attempt.latency_s for attempt in self.attempts),
+            first_token_s=answer.attempt.first_token_s,
+            decision=Decision(
+                considered=considered, attempts=everything.attempts, notes=tuple(self.notes)
+            ),
+            warnings=(*served.finish.warnings, *dict.fromkeys(self.warnings)),
+            choices=choices,
         )
-        full = Served(tuple(self.attempts), served.draft, finish, answer.at, tuple(self.notes))
-        return whole(self.job, full, tuple(as_asked(each, asked) for each in answer.choices))
 
 
-def draft_of(request: Request, kind: type[D]) -> D:
-    """Return the draft of a reply to a request."""
-    return kind(request.n, request.response_format, must_call=calls(request))
+def check(job: Job[Request]) -> None:
+    """Raise NoCandidate if nobody can serve a request."""
+    if not job.ranking.targets:
+        raise NoCandidate({f"{c.vendor}/{c.model}": c.note for c in job.ranking.excluded})
 
 
 def as_asked(choice: Choice, logprobs: int | None) -> Choice:

@@ -13,6 +13,7 @@ from telling import says, sure, told
 from worlds import WORLDS, World
 
 from llmdispatcher import (
+    AllVendorsFailed,
     BadReply,
     BadRequest,
     Capability,
@@ -41,7 +42,7 @@ from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.reply import Finish
 from llmdispatcher.models.request import Request
 from llmdispatcher.models.stages import HAND_OVER, HAND_OVER_CHARS
-from llmdispatcher.route import Target
+from llmdispatcher.shelf import Target
 from llmdispatcher.vendors.llamacpp.vendor import embedded
 from llmdispatcher.vendors.scripted import CUT, ScriptedEngine
 
@@ -242,9 +243,11 @@ def test_a_form_that_nobody_keeps_is_an_error() -> None:
 
     with (
         Dispatcher(*vendors, strategy=Cascade("schema")) as d,
-        pytest.raises(Unreachable),
+        pytest.raises(AllVendorsFailed) as failed,
     ):
         d.send("hi", schema=SCHEMA)
+
+    assert [type(error) for error in failed.value.exceptions] == [BadReply, Unreachable]
 
 
 def test_schema_needs_a_form() -> None:
