@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
+from books import read
 from loopback import Answer, Got, Loopback
 from telling import says, sure, told
 from worlds import WORLDS, World
@@ -22,6 +24,7 @@ from llmdispatcher import (
     Delta,
     Dispatcher,
     FinishReason,
+    Ledger,
     LlamaCpp,
     ModelCard,
     NoCandidate,
@@ -32,6 +35,7 @@ from llmdispatcher import (
     Reply,
     RetryPolicy,
     Scripted,
+    SpendingCap,
     StreamInterrupted,
     Unreachable,
     Usage,
@@ -626,3 +630,54 @@ def test_a_reply_that_is_broken_is_kept_only_where_there_is_no_other() -> None:
         reply: Reply = d.send("hi")
 
     assert reply.text == "whole"
+
+
+def test_the_ledger_has_all_tiers_under_one_request(tmp_path: Path) -> None:
+    """Every attempt is a row of the same request, numbered on, and the sums are the reply's."""
+    path = tmp_path / "ledger.db"
+    ledger = Ledger(path)
+    vendors = (
+        says("a", Unreachable("down"), usd=1),
+        sure("mid", 0.3, "b", 10),
+        says("c", "dear", usd=50),
+    )
+
+    with Dispatcher(*vendors, ledger=ledger, strategy="cascade") as d:
+        reply = d.send("hi", max_tokens=10)
+        ledger.flush()
+    ledger.close()
+
+    rows = read(path, "SELECT request_id, number, vendor, fate, cost_microusd FROM attempts")
+    assert len({row[0] for row in rows}) == 1
+    assert [row[1:4] for row in rows] == [
+        (1, "a", "absorbed"),
+        (2, "b", "served"),
+        (3, "c", "served"),
+    ]
+    assert sum(row[4] for row in rows) == reply.cost_microusd
+
+
+def test_a_cap_holds_for_all_tiers(tmp_path: Path) -> None:
+    """A dearer tier that a cap does not allow is not asked; the best answer so far is the reply."""
+    ledger = Ledger(tmp_path / "ledger.db", caps=[SpendingCap("0.002", period="day")])
+    vendors = sure("cheap", 0.4, "a"), says("b", "dear", usd=1000)
+
+    with Dispatcher(*vendors, ledger=ledger, strategy="cascade") as d:
+        reply = d.send("hi", max_tokens=10)
+    ledger.close()
+
+    assert reply.text == "cheap"
+    assert "BudgetExceeded" in reply.warnings[0]
+
+
+def test_what_the_callers_function_says_is_a_verdict_on_the_model() -> None:
+    """A model whose answers are rejected is expected to cost more for a good one."""
+    vendors = says("a", "no"), says("b", "yes", usd=50)
+
+    with Dispatcher(*vendors) as d:
+        before = d.explain("hi").candidates[0].note
+        for _ in range(5):
+            d.send("hi", strategy=Cascade(lambda reply: reply.text == "yes"))
+        after = next(c for c in d.explain("hi").candidates if c.vendor == "a").note
+
+    assert before != after
