@@ -216,9 +216,12 @@ STRENGTHS = (
 
 
 def _strengths(values: Iterable[str]) -> frozenset[str]:
-    given = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else None
-    if given is None or any(each not in STRENGTHS for each in given):
-        raise BadRequest("strengths", values, f"a list of some of {', '.join(STRENGTHS)}")
+    told: Any = values
+    given: list[Any] = (
+        [*told] if isinstance(told, Iterable) and not isinstance(told, str) else [None]
+    )
+    if any(each not in STRENGTHS for each in given):
+        raise BadRequest("strengths", told, f"a list of some of {', '.join(STRENGTHS)}")
     return frozenset(given)
 
 

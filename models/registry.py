@@ -23,7 +23,7 @@ FILE = "catalog.yaml"
 _DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
 """How OpenAI and Anthropic name one state of a model: it costs what the model costs."""
 
-_UNTOLD = (None, frozenset())
+_UNTOLD: tuple[Any, ...] = (None, frozenset())
 """What a field of a card holds that was not told."""
 
 
