@@ -16,6 +16,7 @@ from llmdispatcher.facade import AsyncDispatcher, AsyncStream, Dispatcher, Strea
 from llmdispatcher.models.budget import SpendingCap, fingerprint
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
 from llmdispatcher.models.count import TokenCount
+from llmdispatcher.models.decision import Decision
 from llmdispatcher.models.embedding import Embeddings, EmbedRequest, Reranked, RerankRequest
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
@@ -80,12 +81,12 @@ from llmdispatcher.models.message import (
     tool,
     user,
 )
+from llmdispatcher.models.plan import Plan
 from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
 from llmdispatcher.models.release import VERSION
 from llmdispatcher.models.reply import (
     CallDelta,
     Choice,
-    Decision,
     Delta,
     FinishReason,
     Reply,
@@ -94,7 +95,9 @@ from llmdispatcher.models.reply import (
     Usage,
 )
 from llmdispatcher.models.request import Deadlines, Request
+from llmdispatcher.models.routing import Routing
 from llmdispatcher.models.sampling import Sampling
+from llmdispatcher.models.strategy import Strategy
 from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
@@ -246,6 +249,7 @@ __all__ = [
     "OpenRouter",
     "OutOfMemory",
     "Overloaded",
+    "Plan",
     "Price",
     "QuotaExhausted",
     "RateLimited",
@@ -259,6 +263,7 @@ __all__ = [
     "Restarted",
     "Retried",
     "RetryPolicy",
+    "Routing",
     "Sampling",
     "Saved",
     "Scripted",
@@ -266,6 +271,7 @@ __all__ = [
     "SpendingCap",
     "StateUnusable",
     "Stats",
+    "Strategy",
     "Stream",
     "StreamInterrupted",
     "Text",

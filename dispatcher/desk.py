@@ -18,21 +18,21 @@ import attrs
 from llmdispatcher import health, patience
 from llmdispatcher.account import Account
 from llmdispatcher.breakers import Breakers
+from llmdispatcher.chooser import Chooser
 from llmdispatcher.flow import dispatch
 from llmdispatcher.landlord import Landlord
-from llmdispatcher.ledger import Ledger
 from llmdispatcher.limits import Limiters
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
-from llmdispatcher.models.check import instance
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
 from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
 from llmdispatcher.models.event import Event
-from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
+from llmdispatcher.models.reply import Reply
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
 from llmdispatcher.patience import Patience
+from llmdispatcher.policies import Policies
 from llmdispatcher.release import Stopper
-from llmdispatcher.route import Target, rank
+from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Flow
 from llmdispatcher.tenancy import Budget
 from llmdispatcher.trial import Job
@@ -51,35 +51,6 @@ class Vendor:
     name: str
     cards: tuple[ModelCard, ...]
     status: Status
-
-
-def _limits(value: Mapping[str, Limits] | None) -> Mapping[str, Limits]:
-    given = {} if value is None else value
-    if not isinstance(given, Mapping):
-        raise BadRequest("limits", value, "a mapping of names, such as {'openai': Limits(…)}")
-    for name, limits in given.items():
-        if not isinstance(limits, Limits):
-            raise BadRequest(f"limits[{name!r}]", limits, "Limits(requests_per_minute=60)")
-    return dict(given)
-
-
-@attrs.frozen(kw_only=True)
-class Policies:
-    """How patient and how stubborn a dispatcher is to be; None takes the defaults."""
-
-    deadlines: Deadlines | None = attrs.field(
-        default=None, validator=instance(Deadlines, "Deadlines(total_s=30)")
-    )
-    retry: RetryPolicy | None = attrs.field(
-        default=None, validator=instance(RetryPolicy, "RetryPolicy(attempts=3)")
-    )
-    breaker: BreakerPolicy | None = attrs.field(
-        default=None, validator=instance(BreakerPolicy, "BreakerPolicy(failures=5)")
-    )
-    limits: Mapping[str, Limits] = attrs.field(factory=dict, converter=_limits)
-    ledger: Ledger | None = attrs.field(
-        default=None, validator=instance(Ledger, "Ledger(caps=[SpendingCap(5, period='day')])")
-    )
 
 
 class Listener:
@@ -119,6 +90,7 @@ class Desk:
         self._report = Listener(on_event).report
         self._deadlines = policies.deadlines or Deadlines()
         self._ledger = policies.ledger
+        self._strategy = policies.strategy
         sharing = None
         if self._ledger is not None:
             sharing = self._ledger.sharing()
@@ -132,11 +104,16 @@ class Desk:
         self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
         """Requests that say nothing but a text, whole and streamed: checked once for all."""
         self._catalog = Catalog.parse(catalog or {})
-        self._kept: dict[str, tuple[Sequence[ModelCard], tuple[Target, ...]]] = {}
-        """The cards that each vendor had last, and what they were made into."""
         self._closed = False
         self.books = Books()
         self._landlord = Landlord(budget, self._report)
+        self.chooser = Chooser(
+            policies.strategy,
+            policies.routing,
+            self._catalog,
+            self._patience.breakers,
+            self._landlord,
+        )
         self._finders: tuple[Finder, ...] = ()
         """Of the engines, and whoever else looks for models; asked before each request."""
         try:
@@ -186,13 +163,24 @@ class Desk:
             status = health.complete(status, queue, figures)
         return Vendor(name, cards, status)
 
+    def judge(self, reply: Reply, *, good: bool) -> None:
+        """See ``Front.judge``."""
+        if not self.chooser.judge(reply.vendor, reply.model, is_good=good):
+            name = f"{reply.vendor}/{reply.model}"
+            raise BadRequest("reply", name, "a reply of a model that is registered here")
+
     def flow(self, prompt: Prompt, options: Options, stopper: Stopper, *, streaming: bool) -> Flow:
         """Check a request for a reply and return its flow, not yet begun."""
         if isinstance(prompt, str) and not options:
             request = self._bare[streaming].saying(prompt)
         else:
             request = Request.of(prompt, **options)
-        return self._begin(request, stopper, dispatch, streaming=streaming)
+        plan = (request.strategy or self._strategy).plan
+        if plan is None:
+            return self._begin(request, stopper, dispatch, streaming=streaming)
+        from llmdispatcher import plans  # noqa: PLC0415 - few need it
+
+        return self._begin(request, stopper, plans.flow_of(plan), streaming=streaming)
 
     def embedding(self, request: EmbedRequest) -> Flow:
         """Return the flow of a request for vectors, not yet begun."""
@@ -251,22 +239,7 @@ class Desk:
             return dict(self._engines)
 
     def _targets(self) -> Sequence[Target]:
-        return self._shelf()[0]
-
-    def _shelf(self) -> tuple[Sequence[Target], list[tuple[str, str]]]:
-        """Return every model, and the vendors that have none, each with the reason."""
-        targets: list[Target] = []
-        absent = []
-        for name, engine in self._all().items():
-            cards = engine.cards()
-            known, theirs = self._kept.get(name, ((), ()))
-            if known is not cards or not cards:  # most have the same cards at every request
-                theirs = tuple(Target(self._catalog.apply(card), engine) for card in cards)
-                self._kept[name] = cards, theirs
-            targets += theirs
-            if not theirs:
-                absent.append((name, engine.status().detail or "it has no models"))
-        return targets, absent
+        return self.chooser.shelf(self._all()).targets
 
     def _begin(
         self,
@@ -291,12 +264,23 @@ class Desk:
     def _deadlines_of(self, request: Work) -> Deadlines:
         return request.deadlines or self._deadlines
 
-    def _job(self, request: W, stopper: Stopper, *, streaming: bool = False) -> Job[W]:
+    def _job(
+        self,
+        request: W,
+        stopper: Stopper,
+        *,
+        streaming: bool = False,
+        account: Account | None = None,
+    ) -> Job[W]:
         """Rank who can serve a request now, and put together what its flow needs."""
-        targets, absent = self._shelf()
+        account = account or Account(self._ledger, request)
+
+        def ask(another: Request, its_stopper: Stopper, *, streaming: bool) -> Job[Request]:
+            return self._job(another, its_stopper, streaming=streaming, account=account)
+
         return Job(
             request=request,
-            ranking=rank(request, targets, absent),
+            ranking=self.chooser.ranking(request, self._all(), time.monotonic()),
             deadlines=self._deadlines_of(request),
             streaming=streaming,
             books=self.books,
@@ -305,7 +289,9 @@ class Desk:
             clock=time.monotonic,
             landlord=self._landlord,
             patience=self._patience,
-            account=Account(self._ledger, request),
+            account=account,
+            chooser=self.chooser,
+            ask=ask,
         )
 
     def close(self) -> None:
