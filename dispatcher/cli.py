@@ -224,7 +224,8 @@ def _vendor(args: argparse.Namespace) -> VendorSpec:
     if args.model is not None:
         from llmdispatcher.named import model_file  # noqa: PLC0415 - few name a model
 
-        return discovery.find("llamacpp")(model_file(args.model), **given)
+        file = model_file(args.model)
+        return discovery.find("llamacpp")(file.path, model_name=file.name, **given)
     demo: Any = discovery.find("embedded")()
     if args.command == "ask":  # one question of a model that is known to be well: it begins sooner
         given["isolation"] = "thread"

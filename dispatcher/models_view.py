@@ -147,7 +147,10 @@ def _problems(items: Sequence[Item]) -> str:
     if not items:
         return ""
     count = f"{len(items)} file{'s' if len(items) > 1 else ''} cannot be used:\n"
-    lines = [f"  {item.card.model}: {one_line(item.problem)}\n" for item in items[:MAX_PROBLEMS]]
+    lines = [
+        f"  {one_line(item.card.model)}: {one_line(item.problem)}\n"
+        for item in items[:MAX_PROBLEMS]
+    ]
     more = len(items) - MAX_PROBLEMS
     return count + "".join(lines) + (f"  and {more} more, see --json\n" if more > 0 else "")
 

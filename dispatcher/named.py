@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import attrs
+
 from llmdispatcher.models.errors import RequestError
 from llmdispatcher.vendors.llamacpp.stores import look
 from llmdispatcher.vendors.llamacpp.stores.places import Place, places
@@ -23,20 +25,29 @@ def here(folders: Iterable[Path] = ()) -> tuple[Place, ...]:
     return places(os.environ, Path.home(), folders)
 
 
-def model_file(given: str, where: Iterable[Place] | None = None) -> str:
-    """Return the path of the file that ``--model`` means.
+@attrs.frozen
+class Named:
+    """The file that ``--model`` means."""
+
+    path: str
+    name: str | None = None
+    """Of the model, where it was found by its name."""
+
+
+def model_file(given: str, where: Iterable[Place] | None = None) -> Named:
+    """Return the file that ``--model`` means.
 
     What is a path stays one, and so does what only could be one and is the name of no model. Raises
     RequestError for a name that no model has, or several, or of one that cannot be used.
     """
     is_path = given.startswith(_PATHS) or os.path.exists(os.path.expanduser(given))  # noqa: PTH110, PTH111 - odd paths as they are
     if is_path or "\0" in given:
-        return given
+        return Named(given)
     found = look.names(here() if where is None else where)
     meant = _meant(given, found)
     if not meant:
         if given.lower().endswith(".gguf") or os.path.isabs(given):  # noqa: PTH117 - as above
-            return given
+            return Named(given)
         raise RequestError(_unknown(given, found))
     if len({_file(each) for _, each in meant}) > 1:
         shown = _listed([f"{store}/{each.name}" for store, each in meant])
@@ -44,7 +55,12 @@ def model_file(given: str, where: Iterable[Place] | None = None) -> str:
     store, model = meant[0]
     if model.problem:
         raise RequestError(f"--model {given}: {store}/{model.name}: {model.problem}")
-    return str(model.path)
+    return Named(str(model.path), printable(model.name))
+
+
+def printable(name: str) -> str:
+    """Return a name as text: a system may allow bytes in it that are none."""
+    return name.encode(errors="replace").decode()
 
 
 def _file(each: Candidate) -> str:

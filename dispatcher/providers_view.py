@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-import attrs
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmdispatcher.providers import Provider
@@ -67,11 +65,20 @@ def text(found: Sequence[Provider], is_tty: bool) -> str:  # noqa: FBT001 - a fa
 
 def as_json(found: Sequence[Provider]) -> str:
     """Write vendors as a JSON list, all in ASCII; null is "not known"."""
-    rows = [attrs.asdict(each) for each in found]
-    for told in rows:
-        told["status"] = told.pop("standing")
-        told |= {key: told[key] or None for key in ("detail", "address")}
-    return json.dumps(rows, indent=1) + "\n"
+    return json.dumps([_row(each) for each in found], indent=1) + "\n"
+
+
+def _row(each: Provider) -> Mapping[str, Any]:
+    return {
+        "name": each.name,
+        "status": each.standing,
+        "detail": each.detail or None,
+        "local": each.local,
+        "address": each.address or None,
+        "latency_s": each.latency_s,
+        "models": each.models,
+        "priority": each.priority,
+    }
 
 
 PROVIDERS = (options, providers)

@@ -6,7 +6,7 @@ catalogue. Local servers are asked for their lists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,9 +160,11 @@ def _embedded(weigh: Weigh | None) -> Item:
 
 
 def _item(model: FoundModel) -> Item:
+    from llmdispatcher.named import printable  # noqa: PLC0415 - on first use
+
     card = ModelCard(
         vendor=FILES,
-        model=model.name,
+        model=printable(model.name),
         local=True,
         capabilities=model.capabilities,
         price=FREE,
@@ -283,8 +285,3 @@ def _known(vendor: str) -> Iterator[ModelCard]:
         yield from engine.cards()
     finally:
         engine.close()
-
-
-def vendors_of(items: Iterable[Item]) -> tuple[str, ...]:
-    """Return the vendors that some items are of, in order."""
-    return tuple(dict.fromkeys(item.card.vendor for item in items))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,16 @@ from loopback import Answer, Got, Loopback
 from model_stores import DEMO, OllamaStore, file, hub_file
 from tiny_gguf import sparse_model
 
-from llmdispatcher import RequestError, Scripted
+from llmdispatcher import ModelCard, RequestError, Scripted
 from llmdispatcher.cli import main
 from llmdispatcher.columns import Column, table
-from llmdispatcher.named import model_file
-from llmdispatcher.stock import CLOUDS
+from llmdispatcher.models_view import text
+from llmdispatcher.named import Named, model_file
+from llmdispatcher.stock import CLOUDS, Item
 from llmdispatcher.vendors.http import scout as scouting
 from llmdispatcher.vendors.http.preset import row
 from llmdispatcher.vendors.llamacpp.files.gguf import read_header
-from llmdispatcher.vendors.llamacpp.plan.fits import weigher
+from llmdispatcher.vendors.llamacpp.plan.fits import Fit, weigher
 from llmdispatcher.vendors.llamacpp.stores.places import FOLDER, OLLAMA, Place
 
 KEYS = {
@@ -252,6 +254,61 @@ def test_nothing_to_list_is_told(
     assert (json.loads(out), told in err) == ([], True)
 
 
+def test_names_that_no_terminal_should_obey_are_shown(
+    home: Path, listed: List, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor any that are no text."""
+    file(home / "models" / "\x1b[31mred.gguf")
+    file(Path(os.fsdecode(os.fsencode(home / "models") + b"/\xff.gguf")))
+    (home / "models" / "\x1b[2Jbad.gguf").write_bytes(b"")
+    file(home / "models" / "._hidden.gguf")
+    file(home / "models" / ".gguf")
+
+    assert {each["model"] for each in listed("--provider", "llamacpp")} == {
+        "\x1b[31mred",
+        "\x1b[2Jbad",
+        "?",
+    }
+    assert main(["models"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_without_psutil_models_are_listed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only whether they fit is not known, which is told."""
+    monkeypatch.setitem(sys.modules, "llmdispatcher.vendors.llamacpp.limits.probe", None)
+    monkeypatch.delattr("llmdispatcher.vendors.llamacpp.limits.probe", raising=False)
+
+    assert main(["models", "--json"]) == 0
+    out, err = capsys.readouterr()
+    (only,) = json.loads(out)
+    assert only["fit"] is None
+    assert "whether a file fits is not known" in err
+    assert "pip install" in err
+
+
+@pytest.mark.parametrize(
+    ("fit", "told"),
+    [
+        (Fit(fits=True, layers=33), "yes"),
+        (Fit(fits=True, layers=33, gpu_layers=33), "yes, on the GPU"),
+        (Fit(fits=True, layers=33, gpu_layers=12), "12 of 33 layers on the GPU"),
+        (Fit(fits=False, needed_bytes=5_100_000_000, limit_bytes=3 * 10**9),
+         "no, needs 5.1 GB of 3.0 GB"),
+        (Fit(fits=False, problem="for another engine"), "no"),
+        (None, ""),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_whether_it_fits_is_told_in_words(fit: Fit | None, told: str) -> None:
+    """With what is missing, or what a GPU takes."""
+    card = ModelCard(vendor="v", model="m", local=True, context_tokens=1)
+    drawn = text([Item(card=card, fit=fit)], is_tty=False)
+
+    assert drawn.splitlines()[1].split(maxsplit=3)[3:] == ([told] if told else [])
+
+
 # -- clouds ------------------------------------------------------------------------------------
 
 
@@ -418,7 +475,7 @@ def where(home: Path) -> list[Place]:
         ("tiny", "ollama:tiny:latest"),
         ("TINY:Latest", "ollama:tiny:latest"),
         ("ollama/tiny", "ollama:tiny:latest"),
-        ("tiny:copy", "ollama:tiny:latest"),
+        ("tiny:copy", "ollama:tiny:copy"),
         ("pair:1b", "ollama:maker/pair:1b"),
         ("Some-Q8_0", "files/maker/Some-GGUF/Some-Q8_0.gguf"),
         ("some-q8_0.gguf", "files/maker/Some-GGUF/Some-Q8_0.gguf"),
@@ -431,10 +488,11 @@ def test_a_name_is_found(tmp_path: Path, given: str, wanted: str) -> None:
     found = model_file(given, where(tmp_path))
 
     if wanted.startswith("ollama:"):
-        assert Path(found).name.startswith("sha256-")
-        assert Path(found).read_bytes() == DEMO.read_bytes()
+        assert Path(found.path).name.startswith("sha256-")
+        assert Path(found.path).read_bytes() == DEMO.read_bytes()
+        assert found.name == wanted.removeprefix("ollama:")
     else:
-        assert found == str(tmp_path / wanted)
+        assert found.path == str(tmp_path / wanted)
 
 
 @pytest.mark.parametrize(
@@ -464,7 +522,7 @@ def test_without_any_model_the_ways_out_are_told(home: Path) -> None:
 @pytest.mark.parametrize("given", ["./tiny", "/x/tiny", "~/tiny", "../tiny", "no.gguf", "a\0b"])
 def test_a_path_stays_a_path(tmp_path: Path, given: str) -> None:
     """Whether it is there or not: whoever loads it says so."""
-    assert model_file(given, where(tmp_path)) == given
+    assert model_file(given, where(tmp_path)) == Named(given)
 
 
 def test_a_file_that_is_there_goes_before_a_name(
@@ -475,7 +533,7 @@ def test_a_file_that_is_there_goes_before_a_name(
     (tmp_path / "tiny").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
 
-    assert model_file("tiny", places) == "tiny"
+    assert model_file("tiny", places) == Named("tiny")
 
 
 def test_a_model_of_ollama_answers(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -483,8 +541,10 @@ def test_a_model_of_ollama_answers(stored: Path, capsys: pytest.CaptureFixture[s
     blobs = [*(stored / ".ollama" / "models" / "blobs").iterdir()]
     before = [(blob, blob.stat().st_mtime_ns, stat.S_IMODE(blob.stat().st_mode)) for blob in blobs]
 
-    assert main(["ask", "--model", "tiny", "What is the capital of France?"]) == 0
-    assert "Paris" in capsys.readouterr().out
+    assert main(["ask", "--json", "--model", "tiny", "What is the capital of France?"]) == 0
+    reply = json.loads(capsys.readouterr().out)
+    assert "Paris" in reply["text"]
+    assert (reply["vendor"], reply["model"]) == ("llamacpp", "tiny:latest")
 
     after = [(blob, blob.stat().st_mtime_ns, stat.S_IMODE(blob.stat().st_mode)) for blob in blobs]
     assert after == before

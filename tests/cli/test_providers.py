@@ -25,7 +25,7 @@ from llmdispatcher.vendors.http import scout as scouting
 from llmdispatcher.vendors.http.preset import row
 from llmdispatcher.vendors.llamacpp import choice
 
-KEYS = ["name", "local", "detail", "address", "latency_s", "models", "priority", "status"]
+KEYS = ["name", "status", "detail", "local", "address", "latency_s", "models", "priority"]
 """Of each object; programs rely on them."""
 
 SCOUT = scouting.Scout

@@ -110,6 +110,7 @@ class LlamaCpp:
         gives_way: a child process leaves the processors to other programs where they want them.
         pinned: never unloaded to make room for another model.
         keep_alive_s: unloaded when nobody has asked for it so many seconds; None keeps it.
+        model_name: the model's name in requests and replies; None takes the file's.
 
     Nothing is read until it is registered, and nothing loaded until the first request.
     """
@@ -148,6 +149,7 @@ class LlamaCpp:
     gives_way: bool = flag(default=True)
     pinned: bool = flag(default=False)
     keep_alive_s: float | None = number("keep_alive_s", 0, math.inf)
+    model_name: str | None = attrs.field(default=None, validator=attrs.validators.optional(title))
 
     def plan(self) -> Plan:
         """Say how it would be loaded on this machine now: ``print(spec.plan().table())``.
@@ -199,7 +201,7 @@ def card_of(spec: LlamaCpp) -> ModelCard:
         able = own if pooling.is_embedder(header, spec.pooling) else able | own
     return ModelCard(
         vendor=spec.name,
-        model=_PART.sub("", spec.model_path.stem),
+        model=spec.model_name or _PART.sub("", spec.model_path.stem),
         local=True,
         capabilities=able,
         price=spec.price,

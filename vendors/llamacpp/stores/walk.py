@@ -144,7 +144,7 @@ def _models(names: list[str]) -> Iterator[tuple[str, str]]:
     """Yield each model among files: its name without ending, and its (first) file."""
     parts: set[tuple[str, str]] = set()
     for name in names:
-        if not name.lower().endswith(".gguf"):
+        if name.startswith(".") or not name.lower().endswith(".gguf"):
             continue
         stem = name[: -len(".gguf")]
         split = _PART.fullmatch(stem)
