@@ -83,7 +83,7 @@ def of_strong(trials: Trials) -> Task:
 
 
 def sealed(trials: Trials) -> NDArray[np.bool_]:
-    """Return which third of the questions nobody looked at who chose what to count."""
+    """Return which third of the questions was kept aside while it was chosen what to count."""
     digests = (hashlib.sha256(prompt.encode()).hexdigest() for prompt in trials.prompts)
     return np.array([int(digest, 16) % 3 == 0 for digest in digests])
 

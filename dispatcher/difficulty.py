@@ -14,7 +14,7 @@ was right would have 1.125.
   has 0.601 by itself: the difference of 0.013 (-0.013 to 0.042) may be none. Take it to tell very
   long and involved questions from short ones, and not for more.
 - ``doubt``, on the weak model's answer, has 0.807 (0.761 to 0.862), above length by 0.206 (0.162 to
-  0.257). On a third of the questions that nobody had looked at when choosing what to count, it has
+  0.257). On a third of the questions, kept aside while it was chosen what to count, it has
   0.770 (0.706 to 0.854). It closes half of the gap with 16 % of the calls to the stronger model and
   four fifths with 33 %. In money, where each weak answer is paid for as well, its APGR is 0.796
   where a weak call costs a twentieth of a strong one and 0.703 at a third; from about a half on it
