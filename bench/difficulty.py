@@ -20,8 +20,8 @@ recovers half of it, or four fifths. Intervals (95 %) are of resampled questions
 routers, so that differences have their own; they leave out the luck of training. In money, 0 is
 always asking the weak model and 1 always the strong one.
 
-What to count was chosen on two thirds of the questions. ``sealed`` has the figures of the last third
-by weights of the other two.
+What to count was chosen on two thirds of the questions. ``sealed`` has the figures of the last
+third by weights of the other two.
 """
 
 from __future__ import annotations
