@@ -16,6 +16,7 @@ from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.quality import Complexity, chances
 from llmdispatcher.models.reply import Attempt, Finish, FinishReason, Outcome
 from llmdispatcher.models.request import Request
+from llmdispatcher.needs import has_images
 
 PRIOR_OUTPUT_TOKENS = 256
 """Expected length of a choice of which nothing is known."""
@@ -31,6 +32,10 @@ BYTES_PER_TOKEN = 4.0
 
 PRIOR_TOKENS = 64.0
 """So many tokens of a model's own usage weigh as much as that estimate."""
+
+LEAST_BYTES = 1024
+"""Shorter prompts tell nothing of it: most of their tokens are a template's, which no byte of the
+text stands for."""
 
 HALF_LIFE_S = 300.0
 """After so long a failure counts half: outages of clouds last minutes, mostly."""
@@ -49,6 +54,7 @@ class Record:
     """What is known of one model. Written under the lock of its ``History``, read without."""
 
     __slots__ = (
+        "asked",
         "at_s",
         "bytes",
         "cached",
@@ -87,7 +93,8 @@ class Record:
         """What the failed attempts cost, and how long they took."""
         self.at_s = 0.0
         """Up to when failures have faded."""
-        self.in_hand = 0
+        self.in_hand = self.asked = 0
+        """Attempts under way, and the number of the last one among those at all models."""
         self.priors = chances(quality)
         self.good = self.priors
         """The chance of a good answer to a simple, an ordinary and a hard request."""
@@ -100,6 +107,11 @@ class Record:
         faded = _faded(now_s - self.at_s)
         served, failed = self.served * faded + PRIOR_SERVED, self.failed * faded
         return served / (served + failed)
+
+    def lost_each(self) -> tuple[float, float]:
+        """Return what a failed attempt has cost, in pico-dollars and in seconds; 0 without any."""
+        failed = self.failed  # once: another thread may be letting it fade to nothing
+        return (self.lost_pico / failed, self.lost_s / failed) if failed else (0.0, 0.0)
 
     def _fade(self, now_s: float) -> None:
         faded = _faded(now_s - self.at_s)
@@ -131,11 +143,8 @@ class Record:
         """
         usage = finish.usage
         told = not usage.estimated and usage.prompt_tokens > 0
-        if told and isinstance(work, Request) and not work.tools:
-            faded = min(1.0, 1e6 / self.tokens)
-            self.bytes = self.bytes * faded + work.text_bytes
-            self.tokens = self.tokens * faded + usage.prompt_tokens
-            self.per_byte = self.tokens / self.bytes
+        if told and isinstance(work, Request):
+            self._counted(work, usage.prompt_tokens)
         if told and warm > 0:
             self.warm = 0.9 * self.warm + warm
             self.cached = 0.9 * self.cached + min(usage.cached_tokens, warm)
@@ -148,6 +157,17 @@ class Record:
             self.replies = self.replies * faded + 1
             mean = (PRIOR_REPLIES * usual + self.output) / (PRIOR_REPLIES + self.replies)
             self.typical = int(mean + 0.5)
+
+    def _counted(self, request: Request, tokens: int) -> None:
+        """Take note how many tokens a prompt was, where its text is all that it was."""
+        if request.tools or request.response_format.schema or has_images(request):
+            return
+        if (size := request.text_bytes) < LEAST_BYTES:
+            return
+        faded = min(1.0, 1e6 / self.tokens)
+        self.bytes = self.bytes * faded + size
+        self.tokens = self.tokens * faded + min(tokens, size)  # no tokenizer makes more of them
+        self.per_byte = self.tokens / self.bytes
 
     def judged(self, complexity: Complexity, *, is_good: bool) -> None:
         """Take note of a verdict on an answer."""
@@ -176,6 +196,8 @@ class History:
     output: float = PRIOR_OUTPUT_TOKENS * PRIOR_REPLIES
     replies: float = PRIOR_REPLIES
     """Of all models together: what one is expected to write of which nothing is known."""
+    _asked: int = 0
+    """Attempts that were begun, at all models together."""
     _records: dict[str, Record] = attrs.field(factory=dict)
     _lock: threading.RLock = attrs.field(factory=threading.RLock)
     """The thread that has it may take it again: a garbage collection settles forgotten streams."""
@@ -197,13 +219,22 @@ class History:
         record = self.of(card)
         with self._lock:
             record.in_hand += 1
+            self._asked += 1
+            record.asked = self._asked
 
-    def settle(self, card: ModelCard, attempt: Attempt, now_s: float) -> None:
-        """Take note of how an attempt ended, of a request that ``begin`` counted."""
+    def settle(
+        self, card: ModelCard, attempt: Attempt, now_s: float, *, tells: bool = True
+    ) -> None:
+        """Take note of how an attempt ended, of a request that ``begin`` counted.
+
+        ``tells`` is whether it says anything about whether the model serves: a request that was
+        wrong, or that our own limits held back, does not.
+        """
         record = self.of(card)
         with self._lock:
             record.in_hand -= 1
-            record.settled(attempt, now_s)
+            if tells:
+                record.settled(attempt, now_s)
 
     def replied(self, card: ModelCard, work: Work, finish: Finish, warm: float) -> None:
         """Take note of a reply."""

@@ -32,7 +32,7 @@ from llmdispatcher.models.card import PICO_PER_MICRO, Price
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.message import Image
 from llmdispatcher.models.quality import Complexity
-from llmdispatcher.models.reply import Usage
+from llmdispatcher.models.reply import MAX_COUNT, Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.shelf import Shelf
 from llmdispatcher.warmth import Warm
@@ -116,20 +116,21 @@ def estimates(shelf: Shelf, able: Sequence[int], sized: Size, now: Now) -> list[
         output = min(output, most)
         warm = _warm(record, warmth.get(shelf.names[at], 0), prompt) if warmth else 0
         good = record.good[level]
+        served = record.available(now_s) if record.failed else 1.0
         if rates is None:
-            made.append(new(Estimate, (at, None, None, prompt, warm, output, good, 1.0, 0.0, None)))
+            blank = at, None, None, prompt, warm, output, good, served, 0.0, None
+            made.append(new(Estimate, blank))
             continue
         if tiered[at]:
             cost = _tiered(shelf.targets[at].card.price, prompt, warm, output * choices)
         else:
             read, again, write, request = rates
             cost = (prompt - warm) * read + warm * again + output * choices * write + request
-        if record.failed:
-            served = record.available(now_s)
-            lost = record.lost_pico / record.failed
+        if served < 1:
+            lost = record.lost_each()[0]
             index = cost / good + lost * (1 - served) / served
         else:
-            index, served, lost = cost / good, 1.0, 0.0
+            index, lost = cost / good, 0.0
         told = at, index, cost, prompt, warm, output, good, served, lost, None
         made.append(new(Estimate, told))
     return made
@@ -145,7 +146,8 @@ def timed(
     cost = estimate.cost + seconds * pico_per_s
     lost, served = 0.0, 1.0
     if record.failed:
-        lost = (record.lost_pico + record.lost_s * pico_per_s) / record.failed
+        lost_pico, lost_s = record.lost_each()
+        lost = lost_pico + lost_s * pico_per_s
         served = record.available(now_s)
     index = cost / estimate.good + lost * (1 - served) / served
     return estimate._replace(expected=index, cost=cost, served=served, lost=lost, seconds=seconds)
@@ -160,6 +162,7 @@ def _warm(record: Record, shown: int, prompt: int) -> int:
 
 def _tiered(price: Price | None, prompt: int, warm: int, output: int) -> int:
     assert price is not None  # noqa: S101 - only such are tiered
+    prompt, output = min(prompt, MAX_COUNT), min(output, MAX_COUNT)
     usage = Usage(prompt_tokens=prompt, cached_tokens=warm, completion_tokens=output)
     return price.cost_pico(usage)
 
