@@ -22,6 +22,7 @@ from llmdispatcher.models.errors import BadReply, DispatcherError, VendorError
 from llmdispatcher.models.quality import Complexity
 from llmdispatcher.models.reply import Attempt, Finish, FinishReason
 from llmdispatcher.models.request import Request
+from llmdispatcher.needs import has_images
 from llmdispatcher.orders import Draws, Glance
 from llmdispatcher.policies import Policies
 from llmdispatcher.route import Ranking, Seen, rank
@@ -69,7 +70,7 @@ class Chooser:
         """Begin to count a prompt where that decides who is asked; mostly that is nowhere."""
         shelf = self.shelf(engines)
         counting: dict[str, Future[int | None]] = {}
-        if not shelf.counters:
+        if not shelf.counters or has_images(request):  # what a picture is, no tokenizer tells
             return counting
         able = shelf.fit(request, (request.strategy or self._strategy).only).able
         for at in able if len(able) > 1 else ():

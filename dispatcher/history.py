@@ -108,6 +108,11 @@ class Record:
         served, failed = self.served * faded + PRIOR_SERVED, self.failed * faded
         return served / (served + failed)
 
+    @property
+    def has_told(self) -> bool:
+        """Whether its own usage says how long its tokens are."""
+        return self.tokens > PRIOR_TOKENS
+
     def lost_each(self) -> tuple[float, float]:
         """Return what a failed attempt has cost, in pico-dollars and in seconds; 0 without any."""
         failed = self.failed  # once: another thread may be letting it fade to nothing

@@ -106,12 +106,13 @@ def estimates(shelf: Shelf, able: Sequence[int], sized: Size, now: Now) -> list[
     usual = int(history.output / history.replies + 0.5)
     records, rates_of, tiered = shelf.records, shelf.rates, shelf.is_tiered
     more = IMAGE_TOKENS * images
+    counted = _beside(shelf, able, weight_bytes, counts) if counts else counts
     new, made = tuple.__new__, []  # a named tuple's own way takes twice as long
     for at in able:
         record, rates = records[at], rates_of[at]
         prompt = more + ceil(weight_bytes * record.per_byte)
-        if counts:
-            prompt = counts.get(shelf.names[at], prompt)
+        if counted:
+            prompt = counted[shelf.names[at]]
         output = record.typical or usual
         output = min(output, most)
         warm = _warm(record, warmth.get(shelf.names[at], 0), prompt) if warmth else 0
@@ -133,6 +134,32 @@ def estimates(shelf: Shelf, able: Sequence[int], sized: Size, now: Now) -> list[
             index, lost = cost / good, 0.0
         told = at, index, cost, prompt, warm, output, good, served, lost, None
         made.append(new(Estimate, told))
+    return made
+
+
+def _beside(
+    shelf: Shelf, able: Sequence[int], weight_bytes: int, counts: Mapping[str, int]
+) -> Mapping[str, int]:
+    """Return the tokens of a prompt for everybody, where some have counted them.
+
+    A count has what a template adds, and an estimate has not: whoever cannot count now, since it is
+    not loaded, would look cheaper, be loaded, and be able to. So estimates are held to counts: by
+    their ratio for those who counted, and as their mean for who has never told any usage.
+    """
+    names, records = shelf.names, shelf.records
+    told = [(at, counts[names[at]]) for at in able if names[at] in counts]
+    if not told:
+        return {}
+    total = sum(count for _, count in told)
+    guessed = sum(ceil(weight_bytes * records[at].per_byte) for at, _ in told)
+    made = {}
+    for at in able:
+        record = records[at]
+        if record.has_told and guessed:
+            beside = round(ceil(weight_bytes * record.per_byte) * total / guessed)
+        else:
+            beside = round(total / len(told))
+        made[names[at]] = counts.get(names[at], beside)
     return made
 
 

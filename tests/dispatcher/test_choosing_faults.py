@@ -21,9 +21,11 @@ from llmdispatcher import (
     Dispatcher,
     DispatcherError,
     EngineCrashed,
+    Event,
     FinishReason,
     Image,
     Limits,
+    LoadProgress,
     Overloaded,
     Price,
     Request,
@@ -40,7 +42,7 @@ from llmdispatcher.history import LEAST_BYTES, History
 from llmdispatcher.limits import Limiter
 from llmdispatcher.models.reply import Finish
 from llmdispatcher.vendors.contract import Report, State, Status
-from llmdispatcher.vendors.scripted import ScriptedEngine
+from llmdispatcher.vendors.scripted import ResidentScriptedEngine, ScriptedEngine
 
 PRICE, DEAR = Price.per_million(1, 1), Price.per_million(2, 2)
 LOOSE: dict[str, Any] = {
@@ -191,6 +193,33 @@ def test_a_count_that_cannot_be_asked_for_costs_nobody_the_reply() -> None:
     counter = Made(Refusing, Scripted("a", name="a", price=PRICE))
     with Dispatcher(counter, Scripted("b", name="b", price=DEAR)) as d:
         assert d.send("hi").vendor == "a"
+
+
+class CountingWhileLoaded(ResidentScriptedEngine):
+    """Counts with its own tokenizer, which comes with the model, and adds a template."""
+
+    def count(self, _: Request, __: str) -> Future[int | None]:
+        """Tell forty tokens while the model is loaded."""
+        told: Future[int | None] = Future()
+        told.set_result(40 if self.status().state in {State.READY, State.BUSY} else None)
+        return told
+
+
+def test_who_can_count_does_not_look_dearer_than_who_cannot() -> None:
+    """Of two equal local models one stays in memory: a count is not held against an estimate."""
+    loads: list[str] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, LoadProgress):
+            loads.append(event.vendor)
+
+    twins = [
+        Made(CountingWhileLoaded, Scripted(name=name, memory_mb=800, price=PRICE)) for name in "ab"
+    ]
+    with Dispatcher(*twins, max_memory_mb=1000, on_event=note) as d:
+        served = [d.send("hi", max_tokens=1).vendor for _ in range(6)]
+
+    assert (served, loads) == (["a"] * 6, ["a"])
 
 
 @attrs.frozen
