@@ -649,6 +649,7 @@ def test_a_cascade_that_cannot_be_is_refused(facts: dict[str, Any], named: str) 
 def test_a_cascade_is_a_value() -> None:
     """Two that say the same are equal, and none can be changed."""
     assert Cascade(threshold=0.5) == Cascade(threshold=0.5)
+    assert hash(Cascade(calibration=AS_TOLD)) == hash(Cascade(calibration=AS_TOLD))
     with pytest.raises(AttributeError):
         Cascade().threshold = 1  # type: ignore[misc]
 
