@@ -88,13 +88,13 @@ class ChoiceDraft:
         else:
             raise BadReply(f"a piece of tool call {piece.index} after {len(self.calls)} calls")
 
-    def done(self, reason: FinishReason, form: ResponseFormat) -> Choice:
+    def done(self, reason: FinishReason, form: ResponseFormat, *, loose: bool) -> Choice:
         """Return what has become of it. Raises BadReply if it is not what was asked for."""
         parsed = None
         if form.is_json and reason is FinishReason.STOP:
             from llmdispatcher import typed  # noqa: PLC0415 - on first use
 
-            parsed = typed.parsed(self.text, form)
+            parsed = typed.parsed(self.text, form, loose=loose)
         text, reasoning = self.text, "".join(self.reasoning)
         return Choice(
             text,
@@ -115,11 +115,18 @@ class ReplyDraft:
         self._form, self._must_call = form, must_call
         self._drafts = [ChoiceDraft() for _ in range(n)]
         self.choices: tuple[Choice, ...] = ()
+        self.is_loose = False
+        """Nobody holds the model to JSON, so that text may be around it; see ``typed.parsed``."""
 
     @property
     def text(self) -> str:
         """See ``Draft.text``."""
         return self._drafts[0].text
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether any choice calls a tool."""
+        return any(draft.calls for draft in self._drafts)
 
     @property
     def pieces(self) -> int:
@@ -154,7 +161,10 @@ class ReplyDraft:
 
     def finish(self, finish: Finish) -> None:
         """See ``Draft.finish``."""
-        self.choices = tuple(draft.done(reason, self._form) for draft, reason in self._ends(finish))
+        self.choices = tuple(
+            draft.done(reason, self._form, loose=self.is_loose)
+            for draft, reason in self._ends(finish)
+        )
         for choice in self.choices:
             self._check_call(choice)
 
@@ -169,7 +179,7 @@ class ReplyDraft:
         if self._must_call and is_done and not choice.tool_calls:
             told = "a call of a tool was demanded, and text came: this model may know none"
             unfit = BadReply(told)
-            unfit.is_unfit = True
+            unfit.is_unfit, unfit.misfit = True, told
             raise unfit
 
 
@@ -190,7 +200,7 @@ class JudgedDraft(ReplyDraft):
         made = []
         for index, (draft, reason) in enumerate(self._ends(finish)):
             try:
-                choice = draft.done(reason, self._form)
+                choice = draft.done(reason, self._form, loose=self.is_loose)
                 self._check_call(choice)
             except BadReply as error:
                 self.unfit[index] = error
