@@ -1,13 +1,13 @@
 """Claim: a cascade by calibrated confidence is as right as the largest model alone, for less money.
 
-    python models/training/tiers.py FOLDER        (needs torch; some 30 minutes of one core)
+    python models/training/tiers.py FOLDER        (needs torch; some 15 minutes of one core)
     python bench/cascade.py FOLDER [--questions N]
 
 Models made in this repository are the tiers; the questions have exact answers and were never
 trained on. Prices are in proportion to parameters: a dollar per million tokens for each thousand.
 Every figure is of replies that ``Dispatcher`` gave:
 
-    all small, all middle, …   one model answers everything; "largest" is the last of them
+    all small, all large       one model answers everything; "largest" is the last of them
     random mix                 these by lot: straight lines between them
     oracle                     the cheapest that is right, and the smallest where none is
     confidence                 Cascade(), calibrated on 500 other questions
