@@ -12,6 +12,7 @@ Every figure is of replies that ``Dispatcher`` gave:
     oracle                     the cheapest that is right, and the smallest where none is
     confidence                 Cascade(), calibrated on 500 other questions
     as told                    the same without calibration: the geometric mean of probabilities
+    as shipped                 Cascade() as it comes: calibrated on both tiers' answers to the 500
     samples                    Cascade("samples", samples=5)
 
 The 500 also choose the thresholds that are reported; intervals are of 2,000 resamples of the
@@ -36,7 +37,15 @@ from chart import Axis, Line, Panel, svg
 from harness import RESULTS, machine, save, show_table
 
 from llmdispatcher import Cascade, Dispatcher, LlamaCpp, Price, Reply, RetryPolicy
-from llmdispatcher.models.confidence import AS_TOLD, TOP, Calibration, Signals, fit
+from llmdispatcher.models.confidence import (
+    AS_TOLD,
+    CALIBRATIONS,
+    TOP,
+    Calibration,
+    Signals,
+    fit,
+)
+from llmdispatcher.models.stages import THRESHOLDS
 
 CALIBRATING = 500
 MAX_TOKENS = 24
@@ -143,6 +152,7 @@ def measure(asking: Asking) -> Measured:
     seen = [chances(told, fitted[name]) for told, name in zip(learnt, fitted, strict=False)]
     sure = [chances(told, fitted[name]) for told, name in zip(tested, fitted, strict=False)]
     plain = [chances(told, AS_TOLD) for told in tested[:-1]]
+    shipped = [chances(told, CALIBRATIONS["local"]) for told in tested[:-1]]
     ways: dict[str, Sequence[Told]] = {
         f"all {name}": [told] for name, told in zip(names, tested, strict=True)
     }
@@ -153,6 +163,8 @@ def measure(asking: Asking) -> Measured:
     thresholds = {f"-{less:.0%}": chosen(learnt, seen, less) for less in POINTS}
     for less, threshold in thresholds.items():
         ways[f"confidence, chosen for {less}"] = [climbed(tested, sure, threshold)]
+    ways["as shipped"] = [climbed(tested, shipped, THRESHOLDS["confidence"])]
+    fitted["all tiers"] = fit([pair for told in learnt for pair in _pairs(told)])
     agreeing = {}
     for at in RUN_AT:
         plan = Cascade(threshold=at, calibration=fitted)
@@ -162,8 +174,12 @@ def measure(asking: Asking) -> Measured:
         asking.ask(names, split, strategy=Cascade("samples", least, SAMPLES)) for least in AGREE
     ]
     brier = {
-        name: {"calibrated": _brier(tested[at], sure[at]), "as told": _brier(tested[at], plain[at])}
-        for at, name in enumerate(fitted)
+        name: {
+            "calibrated": _brier(tested[at], sure[at]),
+            "as shipped": _brier(tested[at], shipped[at]),
+            "as told": _brier(tested[at], plain[at]),
+        }
+        for at, name in enumerate(names[:-1])
     }
     kinds = {name: asking.by_kind(told.right) for name, told in zip(names, tested, strict=True)}
     return Measured(ways, fitted, thresholds, agreeing, brier, kinds)
