@@ -162,6 +162,15 @@ class LlamaCpp:
         header = gguf.read_header(self.model_path)
         return planning.make_plan(self, header, pooling.pooling_or_none(header, self.pooling))
 
+    def confined(self) -> LlamaCpp:
+        """See ``contract.Confinable``.
+
+        Nothing here connects elsewhere: a worker is given no address, a server listens on a socket
+        or on loopback, is given a file and no address, and is told --offline where it knows that.
+        What an ``executable`` or ``worker_command`` of the caller's own does is the caller's.
+        """
+        return self
+
     def start(self, report: Report) -> LlamaCppEngine:
         """Make the engine; the file's header is read, the model is not."""
         from llmdispatcher.vendors.llamacpp.serving import LlamaCppEngine  # noqa: PLC0415 - a cycle
