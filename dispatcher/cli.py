@@ -275,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"llmdispatcher {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND [-h]", title="commands")
     for name, command in COMMANDS.items():
         command.add_options(
             commands.add_parser(
