@@ -102,6 +102,7 @@ from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
     from llmdispatcher.ledger import Ledger
+    from llmdispatcher.models.race import Ensemble, Hedge, NoGoodAnswer, Parallel
     from llmdispatcher.vendors.http.preset import (
         VLLM,
         Anthropic,
@@ -153,6 +154,7 @@ _LATE = {
         ),
         _PRESETS,
     ),
+    **dict.fromkeys(("Ensemble", "Hedge", "NoGoodAnswer", "Parallel"), "llmdispatcher.models.race"),
     "HttpVendor": "llmdispatcher.vendors.http.vendor",
     "Secret": "llmdispatcher.vendors.http.secret",
     "LlamaCpp": "llmdispatcher.vendors.llamacpp.vendor",
@@ -211,6 +213,7 @@ __all__ = [
     "Embeddings",
     "EngineCrashed",
     "EngineDied",
+    "Ensemble",
     "Event",
     "ExecutableNotFound",
     "Fallback",
@@ -218,6 +221,7 @@ __all__ = [
     "FinishReason",
     "Gemini",
     "Groq",
+    "Hedge",
     "HttpVendor",
     "Image",
     "InvalidGrammar",
@@ -242,6 +246,7 @@ __all__ = [
     "ModelTooLarge",
     "ModelUnloaded",
     "NoCandidate",
+    "NoGoodAnswer",
     "OfflineRefused",
     "Ollama",
     "OpenAI",
@@ -249,6 +254,7 @@ __all__ = [
     "OpenRouter",
     "OutOfMemory",
     "Overloaded",
+    "Parallel",
     "Plan",
     "Price",
     "QuotaExhausted",
