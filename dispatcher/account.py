@@ -128,12 +128,13 @@ class Account:
             reserved = self._purse.admit(worst_case(card, self._request))
         if self._ledger is None:
             return None if self._purse is None else Entry(None, reserved)
+        slip = None
         try:
-            return Entry(self._open(self._ledger, card, number, key), reserved)
-        except BaseException:
-            if self._purse is not None:
+            slip = self._open(self._ledger, card, number, key)
+        finally:
+            if slip is None and self._purse is not None:
                 self._purse.spend(0, reserved)
-            raise
+        return Entry(slip, reserved)
 
     def _open(self, ledger: Ledger, card: ModelCard, number: int, key: str) -> Slip:
         """Enter an attempt in the ledger."""

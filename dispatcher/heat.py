@@ -192,8 +192,7 @@ class Heat:
         total_s, spent = self.job.deadlines.total_s, self.ration.spent
         if total_s is None:
             return None
-        passed_s = self.job.clock() - spent.began_s - spent.loaded_s
-        return total_s - (passed_s - self._loaded_s)
+        return total_s - (self.job.clock() - spent.began_s - spent.loaded_s)
 
     # -- hearing -------------------------------------------------------------------------------
 
@@ -218,7 +217,8 @@ class Heat:
             return
         more_s = max(0.0, run.trial.load_s - self._loaded_s)  # side by side, the longest counts
         self._loaded_s += more_s
-        self.course.spend(cost_microusd=run.attempt.cost_microusd, loaded_s=more_s)
+        self.ration.loaded(more_s)
+        self.course.spend(cost_microusd=run.attempt.cost_microusd)
 
     def stop(self, but: Run | None = None) -> None:
         """Stop all that run."""

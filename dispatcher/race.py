@@ -31,7 +31,7 @@ def parallel(job: Job[Request], plan: Parallel) -> Generator[Step, Any, Reply]:
         shows = job.streaming and plan.accept is None
         yield from heat.begin(min(count, len(heat.targets)), streaming=shows)
         heat.notes.append(f"parallel: asked {_names(heat.runs)}")
-        reply = yield from (_first_piece(heat, rules) if shows else _first_whole(heat, rules))
+        reply = yield from (first_piece(heat, rules) if shows else first_whole(heat, rules))
         if job.streaming and not shows:
             yield from whole(reply)
         return reply
@@ -43,7 +43,7 @@ def hedge(job: Job[Request], plan: Hedge) -> Generator[Step, Any, Reply]:
         rules = _Hedge(heat, plan)
         yield from heat.begin(1, signs=True)
         try:
-            first = _first_piece if job.streaming else _first_whole
+            first = first_piece if job.streaming else first_whole
             return (yield from first(heat, rules))
         finally:
             rules.settle()
@@ -84,7 +84,7 @@ def poor(reply: Reply, asked: Request) -> str:
     return ""
 
 
-class _Rules:
+class Rules:
     """What a race does when nobody has won yet."""
 
     def __init__(self, heat: Heat) -> None:
@@ -112,7 +112,7 @@ class _Rules:
         return replies[0][0]
 
 
-class _Parallel(_Rules):
+class _Parallel(Rules):
     def __init__(self, heat: Heat, accept: Callable[[Reply], bool] | None) -> None:
         super().__init__(heat)
         self._accept = accept
@@ -135,7 +135,7 @@ class _Parallel(_Rules):
         )
 
 
-class _Hedge(_Rules):
+class _Hedge(Rules):
     """Sends a copy to somebody else when the one that was asked is late."""
 
     def __init__(self, heat: Heat, plan: Hedge) -> None:
@@ -218,7 +218,7 @@ def _is_away(target: Target) -> bool:
     return target.card.local and target.engine.status().state not in SERVING
 
 
-def _first_whole(heat: Heat, rules: _Rules) -> Generator[Step, Any, Reply]:
+def first_whole(heat: Heat, rules: Rules) -> Generator[Step, Any, Reply]:
     """Return the first reply that the rules let win."""
     others: list[tuple[Run, Reply, str]] = []
     while heat.running:
@@ -241,7 +241,7 @@ def _first_whole(heat: Heat, rules: _Rules) -> Generator[Step, Any, Reply]:
     return attrs.evolve(reply, warnings=(*reply.warnings, reason))
 
 
-def _first_piece(heat: Heat, rules: _Rules) -> Generator[Step, Any, Reply]:
+def first_piece(heat: Heat, rules: Rules) -> Generator[Step, Any, Reply]:
     """Show the reply of whoever brings the first piece, and return it."""
     lead: Run | None = None
     while heat.running:
@@ -263,7 +263,7 @@ def _first_piece(heat: Heat, rules: _Rules) -> Generator[Step, Any, Reply]:
     raise heat.error()
 
 
-def _hear(heat: Heat, rules: _Rules | None) -> Generator[Step, Any, list[tuple[Run, News]]]:
+def _hear(heat: Heat, rules: Rules | None) -> Generator[Step, Any, list[tuple[Run, News]]]:
     """Wait for news, and for the moment when somebody is late."""
     if rules is None:
         return (yield from heat.hear())

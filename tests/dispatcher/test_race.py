@@ -454,7 +454,7 @@ def test_what_is_late_is_learned() -> None:
         (lambda: Parallel(count=0), "count"),
         (lambda: Parallel(accept=True), "accept"),  # type: ignore[arg-type]
         (lambda: Hedge(percentile=1.5), "percentile"),
-        (lambda: Hedge(percentile=None), "percentile"),
+        (lambda: Hedge(percentile=None), "percentile"),  # type: ignore[arg-type]
         (lambda: Hedge(after_s=-1), "after_s"),
         (lambda: Hedge(max_extra=2), "max_extra"),
     ],
