@@ -7,21 +7,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from llmdispatcher import offline
+from llmdispatcher.breaker import blamed
 from llmdispatcher.breakers import Breakers
 from llmdispatcher.history import History
 from llmdispatcher.landlord import Landlord
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.embedding import Work
+from llmdispatcher.models.errors import BadReply, DispatcherError
+from llmdispatcher.models.quality import Complexity
 from llmdispatcher.models.reply import Attempt, Finish
-from llmdispatcher.models.routing import Routing
-from llmdispatcher.models.strategy import Strategy
+from llmdispatcher.models.request import Request
 from llmdispatcher.orders import Draws, Glance
+from llmdispatcher.policies import Policies
 from llmdispatcher.route import Ranking, Seen, rank
 from llmdispatcher.shelf import Shelf, Target
-from llmdispatcher.vendors.contract import Engine, State
+from llmdispatcher.vendors.contract import Counter, Engine, State
 from llmdispatcher.warmth import Warmth
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 LOAD_BYTES_PER_S = 500e6
 """A stated estimate for a model that was never loaded here: what a plain SSD reads."""
@@ -37,27 +45,44 @@ class Chooser:
 
     def __init__(
         self,
-        strategy: Strategy,
-        routing: Routing,
+        policies: Policies,
         catalog: Catalog,
         breakers: Breakers,
         landlord: Landlord,
     ) -> None:
         self.history, self.warmth = History(), Warmth()
-        self._strategy, self._routing, self._catalog = strategy, routing, catalog
+        self._strategy, self._routing, self._catalog = policies.strategy, policies.routing, catalog
+        self._is_offline = policies.offline
         self._breakers, self._landlord = breakers, landlord
         self._draws = Draws()
         self._kept: dict[str, Part] = {}
-        self._shelf = Shelf((), (), routing, self.history)
+        self._shelf = Shelf((), (), self._routing, self.history)
         self._laid: list[Part] = []
         """Of what the shelf was made."""
 
-    def ranking(self, request: Work, engines: Mapping[str, Engine], now_s: float) -> Ranking:
+    def counting(
+        self, request: Request, engines: Mapping[str, Engine]
+    ) -> dict[str, Future[int | None]]:
+        """Begin to count a prompt where that decides what it costs; mostly that is nowhere."""
+        return {
+            target.card.name: target.engine.count(request, target.card.model)
+            for target in self.shelf(engines).counters
+            if isinstance(target.engine, Counter)
+        }
+
+    def ranking(
+        self,
+        request: Work,
+        engines: Mapping[str, Engine],
+        counts: Mapping[str, int],
+        now_s: float,
+    ) -> Ranking:
         """Rank who can serve a request now."""
         seen = Seen(
             now_s=now_s,
             strategy=self._strategy,
             warm=self.warmth.of(request, now_s),
+            counts=counts,
             held=self._breakers.held(now_s),
             glance=self._glance,
             draws=self._draws,
@@ -85,9 +110,13 @@ class Chooser:
             return name, (), engine.status().detail or "it has no models"
         known = self._kept.get(name)
         if known is None or known[1] is not cards:
-            theirs = tuple(Target(self._catalog.apply(card), engine) for card in cards)
+            theirs = tuple(self._target(card, engine) for card in cards)
             known = self._kept[name] = name, cards, theirs
         return known
+
+    def _target(self, card: ModelCard, engine: Engine) -> Target:
+        known = self._catalog.apply(card)
+        return Target(known, engine, offline.barred(known) if self._is_offline else "")
 
     def _made(self, laid: Sequence[Part]) -> Shelf:
         targets: list[Target] = []
@@ -103,15 +132,35 @@ class Chooser:
         """Count an attempt that is about to be made."""
         self.history.begin(card)
 
-    def settle(self, card: ModelCard, work: Work, attempt: Attempt, finish: Finish | None) -> None:
-        """Learn from an attempt that ended; ``finish`` is the end of its reply, if it had one."""
+    def settle(
+        self,
+        card: ModelCard,
+        work: Work,
+        attempt: Attempt,
+        end: Finish | DispatcherError | None,
+    ) -> None:
+        """Learn from an attempt that ended, with what it did; None where it was given up."""
         now_s = time.monotonic()
         self.history.settle(card, attempt, now_s)
-        if finish is None:
+        if isinstance(work, Request) and work.response_format.schema:
+            cause = blamed(end) if isinstance(end, DispatcherError) else None
+            is_unfit = isinstance(cause, BadReply) and cause.is_unfit
+            if is_unfit or isinstance(end, Finish):
+                self.history.judge(card, Complexity.ORDINARY, is_good=not is_unfit)
+        if not isinstance(end, Finish):
             return
+        finish = end
         warm = self.warmth.of(work, now_s).get(card.name, 0)
         self.history.replied(card, work, finish, warm)
         self.warmth.served(work, card.name, finish.usage.total_tokens, now_s)
+
+    def judge(self, vendor: str, model: str, *, is_good: bool) -> bool:
+        """Take note of a verdict on an answer; False where there is no such model."""
+        for target in self._shelf.targets:
+            if (target.card.vendor, target.card.model) == (vendor, model):
+                self.history.judge(target.card, Complexity.ORDINARY, is_good=is_good)
+                return True
+        return False
 
     def _glance(self, target: Target) -> Glance:
         """Look how a model on this machine is."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from llmdispatcher import health, patience
+from llmdispatcher import health, offline, patience
 from llmdispatcher.account import Account
 from llmdispatcher.breakers import Breakers
 from llmdispatcher.chooser import Chooser
@@ -25,8 +25,9 @@ from llmdispatcher.limits import Limiters
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
-from llmdispatcher.models.errors import ConfigError, Problem, Refused
+from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
 from llmdispatcher.models.event import Event
+from llmdispatcher.models.reply import Reply
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
 from llmdispatcher.patience import Patience
 from llmdispatcher.policies import Policies
@@ -103,12 +104,12 @@ class Desk:
         self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
         """Requests that say nothing but a text, whole and streamed: checked once for all."""
         self._catalog = Catalog.parse(catalog or {})
+        self._is_offline = policies.offline
         self._closed = False
         self.books = Books()
         self._landlord = Landlord(budget, self._report)
         self.chooser = Chooser(
-            policies.strategy,
-            policies.routing,
+            policies,
             self._catalog,
             self._patience.breakers,
             self._landlord,
@@ -130,6 +131,7 @@ class Desk:
         """Start a vendor; text is the name of an installed one. Raises ConfigError."""
         spec = _spec(vendor)
         self._check_open()
+        spec = offline.confined(spec) if self._is_offline else spec
         engine = spec.start(self._report)
         with self._lock:
             refused = self._closed or spec.name in self._engines
@@ -161,6 +163,12 @@ class Desk:
             figures = [by_model[model] for model in local if model in by_model]
             status = health.complete(status, queue, figures)
         return Vendor(name, cards, status)
+
+    def judge(self, reply: Reply, *, good: bool) -> None:
+        """See ``Front.judge``."""
+        if not self.chooser.judge(reply.vendor, reply.model, is_good=good):
+            name = f"{reply.vendor}/{reply.model}"
+            raise BadRequest("reply", name, "a reply of a model that is registered here")
 
     def flow(self, prompt: Prompt, options: Options, stopper: Stopper, *, streaming: bool) -> Flow:
         """Check a request for a reply and return its flow, not yet begun."""
@@ -232,7 +240,7 @@ class Desk:
             return dict(self._engines)
 
     def _targets(self) -> Sequence[Target]:
-        return self.chooser.shelf(self._all()).targets
+        return [each for each in self.chooser.shelf(self._all()).targets if not each.barred]
 
     def _begin(
         self,
@@ -243,16 +251,25 @@ class Desk:
         streaming: bool = False,
     ) -> Flow:
         """Return the flow of a request, which first waits for vendors that look for models."""
-        self._check_open()
+        engines = self._all()
+        counting = self.chooser.counting(request, engines) if isinstance(request, Request) else {}
         finders = self._finders
-        if not finders:
-            return serve(self._job(request, stopper, streaming=streaming))
-        from llmdispatcher import look  # noqa: PLC0415 - few need it
 
-        def ranked() -> Job[W]:
-            return self._job(request, stopper, streaming=streaming)
+        def begun(counts: Mapping[str, int]) -> Flow:
+            def ranked() -> Job[W]:
+                return self._job(request, stopper, streaming=streaming, counts=counts)
 
-        return look.first(finders, ranked, serve, self._deadlines_of(request))
+            if not finders:
+                return serve(ranked())
+            from llmdispatcher import look  # noqa: PLC0415 - few need it
+
+            return look.first(finders, ranked, serve, self._deadlines_of(request))
+
+        if not counting:
+            return begun({})
+        from llmdispatcher import weigh  # noqa: PLC0415 - few need it
+
+        return weigh.first(counting, begun, stopper)
 
     def _deadlines_of(self, request: Work) -> Deadlines:
         return request.deadlines or self._deadlines
@@ -264,6 +281,7 @@ class Desk:
         *,
         streaming: bool = False,
         account: Account | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> Job[W]:
         """Rank who can serve a request now, and put together what its flow needs."""
         account = account or Account(self._ledger, request)
@@ -274,7 +292,7 @@ class Desk:
 
         return Job(
             request=request,
-            ranking=self.chooser.ranking(request, self._all(), time.monotonic()),
+            ranking=self.chooser.ranking(request, self._all(), counts or {}, time.monotonic()),
             deadlines=self._deadlines_of(request),
             streaming=streaming,
             books=self.books,

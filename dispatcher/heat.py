@@ -16,7 +16,7 @@ from llmdispatcher.account import Account
 from llmdispatcher.breaker import Hold, blamed
 from llmdispatcher.course import Ask, End, Move
 from llmdispatcher.draft import ReplyDraft
-from llmdispatcher.flow import Served, blank, course_of, replied, reported
+from llmdispatcher.flow import Served, blank, course_of, replied, reported, worded
 from llmdispatcher.fork import SETTLE_S, Branches, Ended, News
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
@@ -291,8 +291,8 @@ def _attempt(run: Run, wait_s: float, heat: Heat) -> Generator[Step, Any, None]:
     passage = breakers.admit(run.name, job.clock())
     if isinstance(passage, Hold):
         raise passage.error(run.name, job.clock())
-    number, draft = job.account.number(), blank(job.request)
-    run.trial = trial = Trial(job, run.target, number, heat.left_s(), draft)
+    asked, draft = worded(job, blank(job.request), run.target)
+    run.trial = trial = Trial(asked, run.target, job.account.number(), heat.left_s(), draft)
     run.finish = yield from reported(job, passage, trial.run())
 
 

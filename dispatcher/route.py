@@ -7,7 +7,7 @@ arithmetic or as excluded with its reason; those rows are made when somebody rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from llmdispatcher.models.quality import Complexity
 from llmdispatcher.models.reply import Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.models.strategy import STRATEGIES, Strategy
+from llmdispatcher.needs import needs
 from llmdispatcher.orders import Draws, Glance, Standing, order
 from llmdispatcher.outlook import (
     Estimate,
@@ -50,6 +51,8 @@ class Seen:
     """For requests that bring none."""
     complexity: Complexity = Complexity.ORDINARY
     warm: Warm = attrs.field(factory=dict)
+    counts: Mapping[str, int] = attrs.field(factory=dict)
+    """Tokens of the prompt, by the name of a model that counted them."""
     held: AbstractSet[str] = frozenset()
     """Names of models that their breaker lets nobody ask now."""
     glance: Callable[[Target], Glance] = lambda _: Glance()
@@ -86,7 +89,7 @@ def rank(request: Work, shelf: Shelf, seen: Seen | None = None) -> Ranking:
     strategy = own or seen.strategy
     fit = shelf.fit(request, strategy.only)
     sized = size(request)
-    made = estimates(shelf, fit.able, sized, (seen.warm, seen.complexity, seen.now_s))
+    made = estimates(shelf, fit.able, sized, (seen.warm, seen.counts, seen.complexity, seen.now_s))
     if shelf.routing.value_of_time_usd:
         made = _timed(shelf, made, seen)
     late = _late(request, shelf, made, sized, seen)
@@ -117,7 +120,7 @@ def _late(
     """Return who would be refused if it were asked now, by place, and why."""
     late = {}
     contexts, least = shelf.contexts, sized.least
-    for each in made:
+    for each in made if isinstance(request, Request) else ():  # texts to embed go one by one
         if each[3] + least > contexts[each[0]]:  # by number, which is quicker: each request asks
             late[each.at] = f"too long for its context of {contexts[each.at]} tokens, it seems"
     if seen.held:
@@ -170,7 +173,10 @@ class _Rows:
             told = "price not known: after all whose price is known"
         else:
             told = words(each, self.choices)
-        if self.shelf.targets[each.at].card.last_resort:
+        card = self.shelf.targets[each.at].card
+        if needs(self.request) - card.capabilities:  # whoever lacks anything else is left out
+            told += ", told in words what form the reply is to have"
+        if card.last_resort:
             told += ", last resort"
         if reason := self.late.get(each.at):
             told += f"; {reason}"

@@ -282,14 +282,15 @@ def test_reasoning_is_compared_by_its_last_number(world: World) -> None:
     specs = (
         vendor("a", "12 and 30 are 42. So it is 42"),
         vendor("b", "Half of 84: 42.0"),
-        vendor("c", "I would say 41"),
+        vendor("c", [0.05, "I would say 41"]),
     )
 
     heard = world(specs, "send", "?", strategy=Ensemble(normalise="last_number"))
 
     assert heard.reply is not None
     assert heard.reply.vendor == "a"
-    assert heard.reply.decision.notes[0].startswith("vote: 2 of 3")
+    assert any("for '12 and 30 are 42" in note for note in heard.reply.decision.notes)
+    assert any(": a/script, b/script" in note for note in heard.reply.decision.notes)
 
 
 @worlds
