@@ -204,7 +204,7 @@ class JudgedDraft(ReplyDraft):
                 self._check_call(choice)
             except BadReply as error:
                 self.unfit[index] = error
-                choice = draft.done(reason, TEXT)
+                choice = draft.done(reason, TEXT, loose=False)
             made.append(choice)
         self.choices = tuple(made)
 
