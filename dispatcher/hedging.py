@@ -71,14 +71,12 @@ class Hedging:
         with self._lock:
             self._copies = min(MOST_COPIES, self._copies + share)
 
-    def take(self, share: float, expected_microusd: int | None, spent_microusd: int) -> str:
+    def take(self, share: float, expected_microusd: int, spent_microusd: int) -> str:
         """Take one copy; returns why it may not be sent, or nothing.
 
-        ``expected_microusd`` is what it will cost (None: nobody knows), ``spent_microusd`` what the
-        dispatcher has spent until now.
+        ``expected_microusd`` is what it will cost, ``spent_microusd`` what the dispatcher has spent
+        until now. Where a price is not known, copies are held to their share of the requests alone.
         """
-        if expected_microusd is None:
-            return "what it would cost is not known"
         with self._lock:
             if self._copies < 1.0 - ROUNDING:
                 return f"copies may be {share:.0%} of the requests, and those are used up"

@@ -189,10 +189,9 @@ class _Hedge(Rules):
         if reason := heat.course.allowance.refusal(heat.job.clock()):
             return reason
         price, usage = heat.targets[index].card.price, expected_usage(heat.job.request)
-        expected = None if price is None else price.cost_microusd(usage)
-        self._expected = expected or 0
+        self._expected = 0 if price is None else price.cost_microusd(usage)
         spent = heat.job.books.snapshot().total.cost_microusd
-        return self._hedging.take(self._plan.max_extra, expected, spent)
+        return self._hedging.take(self._plan.max_extra, self._expected, spent)
 
     def failed(self, run: Run, error: DispatcherError) -> Generator[Step, Any, None]:
         if self.heat.running:

@@ -107,8 +107,8 @@ class Hedge(Plan):
 
     In ``stream`` whoever brings the first piece wins, else whoever has the whole reply first. The
     other is stopped, and what it cost until then is paid for. Copies are held to ``max_extra`` of
-    the requests, and what is wasted on them to ``max_extra`` of what the dispatcher has spent: with
-    0.1 the first copy can be sent with the tenth request.
+    the requests, and what is wasted on them to ``max_extra`` of what the dispatcher has spent, as
+    far as prices are known: with 0.1 the first copy can be sent with the tenth request.
     """
 
     percentile: float = number("percentile", 0.5, 0.999, default=0.95)

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import Heard, in_asyncio, in_threads
@@ -69,14 +70,28 @@ def vendors(draw: st.DrawFn) -> tuple[Scripted, ...]:
     )
 
 
-@settings(max_examples=80)
-@given(
+GIVEN = given(
     specs=vendors(), verb=VERB, plan=PLANS, give_up_after=st.none() | st.none() | st.integers(0, 4)
 )
-def test_the_books_conserve(
-    specs: tuple[Scripted, ...], verb: str, plan: Plan, give_up_after: int | None
-) -> None:
+
+
+@settings(max_examples=25)
+@GIVEN
+def test_the_books_conserve(**drawn: Any) -> None:
     """Each attempt starts, ends and is added up once, and no branch outlives its request."""
+    conserve(**drawn)
+
+
+@pytest.mark.soak
+@settings(max_examples=1500)
+@GIVEN
+def test_the_books_conserve_ever_so_often(**drawn: Any) -> None:
+    """The same, far more often."""
+    conserve(**drawn)
+
+
+def conserve(specs: tuple[Scripted, ...], verb: str, plan: Plan, give_up_after: int | None) -> None:
+    """Send a request by a plan, and look at the books."""
     events: list[Event] = []
     with Dispatcher(*specs, on_event=events.append, retry=HASTY) as d:
         reply = None
@@ -144,7 +159,7 @@ def story(heard: Heard) -> tuple[Any, ...]:
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(specs=vendors(), verb=VERB, plan=CALM)
 def test_both_worlds_tell_the_same_story(
     specs: tuple[Scripted, ...], verb: str, plan: Plan
@@ -155,7 +170,7 @@ def test_both_worlds_tell_the_same_story(
     assert story(threads) == story(in_asyncio(specs, verb, "one two", strategy=plan, retry=HASTY))
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(first=st.permutations(["a", "b", "c"]), verb=VERB, fails=st.sampled_from(["", "a", "b"]))
 def test_both_worlds_have_the_same_winner(first: list[str], verb: str, fails: str) -> None:
     """Where each is slower than the one before by far, the same wins in threads and in tasks."""
