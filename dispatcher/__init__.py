@@ -102,6 +102,7 @@ from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
     from llmdispatcher.ledger import Ledger
+    from llmdispatcher.models.race import Ensemble, Hedge, NoGoodAnswer, Parallel
     from llmdispatcher.models.stages import Cascade, Chain, Step
     from llmdispatcher.vendors.http.preset import (
         VLLM,
@@ -157,6 +158,7 @@ _LATE = {
         ),
         _PRESETS,
     ),
+    **dict.fromkeys(("Ensemble", "Hedge", "NoGoodAnswer", "Parallel"), "llmdispatcher.models.race"),
     "HttpVendor": "llmdispatcher.vendors.http.vendor",
     "Secret": "llmdispatcher.vendors.http.secret",
     "LlamaCpp": "llmdispatcher.vendors.llamacpp.vendor",
@@ -217,6 +219,7 @@ __all__ = [
     "Embeddings",
     "EngineCrashed",
     "EngineDied",
+    "Ensemble",
     "Event",
     "ExecutableNotFound",
     "Fallback",
@@ -224,6 +227,7 @@ __all__ = [
     "FinishReason",
     "Gemini",
     "Groq",
+    "Hedge",
     "HttpVendor",
     "Image",
     "InvalidGrammar",
@@ -248,6 +252,7 @@ __all__ = [
     "ModelTooLarge",
     "ModelUnloaded",
     "NoCandidate",
+    "NoGoodAnswer",
     "OfflineRefused",
     "Ollama",
     "OpenAI",
@@ -255,6 +260,7 @@ __all__ = [
     "OpenRouter",
     "OutOfMemory",
     "Overloaded",
+    "Parallel",
     "Plan",
     "Price",
     "QuotaExhausted",
