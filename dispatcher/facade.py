@@ -26,6 +26,7 @@ from llmdispatcher.models.embedding import (
 from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.reply import Reply, Saved
 from llmdispatcher.models.request import Options, Prompt
+from llmdispatcher.models.task import Task
 from llmdispatcher.steps import Flow
 from llmdispatcher.stream import AsyncStream, Stream
 
@@ -99,6 +100,15 @@ class Dispatcher(Front):
         first choice.
         """
         return Stream(self._desk, prompt, options, streaming=True)
+
+    def delegate(self, task: Task | str, prompt: Prompt, /, **options: Unpack[Options]) -> Reply:
+        """Return the whole reply of a model that suits a task, such as ``"summarisation"``.
+
+        As ``send`` with ``task=`` and ``strategy="auto"``: the task's rule says which tiers of
+        quality come last and where it is best run. See ``models.task.Task``.
+        """
+        given: Options = {"strategy": "auto", **options, "task": task}
+        return self.send(prompt, **given)
 
     def send_many(
         self, prompts: Iterable[Prompt], *, concurrency: int = 8, **options: Unpack[Options]
@@ -251,6 +261,13 @@ class AsyncDispatcher(Front):
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> AsyncStream:
         """Return an async iterator over the reply, without ``await``; see ``Dispatcher.stream``."""
         return AsyncStream(self._desk, prompt, options, streaming=True)
+
+    async def delegate(
+        self, task: Task | str, prompt: Prompt, /, **options: Unpack[Options]
+    ) -> Reply:
+        """Return the reply of a model that suits a task; see ``Dispatcher.delegate``."""
+        given: Options = {"strategy": "auto", **options, "task": task}
+        return await self.send(prompt, **given)
 
     async def send_many(
         self, prompts: Iterable[Prompt], *, concurrency: int = 8, **options: Unpack[Options]

@@ -68,7 +68,9 @@ class Served(Generic[D]):
             "model": served.model,
             "cost_microusd": self.cost_microusd,
             "latency_s": sum(attempt.latency_s for attempt in self.attempts),
-            "decision": Decision(considered=ranking.considered, attempts=self.attempts),
+            "decision": Decision(
+                considered=ranking.considered, attempts=self.attempts, notes=ranking.notes
+            ),
             "warnings": self.finish.warnings,
         }
 
