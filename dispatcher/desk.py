@@ -104,7 +104,7 @@ class Desk:
         self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
         """Requests that say nothing but a text, whole and streamed: checked once for all."""
         self._catalog = Catalog.parse(catalog or {})
-        self._is_offline = policies.offline
+        self._is_offline, self._cache = policies.offline, policies.cache
         self._closed = False
         self.books = Books()
         self._landlord = Landlord(budget, self._report)
@@ -178,10 +178,17 @@ class Desk:
             request = Request.of(prompt, **options)
         plan = (request.strategy or self._strategy).plan
         if plan is None:
-            return self._begin(request, stopper, dispatch, streaming=streaming)
+            serve = dispatch if self._cache is None else self._cached
+            return self._begin(request, stopper, serve, streaming=streaming)
         from llmdispatcher import plans  # noqa: PLC0415 - few need it
 
         return self._begin(request, stopper, plans.flow_of(plan), streaming=streaming)
+
+    def _cached(self, job: Job[Request]) -> Flow:
+        from llmdispatcher import cached  # noqa: PLC0415 - few programs keep replies
+
+        assert self._cache is not None  # noqa: S101 - or nobody would call this
+        return cached.dispatch(job, self._cache)
 
     def embedding(self, request: EmbedRequest) -> Flow:
         """Return the flow of a request for vectors, not yet begun."""
@@ -251,16 +258,25 @@ class Desk:
         streaming: bool = False,
     ) -> Flow:
         """Return the flow of a request, which first waits for vendors that look for models."""
-        self._check_open()
+        engines = self._all()
+        counting = self.chooser.counting(request, engines) if isinstance(request, Request) else {}
         finders = self._finders
-        if not finders:
-            return serve(self._job(request, stopper, streaming=streaming))
-        from llmdispatcher import look  # noqa: PLC0415 - few need it
 
-        def ranked() -> Job[W]:
-            return self._job(request, stopper, streaming=streaming)
+        def begun(counts: Mapping[str, int]) -> Flow:
+            def ranked() -> Job[W]:
+                return self._job(request, stopper, streaming=streaming, counts=counts)
 
-        return look.first(finders, ranked, serve, self._deadlines_of(request))
+            if not finders:
+                return serve(ranked())
+            from llmdispatcher import look  # noqa: PLC0415 - few need it
+
+            return look.first(finders, ranked, serve, self._deadlines_of(request))
+
+        if not counting:
+            return begun({})
+        from llmdispatcher import weigh  # noqa: PLC0415 - few need it
+
+        return weigh.first(counting, begun, stopper)
 
     def _deadlines_of(self, request: Work) -> Deadlines:
         return request.deadlines or self._deadlines
@@ -272,16 +288,18 @@ class Desk:
         *,
         streaming: bool = False,
         account: Account | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> Job[W]:
         """Rank who can serve a request now, and put together what its flow needs."""
         account = account or Account(self._ledger, request)
 
         def ask(another: Request, its_stopper: Stopper, *, streaming: bool) -> Job[Request]:
-            return self._job(another, its_stopper, streaming=streaming, account=account)
+            part = account.share(another)
+            return self._job(another, its_stopper, streaming=streaming, account=part)
 
         return Job(
             request=request,
-            ranking=self.chooser.ranking(request, self._all(), time.monotonic()),
+            ranking=self.chooser.ranking(request, self._all(), counts or {}, time.monotonic()),
             deadlines=self._deadlines_of(request),
             streaming=streaming,
             books=self.books,

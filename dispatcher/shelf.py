@@ -7,8 +7,7 @@ A shelf is made anew when a vendor shows other models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import attrs
 
@@ -18,9 +17,7 @@ from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.quality import UNKNOWN_QUALITY
 from llmdispatcher.models.routing import Routing
 from llmdispatcher.needs import in_words, is_chosen, needs, unfit
-
-if TYPE_CHECKING:
-    from llmdispatcher.vendors.contract import Engine
+from llmdispatcher.vendors.contract import Counter, Engine
 
 MAX_KINDS = 64
 """Kinds of requests for which it is remembered who can serve them."""
@@ -80,6 +77,15 @@ class Shelf:
         """By priority, then registration."""
         for place, at in enumerate(order):
             self.places[at] = place
+        self.counters = [
+            target
+            for target in self.targets
+            if target.card.local
+            and (price := target.card.price) is not None
+            and not price.is_free
+            and isinstance(target.engine, Counter)
+        ]
+        """Those whose price depends on how many tokens a prompt is, and who can tell."""
         self._fits: dict[object, Fit] = {}
 
     def fit(self, request: Work, only: str) -> Fit:
@@ -107,13 +113,12 @@ class Shelf:
         return Fit(tuple(regular or able), tuple(unable))
 
     def _split(
-        self, request: Work, needed: AbstractSet[Capability], only: str
+        self, request: Work, needed: frozenset[Capability], only: str
     ) -> tuple[list[int], list[tuple[int, str]]]:
         """Return who can do what is needed, and who cannot, each with the reason."""
         able, unable = [], []
         for at, target in enumerate(self.targets):
-            reason = target.barred or unfit(request, frozenset(needed), target.card, only)
-            if reason:
+            if reason := target.barred or unfit(request, needed, target.card, only):
                 unable.append((at, reason))
             else:
                 able.append(at)

@@ -30,7 +30,7 @@ from llmdispatcher.models.event import Event
 from llmdispatcher.models.reply import Saved
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.contract import Call, Footprint, Report, State, Status
-from llmdispatcher.vendors.llamacpp import hosting, recovery
+from llmdispatcher.vendors.llamacpp import hosting, identity, recovery
 from llmdispatcher.vendors.llamacpp.host import Reporting
 from llmdispatcher.vendors.llamacpp.plan.squeeze import RUNGS
 from llmdispatcher.vendors.llamacpp.vendor import card_of
@@ -67,6 +67,10 @@ class LlamaCppEngine:
     def cards(self) -> Sequence[ModelCard]:
         """Return the one card, made from the file's header."""
         return self._cards
+
+    def identity(self, model: str) -> str:
+        """See ``contract.Identified``: its files as they are now, and what it is told to do."""
+        return identity.identity(self._spec) if model == self._card.model else ""
 
     def status(self) -> Status:
         """Return the state now."""
@@ -178,6 +182,22 @@ class LlamaCppEngine:
         """See ``contract.Engine.submit``."""
         return self._there(model).submit(work)
 
+    def count(self, request: Request, model: str) -> Future[int | None]:
+        """See ``contract.Counter.count``. None while the model is not loaded."""
+        with self._lock:
+            host, loading = self._host, self._loading
+        is_there = host is not None and loading is not None and loading.done()
+        counted: Future[int | None] = Future()
+        if host is None or not is_there or host.ended() is not None or model != self._card.model:
+            counted.set_result(None)
+            return counted
+        told = host.count(request)
+        if told is None:
+            counted.set_result(None)
+        else:
+            told.add_done_callback(lambda done: _hand_on(done, counted))
+        return counted
+
     def save(self, request: Request, path: Path) -> Future[Saved]:
         """See ``contract.Keeper.save``."""
         return self._there(self._card.model).save(request, path)
@@ -269,6 +289,14 @@ def _settle(
         _done(loading, error)
     else:
         there.loaded(host, error, loading)
+
+
+def _hand_on(done: Future[Saved], counted: Future[int | None]) -> None:
+    error = done.exception()
+    if error is None:
+        counted.set_result(done.result().tokens)
+    else:
+        counted.set_exception(error)
 
 
 def _done(future: Future[None], error: BaseException | None) -> None:
