@@ -104,6 +104,7 @@ from llmdispatcher.usage import Figures, Stats
 if TYPE_CHECKING:
     from llmdispatcher.cache import Cache
     from llmdispatcher.ledger import Ledger
+    from llmdispatcher.models.stages import Cascade, Chain, Step
     from llmdispatcher.vendors.http.preset import (
         VLLM,
         Anthropic,
@@ -134,6 +135,9 @@ _PRESETS = "llmdispatcher.vendors.http.preset"
 _LATE = {
     "Cache": "llmdispatcher.cache",
     "Ledger": "llmdispatcher.ledger",
+    "Cascade": "llmdispatcher.models.stages",
+    "Chain": "llmdispatcher.models.stages",
+    "Step": "llmdispatcher.models.stages",
     **dict.fromkeys(
         (
             "Anthropic",
@@ -165,7 +169,7 @@ _LATE = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a vendor, or the ledger, when it is first named."""
+    """Import a vendor, a plan or the ledger when it is first named."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - only here
@@ -201,6 +205,8 @@ __all__ = [
     "CallDelta",
     "Cancelled",
     "Capability",
+    "Cascade",
+    "Chain",
     "Choice",
     "ConfigError",
     "ContentRefused",
@@ -276,6 +282,7 @@ __all__ = [
     "SpendingCap",
     "StateUnusable",
     "Stats",
+    "Step",
     "Strategy",
     "Stream",
     "StreamInterrupted",

@@ -130,15 +130,17 @@ class Account:
             reserved = self._purse.admit(worst_case(card, asked))
         if self._ledger is None:
             return None if self._purse is None else Entry(None, reserved)
+        slip = None
         try:
-            return Entry(self._open(self._ledger, card, asked, number, key), reserved)
-        except BaseException:
-            if self._purse is not None:
+            slip = self._open(self._ledger, (card, asked), number, key)
+        finally:
+            if slip is None and self._purse is not None:
                 self._purse.spend(0, reserved)
-            raise
+        return Entry(slip, reserved)
 
-    def _open(self, ledger: Ledger, card: ModelCard, asked: Work, number: int, key: str) -> Slip:
-        """Enter an attempt in the ledger."""
+    def _open(self, ledger: Ledger, what: tuple[ModelCard, Work], number: int, key: str) -> Slip:
+        """Enter an attempt in the ledger: whom, and what it is asked for."""
+        card, asked = what
         from llmdispatcher.ledger_entry import Opening  # noqa: PLC0415 - who has one has it loaded
 
         tags = self._request.tags if isinstance(self._request, Request) else ()

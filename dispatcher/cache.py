@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MIB = 2**20
 
 MAX_WAITING = 256
-"""Replies that wait to be stored; more are not kept."""
+"""Look-ups and replies that wait for the file; those beyond find nothing, and are not kept."""
 
 Maker = tuple[str, str, Callable[[], str]]
 """Who makes a reply: vendor, model, and what says which model stands behind that name."""

@@ -61,7 +61,7 @@ def _look(job: Job[Request], cache: Cache, target: Target) -> Generator[Step, An
     watch = Watch(finding)
     job.stopper.arm(lambda: watch.end(Cancelled()))
     try:
-        yield Wait(watch.future, LOOK_S)
+        yield Wait(watch.future, min(LOOK_S, job.deadlines.total_s or LOOK_S))
     except TimeoutError:
         return None
     finally:

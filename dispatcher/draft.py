@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Iterable
 from itertools import chain, repeat
 from typing import Protocol, TypeVar
 
 from llmdispatcher.models.embedding import Score, Vector
 from llmdispatcher.models.errors import BadReply, BadRequest
+from llmdispatcher.models.fields import TEXT
 from llmdispatcher.models.form import ResponseFormat, Shape
 from llmdispatcher.models.message import Keepsake, ToolCall
 from llmdispatcher.models.reply import (
@@ -159,17 +161,52 @@ class ReplyDraft:
 
     def finish(self, finish: Finish) -> None:
         """See ``Draft.finish``."""
-        reasons = chain((finish.reason,), finish.others, repeat(FinishReason.UNKNOWN))
         self.choices = tuple(
             draft.done(reason, self._form, loose=self.is_loose)
-            for draft, reason in zip(self._drafts, reasons, strict=False)
+            for draft, reason in self._ends(finish)
         )
-        ended = (each for each in self.choices if each.finish_reason is FinishReason.STOP)
-        if self._must_call and any(not each.tool_calls for each in ended):
+        for choice in self.choices:
+            self._check_call(choice)
+
+    def _ends(self, finish: Finish) -> Iterable[tuple[ChoiceDraft, FinishReason]]:
+        """Return every choice and why it ended."""
+        reasons = chain((finish.reason,), finish.others, repeat(FinishReason.UNKNOWN))
+        return zip(self._drafts, reasons, strict=False)
+
+    def _check_call(self, choice: Choice) -> None:
+        """Raise BadReply where a call of a tool was demanded, and none came."""
+        is_done = choice.finish_reason is FinishReason.STOP
+        if self._must_call and is_done and not choice.tool_calls:
             told = "a call of a tool was demanded, and text came: this model may know none"
             unfit = BadReply(told)
             unfit.is_unfit, unfit.misfit = True, told
             raise unfit
+
+
+class JudgedDraft(ReplyDraft):
+    """A reply that somebody judges: one of another form than was asked for is not good, no more.
+
+    So its vendor has not failed, and is not asked the same again.
+    """
+
+    def __init__(self, n: int, form: ResponseFormat, *, must_call: bool = False) -> None:
+        """See ``ReplyDraft``."""
+        super().__init__(n, form, must_call=must_call)
+        self.unfit: dict[int, BadReply] = {}
+        """By the number of the choice."""
+
+    def finish(self, finish: Finish) -> None:
+        """See ``Draft.finish``."""
+        made = []
+        for index, (draft, reason) in enumerate(self._ends(finish)):
+            try:
+                choice = draft.done(reason, self._form, loose=self.is_loose)
+                self._check_call(choice)
+            except BadReply as error:
+                self.unfit[index] = error
+                choice = draft.done(reason, TEXT, loose=False)
+            made.append(choice)
+        self.choices = tuple(made)
 
 
 class VectorsDraft:

@@ -192,18 +192,18 @@ class Tries(Generic[W, D]):
 
     def _trial(self, target: Target, index: int) -> Trial[W, D] | None:
         """Make the next attempt; None where this one cannot go on with what was shown."""
-        left_s = self._left_s()
+        left_s, number = self._left_s(), self._job.account.number
         if self._shown is not None and self._is_open and index not in self._deaf:
             resumed = _resumed(self._job, self._shown.draft, target, self._written)
             if resumed is not None:
                 job, draft = _worded(*resumed, target)
-                trial = Trial(job, target, job.account.number(), left_s, draft)
+                trial = Trial(job, target, number(), left_s, draft)
                 trial.continues = True
                 return trial
         if self._shown is not None and not self._begins_anew:
             return None
         job, draft = _worded(self._amended.get(index, self._job), self._draft(), target)
-        return Trial(job, target, job.account.number(), left_s, draft)
+        return Trial(job, target, number(), left_s, draft)
 
     def _restart(self, name: str) -> Delta:
         """Say that what was shown counts no more."""

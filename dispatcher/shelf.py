@@ -7,6 +7,7 @@ A shelf is made anew when a vendor shows other models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 import attrs
@@ -113,12 +114,13 @@ class Shelf:
         return Fit(tuple(regular or able), tuple(unable))
 
     def _split(
-        self, request: Work, needed: frozenset[Capability], only: str
+        self, request: Work, needed: AbstractSet[Capability], only: str
     ) -> tuple[list[int], list[tuple[int, str]]]:
         """Return who can do what is needed, and who cannot, each with the reason."""
         able, unable = [], []
         for at, target in enumerate(self.targets):
-            if reason := target.barred or unfit(request, needed, target.card, only):
+            reason = target.barred or unfit(request, frozenset(needed), target.card, only)
+            if reason:
                 unable.append((at, reason))
             else:
                 able.append(at)

@@ -197,7 +197,8 @@ class Trial(Generic[W, D]):
         """Set aside what this may cost, where money is limited, and wait until that is written."""
         card, engine = self.target.card, self.target.engine
         key = getattr(engine, "key_fingerprint", "")  # ``Keyed``, which is slow to ask
-        entry = self._entry = self.job.account.open(card, self.job.request, self.number, key)
+        entry = self.job.account.open(card, self.job.request, self.number, key)
+        self._entry = entry
         if entry is None or entry.waiting is None:
             return
         try:

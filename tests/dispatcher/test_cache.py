@@ -83,6 +83,12 @@ def make(path: Path) -> Iterator[Make]:
         cache.close()
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the look-up as long as a slow machine takes."""
+    monkeypatch.setattr("llmdispatcher.cached.LOOK_S", WAIT_S)
+
+
 @pytest.fixture(params=WORLDS)
 def world(request: pytest.FixtureRequest) -> World:
     """Threads and asyncio."""

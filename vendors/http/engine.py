@@ -68,6 +68,8 @@ class HttpEngine:
 
     def __init__(self, outfit: Outfit) -> None:
         self._outfit = outfit
+        self.problem = outfit.problem
+        """See ``Outfit.problem``."""
         self.key_fingerprint = outfit.key_fingerprint
         """See ``contract.Keyed``."""
         self.names_requests = bool(outfit.once_header)
