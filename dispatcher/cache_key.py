@@ -42,6 +42,7 @@ IRRELEVANT: Mapping[type, Mapping[str, str]] = {
         "max_cost_usd": "a kept reply costs nothing",
         "resume": _HOW,
         "streamed": _HOW,
+        "cached": _HOW,
         "once": _HOW,
     },
     ResponseFormat: {"into": "its schema counts, and the class is made anew from the kept JSON"},

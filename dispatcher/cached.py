@@ -35,7 +35,7 @@ def dispatch(job: Job[Request], cache: Cache) -> Generator[Step, Any, Reply]:
     if not targets or not cache.takes(job.request):
         return (yield from flow.dispatch(job))
     began_s = job.clock()
-    found = yield from _look(job, cache, targets[0])
+    found = (yield from _look(job, cache, targets[0])) if job.request.cached else None
     if found is not None and (draft := _replayed(job.request, found)) is not None:
         if job.streaming:
             for delta in found.kept.deltas():

@@ -62,7 +62,8 @@ class Dispatcher(Front):
             elsewhere have no models then, and models whose server passes text on are not asked;
             ``explain`` says so for each. A vendor that cannot be kept here raises ConfigError.
         cache: where replies are kept, so that the same request is answered at once and for nothing;
-            ``Reply.is_cached`` tells. None keeps nothing. What a plan makes is not kept.
+            ``Reply.is_cached`` tells. A request with ``cached=False`` is made anew all the same.
+            None keeps nothing. What a plan makes is not kept.
 
     Thread-safe. Close it, or use it in a ``with`` block, to give memory back early.
     """

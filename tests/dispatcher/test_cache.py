@@ -140,6 +140,18 @@ def test_the_same_request_is_answered_once(verb: str, world: World, make: Make, 
     assert second.stats.total.served == 0
 
 
+def test_a_request_may_go_past_it(make: Make, path: Path) -> None:
+    """Its reply is made anew, and is the one that is found from then on."""
+    with Dispatcher(Scripted("a", "b", "c"), cache=make()) as d:
+        assert d.send("Hello?", **SURE).text == "a"
+        stored(path, 1)
+        before = read(path, "SELECT body FROM replies")
+        assert d.send("Hello?", cached=False, **SURE).text == "b"
+        until(lambda: read(path, "SELECT body FROM replies") != before)
+        assert d.send("Hello?", **SURE).text == "b"
+        assert d.stats().cached == 1
+
+
 def test_it_is_off_unless_it_is_asked_for(path: Path) -> None:
     """Without a cache the same request is asked again."""
     with Dispatcher(Scripted("a", "b")) as d:

@@ -50,6 +50,7 @@ OTHERS: dict[str, tuple[Request, Any]] = {
     "max_cost_usd": (BASE, Decimal(1)),
     "resume": (BASE, "restart"),
     "streamed": (BASE, False),
+    "cached": (BASE, False),
     "once": (BASE, "name"),
 }
 """By field: a request, and another value of that field."""
