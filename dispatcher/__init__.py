@@ -60,6 +60,7 @@ from llmdispatcher.models.event import (
     AttemptStarted,
     BreakerMoved,
     BudgetAlert,
+    CacheTrouble,
     EngineDied,
     Event,
     Fallback,
@@ -101,6 +102,7 @@ from llmdispatcher.models.strategy import Strategy
 from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
+    from llmdispatcher.cache import Cache
     from llmdispatcher.ledger import Ledger
     from llmdispatcher.models.stages import Cascade, Chain, Step
     from llmdispatcher.vendors.http.preset import (
@@ -131,6 +133,7 @@ __version__ = VERSION
 
 _PRESETS = "llmdispatcher.vendors.http.preset"
 _LATE = {
+    "Cache": "llmdispatcher.cache",
     "Ledger": "llmdispatcher.ledger",
     "Cascade": "llmdispatcher.models.stages",
     "Chain": "llmdispatcher.models.stages",
@@ -197,6 +200,8 @@ __all__ = [
     "BreakerPolicy",
     "BudgetAlert",
     "BudgetExceeded",
+    "Cache",
+    "CacheTrouble",
     "CallDelta",
     "Cancelled",
     "Capability",

@@ -62,6 +62,9 @@ class Dispatcher(Front):
         offline: connect to nothing but this machine, and look no name up. Vendors that are
             elsewhere have no models then, and models whose server passes text on are not asked;
             ``explain`` says so for each. A vendor that cannot be kept here raises ConfigError.
+        cache: where replies are kept, so that the same request is answered at once and for nothing;
+            ``Reply.is_cached`` tells. A request with ``cached=False`` is made anew all the same.
+            None keeps nothing. What a plan makes is not kept.
 
     Thread-safe. Close it, or use it in a ``with`` block, to give memory back early.
     """

@@ -170,6 +170,9 @@ class Request:
     """How to choose who answers; None leaves it to the dispatcher."""
     task: Task | None = attrs.field(default=None, converter=attrs.converters.optional(read_task))
     """What kind of work this is, where the caller knows; see ``models.task``."""
+    cached: bool = flag(default=True)
+    """Whether a reply that was kept of such a request will do, where the dispatcher has a cache.
+    False has it made anew, and kept instead."""
     once: str = attrs.field(default="", validator=words, eq=False, repr=False)
     """Names the request to a vendor that does one only once. The dispatcher sets it."""
 
@@ -320,6 +323,7 @@ class Options(TypedDict, total=False):
     priority: int | None
     strategy: Strategy | Plan | str | None
     task: Task | str | None
+    cached: bool
     temperature: float | None
     top_k: int | None
     top_p: float | None
