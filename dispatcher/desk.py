@@ -104,7 +104,7 @@ class Desk:
         self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
         """Requests that say nothing but a text, whole and streamed: checked once for all."""
         self._catalog = Catalog.parse(catalog or {})
-        self._is_offline = policies.offline
+        self._is_offline, self._cache = policies.offline, policies.cache
         self._closed = False
         self.books = Books()
         self._landlord = Landlord(budget, self._report)
@@ -178,10 +178,17 @@ class Desk:
             request = Request.of(prompt, **options)
         plan = (request.strategy or self._strategy).plan
         if plan is None:
-            return self._begin(request, stopper, dispatch, streaming=streaming)
+            serve = dispatch if self._cache is None else self._cached
+            return self._begin(request, stopper, serve, streaming=streaming)
         from llmdispatcher import plans  # noqa: PLC0415 - few need it
 
         return self._begin(request, stopper, plans.flow_of(plan), streaming=streaming)
+
+    def _cached(self, job: Job[Request]) -> Flow:
+        from llmdispatcher import cached  # noqa: PLC0415 - few programs keep replies
+
+        assert self._cache is not None  # noqa: S101 - or nobody would call this
+        return cached.dispatch(job, self._cache)
 
     def embedding(self, request: EmbedRequest) -> Flow:
         """Return the flow of a request for vectors, not yet begun."""

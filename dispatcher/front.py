@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llmdispatcher.cache import Cache
 from llmdispatcher.desk import Desk, OnEvent, Vendor
 from llmdispatcher.ledger import Ledger
 from llmdispatcher.models.plan import Plan
@@ -37,6 +38,7 @@ class Front:
         max_memory_mb: int | None = None,
         max_vram_mb: int | None = None,
         offline: bool = False,
+        cache: Cache | None = None,
     ) -> None:
         budget = Budget(max_memory_mb=max_memory_mb, max_vram_mb=max_vram_mb)
         policies = Policies(
@@ -48,6 +50,7 @@ class Front:
             strategy=strategy,
             routing=routing,
             offline=offline,
+            cache=cache,
         )
         self._desk = Desk(vendors, on_event, policies, catalog, budget)
 

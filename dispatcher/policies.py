@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from llmdispatcher.cache import Cache
 from llmdispatcher.ledger import Ledger
 from llmdispatcher.models.check import flag, instance
 from llmdispatcher.models.errors import BadRequest
@@ -57,3 +58,4 @@ class Policies:
         validator=instance(Routing, "Routing(priorities={'openai': 1})"),
     )
     offline: bool = flag(default=False)
+    cache: Cache | None = attrs.field(default=None, validator=instance(Cache, "Cache(max_mb=64)"))

@@ -135,6 +135,17 @@ class LedgerTrouble:
     """Entries given up since the ledger was opened, because memory for them is bounded."""
 
 
+@attrs.frozen(kw_only=True)
+class CacheTrouble:
+    """The cache cannot be used; told once, until a reply is kept again. Requests are served."""
+
+    kind: str
+    """``full``, ``read-only``, ``corrupt`` (the file was moved aside and begun anew), ``locked``,
+    ``newer`` or ``unusable``."""
+    detail: str
+    """What is wrong, and where."""
+
+
 Event = (
     LoadProgress
     | AttemptStarted
@@ -147,4 +158,5 @@ Event = (
     | ModelUnloaded
     | BudgetAlert
     | LedgerTrouble
+    | CacheTrouble
 )

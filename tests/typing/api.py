@@ -14,6 +14,7 @@ from llmdispatcher import (
     AsyncDispatcher,
     AsyncStream,
     BudgetAlert,
+    Cache,
     Capability,
     Choice,
     Deadlines,
@@ -194,6 +195,18 @@ def money() -> None:
     Ledger(share=True)
     Ledger(share=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ledger.close()
+
+
+def kept() -> None:
+    """Kept replies, and what stays on this machine."""
+    cache = Cache("replies.sqlite3", max_mb=16, ttl_s=3600, store_sampled=True)
+    with Dispatcher("ollama", offline=True, cache=cache) as d:
+        reply = d.send("x", temperature=0, cached=False)
+        assert_type(reply.is_cached, bool)
+        assert_type(reply.decision.cached_s, float | None)
+        assert_type(d.stats().cached, int)
+    cache.close()
+    Cache(max_mb="16")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def told_of_money(event: BudgetAlert | LedgerTrouble) -> None:
