@@ -104,6 +104,7 @@ from llmdispatcher.usage import Figures, Stats
 if TYPE_CHECKING:
     from llmdispatcher.cache import Cache
     from llmdispatcher.ledger import Ledger
+    from llmdispatcher.models.race import Ensemble, Hedge, NoGoodAnswer, Parallel
     from llmdispatcher.models.stages import Cascade, Chain, Step
     from llmdispatcher.vendors.http.preset import (
         VLLM,
@@ -160,6 +161,7 @@ _LATE = {
         ),
         _PRESETS,
     ),
+    **dict.fromkeys(("Ensemble", "Hedge", "NoGoodAnswer", "Parallel"), "llmdispatcher.models.race"),
     "HttpVendor": "llmdispatcher.vendors.http.vendor",
     "Secret": "llmdispatcher.vendors.http.secret",
     "LlamaCpp": "llmdispatcher.vendors.llamacpp.vendor",
@@ -222,6 +224,7 @@ __all__ = [
     "Embeddings",
     "EngineCrashed",
     "EngineDied",
+    "Ensemble",
     "Event",
     "ExecutableNotFound",
     "Fallback",
@@ -229,6 +232,7 @@ __all__ = [
     "FinishReason",
     "Gemini",
     "Groq",
+    "Hedge",
     "HttpVendor",
     "Image",
     "InvalidGrammar",
@@ -253,6 +257,7 @@ __all__ = [
     "ModelTooLarge",
     "ModelUnloaded",
     "NoCandidate",
+    "NoGoodAnswer",
     "OfflineRefused",
     "Ollama",
     "OpenAI",
@@ -260,6 +265,7 @@ __all__ = [
     "OpenRouter",
     "OutOfMemory",
     "Overloaded",
+    "Parallel",
     "Plan",
     "Price",
     "QuotaExhausted",

@@ -57,6 +57,7 @@ HttpVendor Keepsake Secret TokenCount
 BudgetAlert Cache CacheTrouble Ledger LedgerTrouble LedgerUnusable SpendingCap fingerprint
 BreakerMoved BreakerPolicy Limits Restarted Retried RetryPolicy
 Plan Routing Strategy
+Ensemble Hedge NoGoodAnswer Parallel
 Cascade Chain Step
 """
 
