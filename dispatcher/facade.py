@@ -24,6 +24,7 @@ from llmdispatcher.models.embedding import (
     RouteOptions,
 )
 from llmdispatcher.models.errors import DispatcherError
+from llmdispatcher.models.plan import Plan
 from llmdispatcher.models.reply import Reply, Saved
 from llmdispatcher.models.request import Options, Prompt
 from llmdispatcher.models.task import Task
@@ -112,6 +113,17 @@ class Dispatcher(Front):
         """
         given: Options = {"strategy": "auto", **options, "task": task}
         return self.send(prompt, **given)
+
+    def ensemble(
+        self, prompt: Prompt, *, by: str = "vote", count: int = 3, **options: Unpack[Options]
+    ) -> Reply:
+        """Have several models answer, and return one answer that is made of theirs.
+
+        Short for ``send(prompt, strategy=Ensemble(by=by, count=count))``; ``Ensemble`` has more to
+        set, and says what each way does. Takes and raises what ``send`` does, and NoGoodAnswer.
+        """
+        options["strategy"] = _ensemble(by, count)
+        return self.send(prompt, **options)
 
     def send_many(
         self, prompts: Iterable[Prompt], *, concurrency: int = 8, **options: Unpack[Options]
@@ -272,6 +284,13 @@ class AsyncDispatcher(Front):
         given: Options = {"strategy": "auto", **options, "task": task}
         return await self.send(prompt, **given)
 
+    async def ensemble(
+        self, prompt: Prompt, *, by: str = "vote", count: int = 3, **options: Unpack[Options]
+    ) -> Reply:
+        """Have several models answer, and make one of it; see ``Dispatcher.ensemble``."""
+        options["strategy"] = _ensemble(by, count)
+        return await self.send(prompt, **options)
+
     async def send_many(
         self, prompts: Iterable[Prompt], *, concurrency: int = 8, **options: Unpack[Options]
     ) -> list[Reply | DispatcherError]:
@@ -343,6 +362,12 @@ class AsyncDispatcher(Front):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _ensemble(by: str, count: int) -> Plan:
+    from llmdispatcher.models.race import Ensemble  # noqa: PLC0415 - few need it
+
+    return Ensemble(by=by, count=count)
 
 
 def _result(flow: Flow) -> Any:  # noqa: ANN401 - what the flow emits, once

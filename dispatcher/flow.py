@@ -73,7 +73,7 @@ class Served(Generic[D]):
             "decision": Decision(
                 considered=ranking.considered,
                 attempts=self.attempts,
-                notes=(*ranking.notes, *self.notes),
+                notes=ranking.notes + self.notes,
             ),
             "warnings": self.finish.warnings,
         }

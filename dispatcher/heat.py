@@ -151,8 +151,14 @@ class Heat:
             account = self._accounts[place] = self.job.account.share(self.job.request)
         job = attrs.evolve(self.job, stopper=stopper, account=account, **changes)
         run = Run(move.index, target, job)
+        try:
+            run.number = yield Fork(self.branches, _attempt(run, move.wait_s, self), stopper)
+        except RuntimeError as error:  # of the system, which has no thread left
+            self.ration.give_back()
+            self._end = End(str(error))
+            self.notes.append(f"{run.name} was not asked: {error}")
+            return None
         self.runs.append(run)
-        run.number = yield Fork(self.branches, _attempt(run, move.wait_s, self), stopper)
         return run
 
     def replace(self, run: Run, error: DispatcherError) -> Generator[Step, Any, None]:

@@ -207,9 +207,11 @@ class _Hedge(Rules):
         lost = [run.attempt for run in heat.runs if run is not heat.winner and run.attempt]
         costs = [each.cost_microusd for each in lost if each.cost_microusd is not None]
         self._hedging.waste(sum(costs) if len(costs) == len(lost) else None, self._expected)
-        for run in heat.runs:
+        for run in heat.runs:  # of one that was stopped before it was late nothing is known
             if run.is_stopped and run.attempt and run.attempt.first_token_s is None:
-                self._hedging.heard(run.name, run.attempt.latency_s)
+                waited_s = run.attempt.latency_s
+                if waited_s >= self._hedging.late_s(run.name, self._plan.percentile):
+                    self._hedging.heard(run.name, waited_s)
 
 
 def _is_away(target: Target) -> bool:

@@ -14,6 +14,8 @@ from worlds import WORLDS, Heard
 from llmdispatcher import (
     AllVendorsFailed,
     BadRequest,
+    CallDelta,
+    Capability,
     ContentRefused,
     Deadlines,
     Delta,
@@ -25,13 +27,16 @@ from llmdispatcher import (
     Price,
     Reply,
     Request,
+    ResponseFormat,
     RetryPolicy,
     Scripted,
     StreamInterrupted,
+    ToolSpec,
     Usage,
 )
+from llmdispatcher.hedging import LEAST, PRIOR_S
 from llmdispatcher.models.reply import MICRO_PER_USD, Finish, FinishReason, Outcome
-from llmdispatcher.vendors.scripted import CUT
+from llmdispatcher.vendors.scripted import ABLE, CUT
 from llmdispatcher.worst import worst_case
 
 World = Callable[..., Heard]
@@ -446,6 +451,65 @@ def test_what_is_late_is_learned() -> None:
 
     assert (reply.vendor, outcomes(reply)["a"]) == ("b", Outcome.CANCELLED)
     assert reply.latency_s < SOON_S
+
+
+def test_those_who_were_given_up_late_are_remembered() -> None:
+    """The time until then counts, or what is slow would never be known to be."""
+    with Dispatcher(vendor("late", [NEVER]), cloud("copy", "ok")) as d:
+        hedging = d._desk._patience.hedging
+        for _ in range(LEAST):
+            hedging.heard("late/script", 0.001)
+        for _ in range(3):
+            d.send("hi", strategy=Hedge(max_extra=1, after_s=0.05))
+
+        assert hedging.late_s("late/script", 0.5) == 0.001
+        assert hedging.late_s("late/script", 0.95) >= 0.05
+
+
+def test_a_copy_that_was_stopped_at_once_says_nothing_of_its_model() -> None:
+    """It was not late when it was given up."""
+    with Dispatcher(vendor("first", [0.03, "x"]), cloud("copy", [NEVER])) as d:
+        for _ in range(LEAST):
+            reply = d.send("hi", strategy=Hedge(max_extra=1, after_s=0.01))
+            assert outcomes(reply)["copy"] is Outcome.CANCELLED
+
+        assert d._desk._patience.hedging.late_s("copy/script", 0.5) == PRIOR_S
+
+
+@worlds
+def test_an_answer_that_does_not_fit_its_form_is_made_up_for(world: World) -> None:
+    """What is no JSON fails, and the next candidate takes its place."""
+    able = (*ABLE, Capability.JSON)
+    specs = (
+        vendor("text", "no JSON", capabilities=able, price=price(1)),
+        vendor("never", [NEVER], capabilities=able, price=price(2)),
+        vendor("json", '{"a": 1}', capabilities=able, price=price(3)),
+    )
+
+    heard = world(specs, "send", "hi", strategy=Parallel(), response_format=ResponseFormat("json"))
+
+    assert heard.reply is not None
+    assert heard.reply.parsed == {"a": 1}
+    assert outcomes(heard.reply)["text"] is Outcome.FAILED
+    balanced(heard)
+
+
+@worlds
+def test_calls_of_tools_are_shown_whole(world: World) -> None:
+    """A stream that shows an answer in one piece shows its calls, thoughts and choices in it."""
+    call = CallDelta(0, "1", "look", '{"at": 1}')
+    told: list[Any] = [
+        Delta("", reasoning="hm", tool_calls=(call,)),
+        Finish(FinishReason.TOOL_CALLS, Usage()),
+    ]
+    tool = ToolSpec("look", "Look.", {"type": "object"})
+    specs = (vendor("a", told, capabilities=(*ABLE, Capability.TOOLS)),)
+
+    heard = world(specs, "stream", "hi", strategy=Parallel(accept=lambda reply: True), tools=[tool])
+
+    assert heard.deltas == (Delta("", reasoning="hm", tool_calls=(call,)),)
+    heard = world((vendor("a", "x"),), "stream", "hi", strategy=Parallel(accept=bool), n=2)
+    assert heard.deltas == (Delta("x"), Delta("x", 1))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from llmdispatcher import (
     Dispatcher,
     Ensemble,
     Hedge,
+    HttpVendor,
     Ledger,
     LlamaCpp,
     OpenAICompatible,
@@ -66,7 +67,7 @@ def answers(got: Got) -> Answer:
     return speaks("quick") if got.body.get("stream") else whole("quick")
 
 
-def served(name: str, server: Loopback) -> OpenAICompatible:
+def served(name: str, server: Loopback) -> HttpVendor:
     """A vendor at a server of ours."""
     return OpenAICompatible(name=name, base_url=f"{server.url}/v1", models=["m"], api_key="none")
 

@@ -24,6 +24,7 @@ from llmdispatcher import (
     DispatcherError,
     Event,
     FinishReason,
+    Hedge,
     HttpVendor,
     Ledger,
     LedgerTrouble,
@@ -141,6 +142,8 @@ async def asynchronous() -> None:
         assert_type(await d.embed("hi"), Embeddings)
         assert_type(await d.rerank("hi", ["you"]), Reranked)
         assert_type(await d.send_many(["hi"]), list[Reply | DispatcherError])
+        assert_type(await d.ensemble("hi", by="best", max_tokens=9), Reply)
+        assert_type(await d.send("hi", strategy=Hedge(max_extra=0.2)), Reply)
         assert_type(await d.count_tokens("hi"), TokenCount)
         assert_type(await d.explain("hi"), Decision)
         async with d.stream("hi") as stream:
