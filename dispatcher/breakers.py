@@ -72,6 +72,16 @@ class Breakers:
         self._circuits: dict[str, Circuit] = {}
         self._numbers = 0
 
+    def obey(self, policy: BreakerPolicy, sharing: Sharing | None = None) -> None:
+        """Go by another policy from now on; what is known of vendors stays known.
+
+        ``sharing`` is with whom to share instead of those before; None changes nothing.
+        """
+        with self._lock:
+            self._policy = policy
+            if sharing is not None:
+                self._others = _hearsay(sharing)
+
     def admit(self, name: str, now_s: float) -> Passage | Hold:
         """Let a request go, perhaps as the probe, or say until when it has to wait."""
         others = self._others

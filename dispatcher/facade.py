@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Self, Unpack
 
-from llmdispatcher.desk import Desk, OnEvent, Vendor
+from llmdispatcher.configured import Configured
+from llmdispatcher.desk import Desk, Vendor
 from llmdispatcher.drive import arun, run
 from llmdispatcher.ledger import Ledger
+from llmdispatcher.listener import OnEvent
 from llmdispatcher.models.count import TokenCount
 from llmdispatcher.models.embedding import (
     Embeddings,
@@ -39,7 +41,7 @@ from llmdispatcher.vendors.contract import Engine, VendorSpec
 __all__ = ["AsyncDispatcher", "AsyncStream", "Dispatcher", "OnEvent", "Stream", "Vendor"]
 
 
-class _Front:
+class _Front(Configured):
     """The verbs that are the same in both worlds, since nothing in them waits."""
 
     def __init__(  # noqa: PLR0913 - keywords of the public face, each with a default
@@ -56,9 +58,11 @@ class _Front:
         catalog: Mapping[str, Any] | None = None,
         max_memory_mb: int | None = None,
         max_vram_mb: int | None = None,
+        preset: str | None = None,
     ) -> None:
         budget = Budget(max_memory_mb=max_memory_mb, max_vram_mb=max_vram_mb)
-        policies = Policies(
+        policies = Policies.over(
+            preset,
             deadlines=deadlines,
             retry=retry,
             breaker=breaker,
@@ -111,6 +115,9 @@ class Dispatcher(_Front):
             for the longest time are unloaded to make room for one that is asked for; one that
             cannot fit is refused with ModelTooLarge. None unloads nothing to make room.
         max_vram_mb: the same for the memory of GPUs.
+        preset: a word for deadlines, retry, breaker, strategy and routing together: "development",
+            "production", "critical", "cost_optimized", "quality_first" or "speed_first". What is
+            given beside it goes before it.
 
     Thread-safe. Close it, or use it in a ``with`` block, to give memory back early.
     """

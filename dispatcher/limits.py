@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llmdispatcher.bucket import NOTHING, Needs, buckets
@@ -218,6 +218,23 @@ class Limiters:
         self._limits, self._sharing = dict(limits or {}), sharing
         self._lock = threading.Lock()
         self._limiters: dict[str, Limiter] = {}
+
+    def obey(self, limits: Mapping[str, Limits], sharing: Sharing | None = None) -> None:
+        """Go by other limits from now on; where they are as before, what was used counts on.
+
+        Who waits for its turn, or has it, keeps to those that it asked. ``sharing`` is with whom to
+        share instead of those before; None changes nothing.
+        """
+        with self._lock:
+            before, self._limits = self._limits, dict(limits)
+            if sharing is not None:
+                self._sharing = sharing
+                self._limiters.clear()
+            for name in list(self._limiters):
+                vendor = name.partition("/")[0]
+                was = before.get(name, before.get(vendor))
+                if was != self._limits.get(name, self._limits.get(vendor)):
+                    del self._limiters[name]
 
     def of(self, vendor: str, model: str) -> Limiter:
         """Return the limiter of a model."""
