@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from llmdispatcher.config.source import Source
     from llmdispatcher.desk import Desk
     from llmdispatcher.listener import OnEvent
-    from llmdispatcher.vendors.contract import VendorSpec
     from llmdispatcher.models.event import ConfigReloaded
+    from llmdispatcher.vendors.contract import VendorSpec
 
 
 class Configured:
@@ -53,7 +53,11 @@ class Configured:
         """
         from llmdispatcher.config.source import Source, Wish  # noqa: PLC0415 - yaml takes a while
 
-        source = Source(Wish(path, allow_cloud, watch), on_event)
+        return cls.from_source(Source(Wish(path, allow_cloud, watch), on_event), on_event)
+
+    @classmethod
+    def from_source(cls, source: Source, on_event: OnEvent | None) -> Self:
+        """Make a dispatcher of what was read; for ``from_config`` and the command line."""
         try:
             specs = source.specs if source.names_vendors else ()
             made = cls(*specs, on_event=on_event, **source.keywords(cls.__init__))

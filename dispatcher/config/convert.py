@@ -6,6 +6,7 @@ true, and a key that is not known is refused with the nearest one that is.
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
@@ -21,7 +22,7 @@ from llmdispatcher.config import arguments, kinds
 from llmdispatcher.config.arguments import Argument, Maker
 from llmdispatcher.config.node import Node, Notes
 from llmdispatcher.config.scalars import hint
-from llmdispatcher.config.secrecy import REFERENCE, VARIABLE, is_key
+from llmdispatcher.config.secrecy import REFERENCE, VARIABLE, is_key, is_secret, safe
 from llmdispatcher.models.card import ModelCard, Price
 from llmdispatcher.models.check import nearest
 from llmdispatcher.models.errors import BadRequest, ConfigError, VendorError
@@ -32,6 +33,8 @@ NOTHING: Any = attrs.NOTHING
 """Stands for what could not be read: the problem is noted already."""
 
 _SCALARS = {bool, int, float, str, Path, Decimal, NoneType}
+
+_AMOUNT = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
 _IN_ENVIRONMENT = "name the environment variable that holds it, not the key itself"
 
@@ -93,8 +96,9 @@ class Converter:
         if any(each.is_required and name not in found for name, each in allowed.items()):
             self._each(allowed, found, node)
             return NOTHING
-        made = self.built(maker, {**found, **said}, node)  # also where it is of no use any more:
-        return made if len(self.notes.problems) == before else NOTHING  # more may be wrong
+        # also where it is of no use any more: more may be wrong
+        made = self.built(maker, {**found, **said}, node)
+        return made if len(self.notes.problems) == before else NOTHING
 
     def given(self, allowed: Mapping[str, Argument], node: Node) -> dict[str, Any]:
         """Return the values of a mapping by key, without those that are wrong."""
@@ -139,22 +143,31 @@ class Converter:
                 made = maker(left)
             except (BadRequest, TypeError, ValueError, ConfigError) as error:
                 is_whole = False
+                if _field(error) in node.items.keys() - left.keys():
+                    return NOTHING  # which is noted already
                 culprit = _culprit(maker, left, error)
-                self._blame(node, culprit, error)
+                self._blame(node, culprit, error, maker)
                 if culprit is None or maker.arguments[culprit].is_required:
                     return NOTHING
                 del left[culprit]
             else:
                 return made if is_whole else NOTHING
 
-    def _blame(self, node: Node, culprit: str | None, error: Exception) -> None:
+    def _blame(
+        self, node: Node, culprit: str | None, error: Exception, maker: Maker | None = None
+    ) -> None:
         """Note an argument that its maker refuses."""
         place = node if culprit is None else node.items.get(culprit, node)
         if not isinstance(error, BadRequest):
             self.notes.wrong(place, str(error))
             return
-        inner = error.field.partition("['")[2].rpartition("']")[0]
-        place = place.items.get(inner, place)
+        if culprit not in {None, _field(error)} and _field(error) in _lacking(node, maker):
+            self.notes.wrong(node, f"lacks {_field(error)}: {error.allowed}", at_key=True)
+            return
+        inner = error.field.partition("[")[2].removesuffix("]")
+        if isinstance(place.value, list) and inner.isdecimal() and int(inner) < len(place.value):
+            place = place.value[int(inner)]
+        place = place.items.get(inner.strip("'"), place)
         self.notes.wrong(place, f"{_told(place)}must be {error.allowed}")
 
     def _argument(self, argument: Argument, node: Node) -> Any:  # noqa: ANN401 - by its type
@@ -237,9 +250,12 @@ class Converter:
     def plain(self, node: Node) -> Any:  # noqa: ANN401 - what was written
         """Return a value of any kind as it was written, unless there is a secret in it."""
         if isinstance(node.value, dict):
-            bad = [key for key in node.items if is_sensitive(key) and node.items[key].text]
+            bad = [
+                k for k, each in node.items.items() if isinstance(each.value, str) and is_secret(k)
+            ]
             for key in bad:
-                self._expanded(node.items[key], key)
+                message = "is a secret by its name: vendors take those by api_key_env and headers"
+                self.notes.wrong(node.items[key], message)
             found = {key: self.plain(each) for key, each in node.items.items() if key not in bad}
             return NOTHING if NOTHING in found.values() else found
         if isinstance(node.value, list):
@@ -267,6 +283,8 @@ class Converter:
         return self._refuse(node, "a number", hint(node.value, wants="number"))
 
     def _decimal(self, node: Node) -> Any:  # noqa: ANN401 - an exact number, or NOTHING
+        if isinstance(node.value, str) and _AMOUNT.fullmatch(node.text):
+            return Decimal(node.text)  # in quotes, as exact numbers often are
         found = self._float(node)
         return found if found is NOTHING else _exact(node)
 
@@ -306,6 +324,8 @@ class Converter:
         if node.value is not None and not isinstance(node.value, dict):
             return self._refuse(node, "a mapping of names")
         inner = (typing.get_args(kind) or (str, Any))[1]
+        if kinds.is_anything(inner):
+            return self.plain(node) if node.value else {}
         found = {key: self.read(value, inner) for key, value in node.items.items()}
         return NOTHING if NOTHING in found.values() else found
 
@@ -314,10 +334,12 @@ class Converter:
         if node.value is None:
             return []
         several = node.value if isinstance(node.value, list) else [node]
-        if isinstance(node.value, dict):
+        if isinstance(node.value, dict) or (attrs.has(inner) and several == [node]):
             return self._refuse(node, "a list")
         found = [self.read(each, inner) for each in several]
-        return NOTHING if any(each is NOTHING for each in found) else found
+        if any(each is NOTHING for each in found):
+            return NOTHING
+        return tuple(found) if typing.get_origin(kind) is tuple else found
 
 
 def _culprit(maker: Maker, given: Mapping[str, Any], error: Exception) -> str | None:
@@ -325,7 +347,7 @@ def _culprit(maker: Maker, given: Mapping[str, Any], error: Exception) -> str | 
 
     None where it is none of them alone.
     """
-    named = getattr(error, "field", "").partition("[")[0]
+    named = _field(error)
     if named in given and named in maker.arguments:
         return str(named)
     for name in given:
@@ -340,23 +362,23 @@ def _culprit(maker: Maker, given: Mapping[str, Any], error: Exception) -> str | 
     return None
 
 
+def _lacking(node: Node, maker: Maker | None) -> set[str]:
+    """Return what could stand in a mapping and does not."""
+    return set() if maker is None else maker.arguments.keys() - node.items.keys()
+
+
+def _field(error: Exception) -> str:
+    """Return the field that an error names; "" for none."""
+    return str(getattr(error, "field", "")).partition("[")[0]
+
+
 def _told(node: Node) -> str:
     """Say what stands there, where it is short."""
     if isinstance(node.value, dict | list):
         return f"is {_kind(node)}; "
     if node.value is None:
         return "says nothing; "
-    return f"is {shown(node.value if isinstance(node.value, str) else _Bare(node.text))}; "
-
-
-class _Bare:
-    """Text that is shown without quotes."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
+    return f"is {shown(safe(node.text)) if isinstance(node.value, str) else node.text[:80]}; "
 
 
 def _kind(node: Node) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -42,6 +42,12 @@ class Node:
         """Return it without some keys."""
         left = {key: node for key, node in self.items.items() if key not in keys}
         return attrs.evolve(self, value=left)
+
+    def all(self) -> Iterator[Node]:
+        """Walk through it and all within it."""
+        yield self
+        for each in self.value if isinstance(self.value, list) else self.items.values():
+            yield from each.all()
 
     def bare(self) -> Any:  # noqa: ANN401 - what was written
         """Return the value without its place, all the way down."""
@@ -97,4 +103,9 @@ def _problem(node: Node, message: str, *, at_key: bool) -> Problem:
     line, column = (node.line, node.column)
     if at_key and node.key_place is not None:
         line, column = node.key_place
-    return Problem(safe(message), safe(node.path), node.file, line, column)
+    path = node.path if len(node.path) <= MAX_PATH_CHARS else f"{node.path[:MAX_PATH_CHARS]}…"
+    return Problem(safe(message), safe(path), node.file, line, column)
+
+
+MAX_PATH_CHARS = 120
+"""Of a path as a problem shows it; those of files that mean something are shorter."""

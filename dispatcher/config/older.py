@@ -139,12 +139,11 @@ def _split(path: str, parts: int | None) -> list[str]:
 
 
 def _fallback(fallback: Node, made: dict[str, Node], converter: Converter) -> None:
-    before = len(converter.notes.problems)
     found: Any = converter.made(arguments.maker(Fallback), fallback)
-    if found is NOTHING or len(converter.notes.problems) > before:
-        return
     if (node := fallback.get("strategy")) is not None:
         _put(made, "strategy", node, converter.notes)
+    if found is NOTHING:
+        return
     if (node := fallback.get("max_retries")) is not None:
         _rule(made, "retry.attempts", node, found.max_retries + 1, converter.notes)
     if (node := fallback.get("timeout_seconds")) is not None:

@@ -22,6 +22,8 @@ class Place:
     why: str
     is_demanded: bool = False
     """Somebody named it, so it has to be there."""
+    is_strange: bool = False
+    """It may be there without the user's knowing: in a folder that came from elsewhere."""
 
     @property
     def is_there(self) -> bool:
@@ -38,7 +40,7 @@ def places(
     if named := environment.get(VARIABLE, "").strip():
         return (Place(Path(named).expanduser(), f"named by {VARIABLE}", is_demanded=True),)
     return (
-        Place(Path(FILE), "in the current folder"),
+        Place(Path(FILE), "in the current folder", is_strange=True),
         Place(user_folder() / FILE, "in the user's configuration folder"),
     )
 

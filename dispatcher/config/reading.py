@@ -15,6 +15,7 @@ import yaml
 
 from llmdispatcher.config.node import Node, Notes
 from llmdispatcher.config.scalars import meaning
+from llmdispatcher.config.secrecy import is_key
 
 MAX_BYTES = 256 * 1024
 """Of a file; ten thousand lines. What is larger is something else."""
@@ -192,6 +193,9 @@ class _Converter:
 
     def _add(self, found: dict[str, Node], key: yaml.ScalarNode, node: Node | None) -> None:
         if node is None:
+            return
+        if is_key(key.value):
+            self._notes.wrong(node, "a secret stands in the place of a name", at_key=True)
             return
         if (first := found.get(key.value)) is not None:
             line = (first.key_place or (0, 0))[0]

@@ -47,6 +47,18 @@ def is_key(text: object) -> bool:
     return any(_is_drawn(found.group()) for found in _RUN.finditer(text))
 
 
+def is_secret(name: str) -> bool:
+    """Whether a key of a mapping says that a secret stands behind it."""
+    return _NAMES.search(name.lower()) is not None
+
+
+_NAMES = re.compile(
+    r"(?:^|[_\-])(?:(?:api|access|auth|secret|private)[_\-]?key|token|secret|passw(?:or)?d"
+    r"|authorization|credentials?)$|^key$"
+)
+"""Not keys of caches, and not numbers of tokens."""
+
+
 def _is_drawn(run: str) -> bool:
     """Whether letters follow each other as if they were drawn."""
     parts = re.split(r"[/_\-+]", run)

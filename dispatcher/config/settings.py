@@ -11,6 +11,7 @@ import attrs
 from llmdispatcher.config import arguments, older, reading, specs
 from llmdispatcher.config.convert import NOTHING, Converter
 from llmdispatcher.config.node import Node, Notes, overlaid
+from llmdispatcher.config.scalars import hint
 from llmdispatcher.config.sections import APART, Books, Sections
 from llmdispatcher.config.specs import Named
 from llmdispatcher.models import presets
@@ -40,17 +41,36 @@ class Settings:
 
 
 def load(
-    path: Path, environment: Mapping[str, str], *, allow_cloud: bool | None = None
+    path: Path,
+    environment: Mapping[str, str],
+    *,
+    allow_cloud: bool | None = None,
+    is_strange: bool = False,
 ) -> Settings:
     """Read a file; ``allow_cloud`` goes before what it says of that.
 
-    Raises ConfigError with every problem in it.
+    One that ``is_strange`` was found in the current folder, which may have come from elsewhere: it
+    may not name programs to start. Raises ConfigError with every problem in it.
     """
     notes = Notes(str(path))
     top = reading.read_file(path, notes)
+    if is_strange and top is not None:
+        _tame(top, notes)
     return _settings(
         top, Converter(notes, environment, path.absolute().parent), allow_cloud=allow_cloud
     )
+
+
+def _tame(top: Node, notes: Notes) -> None:
+    """Note where a file would have a program started."""
+    for node in top.all():
+        if node.path.rpartition(".")[2] in PROGRAMS:
+            message = "names a program, which only a file may that you name yourself (--config)"
+            notes.wrong(node, message, at_key=True)
+
+
+PROGRAMS = ("executable", "worker_command")
+"""Keys of vendors that have something started."""
 
 
 def parse(data: bytes, environment: Mapping[str, str], file: str = "") -> Settings:
@@ -70,11 +90,11 @@ def _settings(
     top = _over_preset(top, converter)
     vendors = specs.named(top.get("vendors"), converter)
     sections = _sections(top, converter)
-    if sections is not NOTHING:
-        if allow_cloud is not None:
-            sections = attrs.evolve(sections, allow_cloud=allow_cloud)
-        _agree(top, sections, vendors, notes)
+    if allow_cloud is None and (said := top.get("allow_cloud")) is not None:
+        allow_cloud = said.value
+    _agree(top, vendors, notes, allow_cloud=allow_cloud)
     notes.end()
+    sections = attrs.evolve(sections, allow_cloud=allow_cloud)
     return Settings(
         file=notes.file, sections=sections, vendors=vendors, top=top, hints=tuple(notes.hints)
     )
@@ -170,6 +190,9 @@ def _ledger(top: Node, converter: Converter) -> Books | None:
     if isinstance(node.value, dict):
         made: Books = converter.made(arguments.maker(Books), node)
         return made
+    if way_out := hint(node.value, wants="bool"):
+        converter.notes.wrong(node, f"is {node.text!r}; must be true, false or a file; {way_out}")
+        return NOTHING  # type: ignore[no-any-return]
     path = converter.read(node, Path)
     return NOTHING if path is NOTHING else Books(path=path)
 
@@ -181,22 +204,20 @@ def _catalog(node: Node | None, converter: Converter) -> None:
     try:
         Catalog.parse(node.bare())
     except ConfigError as error:
-        places = {place.path.removeprefix("catalog."): place for place in _within(node)}
+        places = {place.path.removeprefix("catalog."): place for place in node.all()}
         for problem in error.problems:
             place = places.get(problem.key_path, node)
             converter.notes.wrong(place, problem.message, at_key="unknown key" in problem.message)
 
 
-def _within(node: Node) -> list[Node]:
-    return [node, *(each for value in node.items.values() for each in _within(value))]
-
-
 # -- what must agree ---------------------------------------------------------------------------
 
 
-def _agree(top: Node, sections: Sections, vendors: tuple[Named, ...], notes: Notes) -> None:
+def _agree(
+    top: Node, vendors: tuple[Named, ...], notes: Notes, *, allow_cloud: bool | None
+) -> None:
     """Note where sections contradict each other, and where a name is nobody's."""
-    if sections.allow_cloud is False:
+    if allow_cloud is False:
         for each in vendors:
             if each.spec is not None and not specs.is_local(each.spec):
                 message = "is not on this machine, and allow_cloud is false: set enabled: false"
@@ -204,7 +225,8 @@ def _agree(top: Node, sections: Sections, vendors: tuple[Named, ...], notes: Not
     if vendors and not any(each.enabled for each in vendors):
         message = "not one of the vendors is enabled: enable one, or leave them all out"
         notes.wrong(top.items["vendors"], message, at_key=True)
-    if sections.budgets and (node := top.get("ledger")) is not None and sections.ledger is None:
+    node = top.get("ledger")
+    if node is not None and node.value is False and top.get("budgets") is not None:
         notes.wrong(node, "is false, and budgets need a ledger: leave it out, or the budgets")
     if vendors:
         _names(top, [each.name for each in vendors], notes)

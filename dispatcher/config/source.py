@@ -38,21 +38,32 @@ class Wish:
     path: str | PathLike[str] | None = None
     allow_cloud: bool | None = None
     watch: bool = False
+    reads_file: bool = True
+    """False takes what is found, whatever files there are."""
 
 
 class Source:
     """The configuration of one dispatcher. Safe for threads."""
 
-    def __init__(self, wish: Wish, on_event: OnEvent | None = None) -> None:
-        """Read it. Raises ConfigError with every problem of the file."""
-        self._wish = wish
+    def __init__(
+        self,
+        wish: Wish,
+        on_event: OnEvent | None = None,
+        *,
+        otherwise: Ledger | None = None,
+    ) -> None:
+        """Read it. Raises ConfigError with every problem of the file.
+
+        ``otherwise`` is the ledger where the file names none; it stays its owner's.
+        """
+        self._wish, self._otherwise = wish, otherwise
         self._report = Listener(on_event).report
         self._lock = threading.RLock()  # one reload after the other
         self._desk: Desk | None = None
         self._watcher: Watcher | None = None
-        self.place: Place | None = places.chosen(wish.path, os.environ)
+        self.place = self._chosen()
         self.settings = self._read(self.place)
-        self.ledger = _ledger(self.settings.sections)
+        self._ledger = _ledger(self.settings.sections)
         self.specs = self._specs(self.settings)
 
     @property
@@ -64,7 +75,7 @@ class Source:
         """Return what a dispatcher is made with, besides its vendors. Raises ConfigError."""
         sections = self.settings.sections
         given: dict[str, Any] = {
-            **_policies(sections, self.ledger),
+            **_policies(sections, self._ledger or self._otherwise),
             "catalog": sections.catalog,
             "max_memory_mb": sections.max_memory_mb,
             "max_vram_mb": sections.max_vram_mb,
@@ -101,7 +112,7 @@ class Source:
     def reload(self) -> ConfigReloaded:
         """Read it again, and go by it. Raises ConfigError, and then nothing has changed."""
         with self._lock:
-            place = self.place or places.chosen(self._wish.path, os.environ)
+            place = self.place or self._chosen()
             file = "" if place is None else str(place.path)
             try:
                 swapped = self._replace(self._read(place))
@@ -119,13 +130,21 @@ class Source:
         """Stop watching, and close the ledger. Called with the dispatcher's own end."""
         if self._watcher is not None:
             self._watcher.close()
-        if self.ledger is not None:
-            self.ledger.close()
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def _chosen(self) -> Place | None:
+        return places.chosen(self._wish.path, os.environ) if self._wish.reads_file else None
 
     def _read(self, place: Place | None) -> Settings:
         if place is None:
             return Settings()
-        return settings.load(place.path, os.environ, allow_cloud=self._wish.allow_cloud)
+        return settings.load(
+            place.path,
+            os.environ,
+            allow_cloud=self._wish.allow_cloud,
+            is_strange=place.is_strange,
+        )
 
     def _replace(self, new: Settings) -> swap.Swapped:
         """Put new settings in the place of those that hold. The lock is held."""
@@ -134,11 +153,11 @@ class Source:
         if new.sections.offline != old.sections.offline:
             raise ConfigError([self._at("offline", "cannot change while it runs: start it anew")])
         is_same = _books(new.sections) == _books(old.sections)
-        ledger, before = (self.ledger if is_same else _ledger(new.sections)), self.ledger
+        ledger, before = (self._ledger if is_same else _ledger(new.sections)), self._ledger
         specs = self._specs(new)
         outfit = swap.Outfit(
             specs=specs,
-            policies=Policies(**_policies(new.sections, ledger)),
+            policies=Policies(**_policies(new.sections, ledger or self._otherwise)),
             catalog=new.sections.catalog,
             budget=Budget(
                 max_memory_mb=new.sections.max_memory_mb, max_vram_mb=new.sections.max_vram_mb
@@ -152,7 +171,7 @@ class Source:
             if not is_same and ledger is not None:
                 ledger.close()
             raise
-        self.settings, self.ledger, self.specs = new, ledger, specs
+        self.settings, self._ledger, self.specs = new, ledger, specs
         return swapped
 
     def _specs(self, new: Settings) -> tuple[VendorSpec, ...]:

@@ -9,6 +9,7 @@ vendors:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import attrs
@@ -69,8 +70,9 @@ def _one(name: str, table: Node, converter: Converter) -> Named | None:
     kind = name if said is None else converter.read(said, str)
     switch = table.get("enabled")
     enabled = True if switch is None else converter.read(switch, bool)
-    maker = _maker(str(kind), table if said is None else said, converter)
-    if maker is None or kind is NOTHING:
+    place = table if said is None else said
+    maker = None if kind is NOTHING else _maker(kind, place, converter)
+    if maker is None:
         converter.search(table)
         return None
     node = _with_variable(table.without(*_BESIDE), maker)
@@ -91,20 +93,31 @@ def _one(name: str, table: Node, converter: Converter) -> Named | None:
 
 def _maker(kind: str, place: Node, converter: Converter) -> Maker | None:
     """Return what makes the vendors of a type."""
-    names = discovery.names()
+    names = _names()
     if kind not in names:
         at_key = not isinstance(place.value, str)
-        way_out = "; say what it is with type:" if at_key else ""
-        message = f"{kind!r} is no type of vendor; {nearest(kind, names)}{way_out}"
+        way_out = ", and no type: says what it is" if at_key else ""
+        message = f"{kind!r} is no type of vendor{way_out}; {nearest(kind, names)}"
         if converter.is_clear(place):
             converter.notes.wrong(place, message, at_key=at_key)
         return None
     try:
-        return arguments.maker(discovery.find(kind))
+        return _installed(kind)
     except ConfigError as error:
         for problem in error.problems:
             converter.notes.wrong(place, problem.message)
         return None
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    """Return the names of all types; what is installed stays so, and looking takes a while."""
+    return discovery.names()
+
+
+@cache
+def _installed(kind: str) -> Maker:
+    return arguments.maker(discovery.find(kind))
 
 
 def _with_variable(table: Node, maker: Maker) -> Node:
@@ -128,18 +141,28 @@ def _look(spec: VendorSpec, vendor: Named, converter: Converter) -> None:
     try:
         spec.start(lambda _: None).close()
     except ConfigError as error:
-        for problem in error.problems:
-            field = problem.key_path.rpartition(": ")[2]
-            place = node.items.get(field, node)
-            notes.wrong(place, problem.message, at_key=place is node)
+        if isinstance(error.__cause__, BadRequest):
+            _blame(error.__cause__, node, converter)
+        else:
+            for problem in error.problems:
+                notes.wrong(node, problem.message, at_key=True)
     except BadRequest as error:
-        notes.wrong(node.items.get(error.field, node), str(error))
+        _blame(error, node, converter)
     for name, said in node.items.items():
         value = getattr(spec, name, None)
         if isinstance(value, Path) and not value.exists():
             notes.hint(said, f"there is no file {value}")
     if (variable := node.get("api_key_env")) is not None and not converter.has(variable.text):
         notes.hint(variable, f"the environment variable {variable.text} is not set")
+
+
+def _blame(error: BadRequest, node: Node, converter: Converter) -> None:
+    """Note what a vendor refuses when it is started; it shows values as they may be shown."""
+    place = node.items.get(error.field)
+    if place is None:
+        converter.notes.wrong(node, f"lacks {error.field}: {error.allowed}", at_key=True)
+    else:
+        converter.notes.wrong(place, f"is {error.value!r}; must be {error.allowed}")
 
 
 def is_local(spec: VendorSpec) -> bool:
