@@ -61,8 +61,10 @@ class Configured:
         try:
             specs = source.specs if source.names_vendors else ()
             made = cls(*specs, on_event=on_event, **source.keywords(cls.__init__))
-        except DispatcherError:
+        except DispatcherError as error:
             source.close()
+            if isinstance(error, ConfigError):
+                raise source.settings.placed(error) from error
             raise
         made._adopt(source)
         return made

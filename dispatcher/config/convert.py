@@ -88,11 +88,20 @@ class Converter:
 
     # -- mappings of keys ----------------------------------------------------------------------
 
-    def made(self, maker: Maker, node: Node, also: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - what the maker makes
-        """Return what a maker makes of a mapping; ``also`` is said beside the file."""
+    def made(
+        self,
+        maker: Maker,
+        node: Node,
+        also: Mapping[str, Any] | None = None,
+        beside: Iterable[str] = (),
+    ) -> Any:  # noqa: ANN401 - what the maker makes
+        """Return what a maker makes of a mapping.
+
+        ``also`` is said beside the file, and keys ``beside`` are known and read by somebody else.
+        """
         said, before = dict(also or {}), len(self.notes.problems)
         allowed = {name: each for name, each in maker.arguments.items() if name not in said}
-        found = self.given(allowed, node)
+        found = self.given(allowed, node, beside)
         if any(each.is_required and name not in found for name, each in allowed.items()):
             self._each(allowed, found, node)
             return NOTHING
@@ -100,7 +109,9 @@ class Converter:
         made = self.built(maker, {**found, **said}, node)
         return made if len(self.notes.problems) == before else NOTHING
 
-    def given(self, allowed: Mapping[str, Argument], node: Node) -> dict[str, Any]:
+    def given(
+        self, allowed: Mapping[str, Argument], node: Node, beside: Iterable[str] = ()
+    ) -> dict[str, Any]:
         """Return the values of a mapping by key, without those that are wrong."""
         if node.value is not None and not isinstance(node.value, dict):
             self.notes.wrong(node, f"must be a mapping of keys, not {_kind(node)}")
@@ -110,7 +121,7 @@ class Converter:
             if key in allowed:
                 found[key] = self._argument(allowed[key], value)
             else:
-                self.unknown(value, key, allowed)
+                self.unknown(value, key, [*allowed, *beside])
         for name, each in allowed.items():
             if each.is_required and name not in node.items:
                 self.notes.wrong(node, f"lacks {name}, which it needs", at_key=True)

@@ -39,6 +39,20 @@ class Settings:
         """The vendors to register, in the order of the file."""
         return tuple(each.spec for each in self.vendors if each.spec is not None)
 
+    def placed(self, error: ConfigError) -> ConfigError:
+        """Return an error of starting vendors with the place of each in the file."""
+        nodes = {f"vendor {each.name!r}": each.node for each in self.vendors}
+        problems = []
+        for problem in error.problems:
+            node = nodes.get(problem.key_path.partition(": ")[0])
+            if node is not None and problem.line is None:
+                line, column = node.key_place or (node.line, node.column)
+                problem = attrs.evolve(  # noqa: PLW2901 - the same, with its place
+                    problem, key_path=node.path, file=node.file, line=line, column=column
+                )
+            problems.append(problem)
+        return ConfigError(problems)
+
 
 def load(
     path: Path,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +95,7 @@ class Source:
         if not self.names_vendors:
             for spec in self.specs[1:]:  # those that are found, beside the embedded model
                 desk.register(spec)
-        eras.own(self.close)
+        eras.own(partial(_close, weakref.ref(self)))  # the dispatcher's own may be forgotten
         if self._wish.watch:
             self.watch()
 
@@ -167,9 +169,11 @@ class Source:
         left = [] if is_same or before is None else [before.close]
         try:
             swapped = swap.swap(self._desk, outfit, {each.name for each in self.specs}, left)
-        except DispatcherError:
+        except DispatcherError as error:
             if not is_same and ledger is not None:
                 ledger.close()
+            if isinstance(error, ConfigError):
+                raise new.placed(error) from error
             raise
         self.settings, self._ledger, self.specs = new, ledger, specs
         return swapped
@@ -189,6 +193,11 @@ class Source:
         if node is None:
             return Problem(message, key, file)
         return Problem(message, key, file, node.line, node.column)
+
+
+def _close(source: weakref.ref[Source]) -> None:
+    if (there := source()) is not None:
+        there.close()
 
 
 def _policies(sections: Sections, ledger: Ledger | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ vendors:
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -70,8 +71,10 @@ def _one(name: str, table: Node, converter: Converter) -> Named | None:
     kind = name if said is None else converter.read(said, str)
     switch = table.get("enabled")
     enabled = True if switch is None else converter.read(switch, bool)
-    place = table if said is None else said
-    maker = None if kind is NOTHING else _maker(kind, place, converter)
+    if kind is NOTHING or (said is None and _is_misspelt(name, table, converter)):
+        converter.search(table)
+        return None
+    maker = _maker(kind, table if said is None else said, converter)
     if maker is None:
         converter.search(table)
         return None
@@ -80,7 +83,7 @@ def _one(name: str, table: Node, converter: Converter) -> Named | None:
         name=name, kind=kind, node=node, arguments=maker.arguments, enabled=enabled is True
     )
     names_itself = "name" in maker.arguments
-    spec = converter.made(maker, node, {"name": name} if names_itself else None)
+    spec = converter.made(maker, node, {"name": name} if names_itself else None, _BESIDE)
     if spec is NOTHING or enabled is not True:
         return known
     if spec.name != name:
@@ -89,6 +92,16 @@ def _one(name: str, table: Node, converter: Converter) -> Named | None:
         return known
     _look(spec, known, converter)
     return attrs.evolve(known, spec=spec)
+
+
+def _is_misspelt(name: str, table: Node, converter: Converter) -> bool:
+    """Whether a key is there that was meant to be ``type``, which is noted."""
+    if name in _names():
+        return False
+    near = difflib.get_close_matches("type", table.items, n=1)
+    if near:
+        converter.unknown(table.items[near[0]], near[0], _BESIDE)
+    return bool(near)
 
 
 def _maker(kind: str, place: Node, converter: Converter) -> Maker | None:
@@ -138,16 +151,15 @@ def _with_variable(table: Node, maker: Maker) -> Node:
 def _look(spec: VendorSpec, vendor: Named, converter: Converter) -> None:
     """Note what can never work, and what does not work yet. Nothing is loaded or connected to."""
     node, notes = vendor.node, converter.notes
-    try:
-        spec.start(lambda _: None).close()
-    except ConfigError as error:
-        if isinstance(error.__cause__, BadRequest):
-            _blame(error.__cause__, node, converter)
-        else:
-            for problem in error.problems:
-                notes.wrong(node, problem.message, at_key=True)
-    except BadRequest as error:
-        _blame(error, node, converter)
+    if isinstance(spec, HttpVendor):  # of which it is known that starting does nothing else
+        try:
+            spec.start(lambda _: None).close()
+        except ConfigError as error:
+            if isinstance(error.__cause__, BadRequest):
+                _blame(error.__cause__, node, converter)
+            else:
+                for problem in error.problems:
+                    notes.wrong(node, problem.message, at_key=True)
     for name, said in node.items.items():
         value = getattr(spec, name, None)
         if isinstance(value, Path) and not value.exists():

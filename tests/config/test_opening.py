@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from llmdispatcher import AsyncDispatcher, ConfigError, Dispatcher, Scripted
-from llmdispatcher.config import found, places
-from llmdispatcher.vendors.http import scout
+from llmdispatcher.config import places
+from llmdispatcher.vendors import discovery
+from llmdispatcher.vendors.http import preset, scout
 
 FILE = "vendors: {{{name}: {{type: scripted, replies: [{name}]}}}}\n"
 
@@ -29,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "GEMINI_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
-    for name in found.discovery.names():
+    for name in discovery.names():
         for variable in getattr(_row(name), "key_env", ()):
             monkeypatch.delenv(variable, raising=False)
     return tmp_path
@@ -37,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _row(name: str) -> Any:
     try:
-        return found.preset.row(name)
+        return preset.row(name)
     except ConfigError:
         return None
 
@@ -116,6 +117,21 @@ def test_a_file_without_vendors_sets_how_those_that_are_found_are_asked() -> Non
             d.send("Hi", vendor="mine")
 
     assert engine.requests[0].deadlines.total_s == pytest.approx(77, abs=10)  # type: ignore[attr-defined]
+
+
+def test_a_file_that_comes_and_goes_is_followed(folder: Path) -> None:
+    """What was found makes way for what a file names, and comes back when it names nobody."""
+    path = folder / "here" / "llmdispatcher.yaml"
+    with Dispatcher.from_config() as d:
+        d.register_vendor(Scripted("x", name="mine"))
+        write(path, "named")
+        event = d.reload()
+        assert (event.started, event.closed) == (("named",), ("embedded",))
+        assert [vendor.name for vendor in d.vendors()] == ["mine", "named"]
+        assert d.send("Who?", vendor="named").text == "named"
+        path.write_text("strategy: latency")
+        d.reload()
+        assert [vendor.name for vendor in d.vendors()] == ["mine", "embedded"]
 
 
 def test_clouds_that_a_file_names_are_refused_where_none_is_allowed(folder: Path) -> None:

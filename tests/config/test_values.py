@@ -148,6 +148,7 @@ def test_sections_come_to_policies() -> None:
     )
     assert made.breaker == BreakerPolicy(failures=2, open_s=1)
     assert made.deadlines == Deadlines(first_token_s=None, whole_s=5)
+    assert made.ledger is not None
     assert (made.ledger.path, made.ledger.share) == (Path("/tmp/books.db"), True)  # noqa: S108
     assert made.max_memory_mb == 4096
 
