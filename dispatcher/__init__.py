@@ -16,6 +16,7 @@ from llmdispatcher.facade import AsyncDispatcher, AsyncStream, Dispatcher, Strea
 from llmdispatcher.models.budget import SpendingCap, fingerprint
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
 from llmdispatcher.models.count import TokenCount
+from llmdispatcher.models.decision import Decision
 from llmdispatcher.models.embedding import Embeddings, EmbedRequest, Reranked, RerankRequest
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
@@ -88,7 +89,6 @@ from llmdispatcher.models.release import VERSION
 from llmdispatcher.models.reply import (
     CallDelta,
     Choice,
-    Decision,
     Delta,
     FinishReason,
     Reply,
@@ -104,6 +104,7 @@ from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
     from llmdispatcher.ledger import Ledger
+    from llmdispatcher.models.stages import Cascade, Chain, Step
     from llmdispatcher.vendors.http.preset import (
         VLLM,
         Anthropic,
@@ -133,6 +134,9 @@ __version__ = VERSION
 _PRESETS = "llmdispatcher.vendors.http.preset"
 _LATE = {
     "Ledger": "llmdispatcher.ledger",
+    "Cascade": "llmdispatcher.models.stages",
+    "Chain": "llmdispatcher.models.stages",
+    "Step": "llmdispatcher.models.stages",
     **dict.fromkeys(
         (
             "Anthropic",
@@ -164,7 +168,7 @@ _LATE = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a vendor, or the ledger, when it is first named."""
+    """Import a vendor, a plan or the ledger when it is first named."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - only here
@@ -198,6 +202,8 @@ __all__ = [
     "CallDelta",
     "Cancelled",
     "Capability",
+    "Cascade",
+    "Chain",
     "Choice",
     "ConfigError",
     "ConfigRefused",
@@ -275,6 +281,7 @@ __all__ = [
     "SpendingCap",
     "StateUnusable",
     "Stats",
+    "Step",
     "Strategy",
     "Stream",
     "StreamInterrupted",

@@ -60,7 +60,7 @@ class Configured:
         """Make a dispatcher of what was read; for ``from_config`` and the command line."""
         try:
             specs = source.specs if source.names_vendors else ()
-            made = cls(*specs, on_event=on_event, **source.keywords(cls.__init__))
+            made = cls(*specs, on_event=on_event, **source.keywords())
         except DispatcherError as error:
             source.close()
             if isinstance(error, ConfigError):

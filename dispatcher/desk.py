@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from llmdispatcher import health, patience
+from llmdispatcher import health, offline, patience
 from llmdispatcher.account import Account
 from llmdispatcher.breakers import Breakers
+from llmdispatcher.chooser import Chooser
 from llmdispatcher.flow import dispatch
 from llmdispatcher.landlord import Landlord
 from llmdispatcher.limits import Limiters
@@ -25,12 +26,14 @@ from llmdispatcher.listener import Listener, OnEvent
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
-from llmdispatcher.models.errors import ConfigError, Problem, Refused
+from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
+from llmdispatcher.models.reply import Reply
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
 from llmdispatcher.patience import Patience
 from llmdispatcher.policies import Policies
 from llmdispatcher.release import Stopper
-from llmdispatcher.route import Target, rank
+from llmdispatcher.shelf import Target
+from llmdispatcher.spec import spec_of
 from llmdispatcher.steps import Flow
 from llmdispatcher.tenancy import Budget
 from llmdispatcher.trial import Job
@@ -89,11 +92,11 @@ class Desk:
         )
         self._follow(policies)
         self._catalog = Catalog.parse(catalog or {})
-        self._kept: dict[str, tuple[Sequence[ModelCard], tuple[Target, ...]]] = {}
-        """The cards that each vendor had last, and what they were made into."""
+        self._is_offline = policies.offline
         self._closed = False
         self.books = Books()
         self.landlord = self._landlord = Landlord(budget, self._report)
+        self.chooser = Chooser(policies, self._catalog, self._patience.breakers, self._landlord)
         self._finders: tuple[Finder, ...] = ()
         """Of the engines, and whoever else looks for models; asked before each request."""
         self.found: set[str] = set()
@@ -110,14 +113,14 @@ class Desk:
     def _follow(self, policies: Policies) -> None:
         """Take over what requests are ranked and bounded by."""
         self._deadlines = policies.deadlines or Deadlines()
-        self._strategy, self._routing = policies.strategy, policies.routing
+        self._strategy = policies.strategy
         bare = Request(messages="?")
         self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
         """Requests that say nothing but a text, whole and streamed: checked once for all."""
 
     def register(self, vendor: VendorSpec | str) -> Engine:
         """Start a vendor; text is the name of an installed one. Raises ConfigError."""
-        spec = _spec(vendor)
+        spec = spec_of(vendor)
         self._check_open()
         engine = self.start(spec)
         with self._lock:
@@ -134,7 +137,7 @@ class Desk:
 
     def start(self, spec: VendorSpec) -> Engine:
         """Make the engine of a vendor, not yet registered. Raises ConfigError."""
-        return spec.start(self._report)
+        return (offline.confined(spec) if self._is_offline else spec).start(self._report)
 
     def registered(self) -> dict[str, Registered]:
         """Return the specs and the engines of all vendors, by name. Raises Refused when closed."""
@@ -150,7 +153,7 @@ class Desk:
             self._finders = tuple(
                 each for each in self._engines.values() if isinstance(each, Finder)
             )
-            self._catalog, self._kept = catalog, {}
+            self._catalog = catalog
             self._follow(policies)
             self._patience = attrs.evolve(self._patience, retry=policies.retry or patience.RETRY)
             sharing = None
@@ -161,6 +164,9 @@ class Desk:
                     self._ledger.listen(self._report)
             self._patience.breakers.obey(policies.breaker or patience.BREAKER, sharing)
             self._patience.limiters.obey(policies.limits, sharing)
+            self.chooser = Chooser(
+                policies, catalog, self._patience.breakers, self._landlord, self.chooser
+            )
 
     def look_around(self) -> None:
         """Have servers of this machine that answer join in, from a thread; requests wait for it."""
@@ -193,6 +199,12 @@ class Desk:
             figures = [by_model[model] for model in local if model in by_model]
             status = health.complete(status, queue, figures)
         return Vendor(name, cards, status)
+
+    def judge(self, reply: Reply, *, good: bool) -> None:
+        """See ``Front.judge``."""
+        if not self.chooser.judge(reply.vendor, reply.model, is_good=good):
+            name = f"{reply.vendor}/{reply.model}"
+            raise BadRequest("reply", name, "a reply of a model that is registered here")
 
     def flow(self, prompt: Prompt, options: Options, stopper: Stopper, *, streaming: bool) -> Flow:
         """Check a request for a reply and return its flow, not yet begun."""
@@ -264,23 +276,7 @@ class Desk:
             return dict(self._engines)
 
     def _targets(self) -> Sequence[Target]:
-        with self._lock:  # or what was made of another catalog might be kept
-            return self._shelf()[0]
-
-    def _shelf(self) -> tuple[Sequence[Target], list[tuple[str, str]]]:
-        """Return every model, and the vendors that have none, each with the reason."""
-        targets: list[Target] = []
-        absent = []
-        for name, engine in self._all().items():
-            cards = engine.cards()
-            known, theirs = self._kept.get(name, ((), ()))
-            if known is not cards or not cards:  # most have the same cards at every request
-                theirs = tuple(Target(self._catalog.apply(card), engine) for card in cards)
-                self._kept[name] = cards, theirs
-            targets += theirs
-            if not theirs:
-                absent.append((name, engine.status().detail or "it has no models"))
-        return targets, absent
+        return [each for each in self.chooser.shelf(self._all()).targets if not each.barred]
 
     def _begin(
         self,
@@ -291,14 +287,14 @@ class Desk:
         streaming: bool = False,
     ) -> Flow:
         """Return the flow of a request, which first waits for vendors that look for models."""
-        self._check_open()
         if self.eras is None:
-            return self._begun(request, stopper, serve, streaming=streaming)
+            return self._serving(request, stopper, serve, streaming=streaming)
+        self._check_open()
         return self.eras.within(
-            lambda: self._begun(request, stopper, serve, streaming=streaming), self._lock
+            lambda: self._serving(request, stopper, serve, streaming=streaming), self._lock
         )
 
-    def _begun(
+    def _serving(
         self,
         request: W,
         stopper: Stopper,
@@ -306,16 +302,26 @@ class Desk:
         *,
         streaming: bool,
     ) -> Flow:
+        engines = self._all()
+        counting = self.chooser.counting(request, engines) if isinstance(request, Request) else {}
         finders = self._finders
-        if not finders:
-            return serve(self._job(request, stopper, streaming=streaming))
-        from llmdispatcher import look  # noqa: PLC0415 - few need it
 
-        def ranked() -> Job[W]:
-            with self._lock if self.eras is not None else contextlib.nullcontext():
-                return self._job(request, stopper, streaming=streaming)
+        def begun(counts: Mapping[str, int]) -> Flow:
+            def ranked() -> Job[W]:
+                with self._lock if self.eras is not None else contextlib.nullcontext():
+                    return self._job(request, stopper, streaming=streaming, counts=counts)
 
-        return look.first(finders, ranked, serve, self._deadlines_of(request))
+            if not finders:
+                return serve(ranked())
+            from llmdispatcher import look  # noqa: PLC0415 - few need it
+
+            return look.first(finders, ranked, serve, self._deadlines_of(request))
+
+        if not counting:
+            return begun({})
+        from llmdispatcher import weigh  # noqa: PLC0415 - few need it
+
+        return weigh.first(counting, begun, stopper)
 
     def _deadlines_of(self, request: Work) -> Deadlines:
         return request.deadlines or self._deadlines
@@ -327,17 +333,18 @@ class Desk:
         *,
         streaming: bool = False,
         account: Account | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> Job[W]:
         """Rank who can serve a request now, and put together what its flow needs."""
-        targets, absent = self._shelf()
         account = account or Account(self._ledger, request)
 
         def ask(another: Request, its_stopper: Stopper, *, streaming: bool) -> Job[Request]:
-            return self._job(another, its_stopper, streaming=streaming, account=account)
+            part = account.share(another)
+            return self._job(another, its_stopper, streaming=streaming, account=part)
 
         return Job(
             request=request,
-            ranking=rank(request, targets, absent),
+            ranking=self.chooser.ranking(request, self._all(), counts or {}, time.monotonic()),
             deadlines=self._deadlines_of(request),
             streaming=streaming,
             books=self.books,
@@ -347,6 +354,7 @@ class Desk:
             landlord=self._landlord,
             patience=self._patience,
             account=account,
+            chooser=self.chooser,
             ask=ask,
         )
 
@@ -370,19 +378,3 @@ class Desk:
     def _check_open(self) -> None:
         if self._closed:
             raise Refused("the dispatcher is closed; make a new one")
-
-
-def _spec(vendor: object) -> VendorSpec:
-    """Find the vendor that a name stands for."""
-    if isinstance(vendor, str):
-        from llmdispatcher.vendors import discovery  # noqa: PLC0415 - importlib.metadata is slow
-
-        try:
-            vendor = discovery.find(vendor)()
-        except TypeError as error:
-            message = f"cannot be made without arguments: {error}"
-            raise ConfigError([Problem(message, f"vendor {vendor!r}")]) from error
-    if isinstance(vendor, VendorSpec):
-        return vendor
-    message = f"must be a vendor such as LlamaCpp(…) or a vendor's name, not {vendor!r}"
-    raise ConfigError([Problem(message, "vendors")])

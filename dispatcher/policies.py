@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from llmdispatcher.ledger import Ledger
-from llmdispatcher.models.check import instance
+from llmdispatcher.models.check import flag, instance
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
 from llmdispatcher.models.request import Deadlines
@@ -57,6 +57,7 @@ class Policies:
         converter=_routing,
         validator=instance(Routing, "Routing(priorities={'openai': 1})"),
     )
+    offline: bool = flag(default=False)
 
     @classmethod
     def over(cls, preset: str | None, **given: Any) -> Policies:  # noqa: ANN401 - its own fields

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import attrs
 
 from llmdispatcher import turns
-from llmdispatcher.account import Account, Ended
+from llmdispatcher.account import Account, Ended, Entry
 from llmdispatcher.bucket import Needs
 from llmdispatcher.draft import Draft
 from llmdispatcher.landlord import Landlord, Lease
@@ -32,7 +32,9 @@ from llmdispatcher.models.reply import Attempt, Finish, Outcome, Piece, Progress
 from llmdispatcher.models.request import Deadlines, Request
 from llmdispatcher.patience import Patience
 from llmdispatcher.release import Stopper, Watch, own
-from llmdispatcher.route import Ranking, Target, expected_usage
+from llmdispatcher.retry import Ration
+from llmdispatcher.route import Ranking, expected_usage
+from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Emit, Receive, Step, Wait
 from llmdispatcher.turns import Turn
 from llmdispatcher.usage import Books
@@ -41,7 +43,7 @@ from llmdispatcher.vendors.contract import Call, Report
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from llmdispatcher.ledger_entry import Slip
+    from llmdispatcher.chooser import Chooser
 
 PACE_S = 30.0
 """Over so long the pace of a stream is looked at where no ``idle_s`` says it."""
@@ -70,6 +72,11 @@ class Job(Generic[W]):
     landlord: Landlord = attrs.field(factory=Landlord)
     """Who has the models loaded."""
     patience: Patience = attrs.field(factory=Patience)
+    ration: Ration | None = None
+    """What is left of the allowance of a larger request, which this one is a part of: parts of one
+    request are counted as one, and spend one allowance."""
+    chooser: Chooser | None = None
+    """Learns from what becomes of the attempts."""
     ask: Asking | None = None
     """Makes a job for another request that is made on behalf of this one, as plans do: it is
     ranked by itself, and what it costs is of the same account."""
@@ -101,7 +108,7 @@ class Trial(Generic[W, D]):
         self._is_whole = False
         self._pace = (0.0, 0)
         """Since when how many pieces have come; see ``_watch_pace``."""
-        self._slip: Slip | None = None
+        self._entry: Entry | None = None
         self._permit: Permit | None = None
         self._error: DispatcherError | None = None
         self.continues = False
@@ -115,6 +122,8 @@ class Trial(Generic[W, D]):
         card = self.target.card
         outcome, failure, usage = Outcome.FAILED, "", None
         self.job.books.open()
+        if self.job.chooser is not None:
+            self.job.chooser.begin(card)
         try:
             self.job.report(
                 AttemptStarted(vendor=card.vendor, model=card.model, number=self.number)
@@ -188,11 +197,12 @@ class Trial(Generic[W, D]):
         """Set aside what this may cost, where money is limited, and wait until that is written."""
         card, engine = self.target.card, self.target.engine
         key = getattr(engine, "key_fingerprint", "")  # ``Keyed``, which is slow to ask
-        slip = self._slip = self.job.account.open(card, self.number, key)
-        if slip is None or slip.waiting is None:
+        entry = self.job.account.open(card, self.job.request, self.number, key)
+        self._entry = entry
+        if entry is None or entry.waiting is None:
             return
         try:
-            yield from turns.written(slip.waiting, self.job.stopper)
+            yield from turns.written(entry.waiting, self.job.stopper)
         finally:
             self._waited_s = self.job.clock() - self._started  # the turn was before it
 
@@ -351,8 +361,13 @@ class Trial(Generic[W, D]):
             served_model=self._finish.served_model if self._finish else "",
         )
         self.job.books.settle(self.attempt)
-        ended = Ended(self._error, was_sent=self._call is not None, was_shown=self.shown)
-        self.job.account.settle(self._slip, card, self.attempt, ended)
+        if self.job.chooser is not None:
+            end = self._finish or self._error
+            self.job.chooser.settle(card, self.job.request, self.attempt, end)
+        ended = Ended(
+            self._error, self.job.request, was_sent=self._call is not None, was_shown=self.shown
+        )
+        self.job.account.settle(self._entry, card, self.attempt, ended)
         if self._permit is not None:
             turns.end(self._permit, self._call, usage, self._error, self.job.clock())
         self.job.report(AttemptEnded(attempt=self.attempt, number=self.number))

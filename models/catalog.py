@@ -22,6 +22,7 @@ _PATCHABLE = (
     "context_tokens",
     "max_output_tokens",
     "quality",
+    "strengths",
     "last_resort",
     "parameters",
 )

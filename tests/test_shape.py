@@ -58,6 +58,7 @@ BudgetAlert Ledger LedgerTrouble LedgerUnusable SpendingCap fingerprint
 BreakerMoved BreakerPolicy Limits Restarted Retried RetryPolicy
 Plan Routing Strategy
 ConfigRefused ConfigReloaded
+Cascade Chain Step
 """
 
 

@@ -20,23 +20,18 @@ import cattrs
 
 from llmdispatcher.config import arguments, kinds
 from llmdispatcher.config.arguments import Argument, Maker
+from llmdispatcher.config.guard import NOTHING, Guard
 from llmdispatcher.config.node import Node, Notes
 from llmdispatcher.config.scalars import hint
-from llmdispatcher.config.secrecy import REFERENCE, VARIABLE, is_key, is_secret, safe
+from llmdispatcher.config.secrecy import is_secret, safe
 from llmdispatcher.models.card import ModelCard, Price
 from llmdispatcher.models.check import nearest
 from llmdispatcher.models.errors import BadRequest, ConfigError, VendorError
 from llmdispatcher.models.told import shown
-from llmdispatcher.vendors.http.secret import Secret, is_sensitive
-
-NOTHING: Any = attrs.NOTHING
-"""Stands for what could not be read: the problem is noted already."""
 
 _SCALARS = {bool, int, float, str, Path, Decimal, NoneType}
 
 _AMOUNT = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
-
-_IN_ENVIRONMENT = "name the environment variable that holds it, not the key itself"
 
 
 class Converter:
@@ -46,7 +41,8 @@ class Converter:
         self, notes: Notes, environment: Mapping[str, str], folder: Path | None = None
     ) -> None:
         """``folder`` is where relative paths begin."""
-        self.notes, self._environment, self._folder = notes, environment, folder
+        self.notes, self._folder = notes, folder
+        self.guard = Guard(notes, environment)
         self._allowed = ""
         """What the field that is being read says of what it takes."""
         self._by_type = cattrs.Converter()
@@ -81,10 +77,6 @@ class Converter:
         except cattrs.StructureHandlerNotFoundError:
             self.notes.wrong(node, "cannot be said in a file; it is for programs", at_key=True)
             return NOTHING
-
-    def has(self, variable: str) -> bool:
-        """Whether an environment variable is set, to more than blanks."""
-        return bool(self._environment.get(variable, "").strip())
 
     # -- mappings of keys ----------------------------------------------------------------------
 
@@ -130,15 +122,7 @@ class Converter:
     def unknown(self, node: Node, key: str, allowed: Iterable[str]) -> None:
         """Note a key that means nothing here, and never what stands behind it."""
         self.notes.wrong(node, f"unknown key {key!r}; {nearest(key, set(allowed))}", at_key=True)
-        self.search(node)
-
-    def search(self, node: Node) -> None:
-        """Note what looks like a key in what means nothing."""
-        if isinstance(node.value, dict | list):
-            for each in node.value.values() if isinstance(node.value, dict) else node.value:
-                self.search(each)
-        elif is_key(node.text):
-            self.is_clear(node)
+        self.guard.search(node)
 
     def _each(self, allowed: Mapping[str, Argument], found: Mapping[str, Any], node: Node) -> None:
         """Note which values cannot be, where there is too little to make the whole."""
@@ -183,9 +167,9 @@ class Converter:
 
     def _argument(self, argument: Argument, node: Node) -> Any:  # noqa: ANN401 - by its type
         if argument.is_secret:
-            return self._secret(argument, node)
+            return self.guard.secret(argument, node)
         if argument.name.endswith("_env"):
-            return self._variable(node)
+            return self.guard.variable(node)
         several = set(typing.get_args(argument.kind)) or {argument.kind}
         if isinstance(node.value, str | int | float) and several <= _SCALARS:
             refused = argument.refusal(node.value)
@@ -194,67 +178,6 @@ class Converter:
             return self.read(node, argument.kind)
         finally:
             self._allowed = ""
-
-    # -- secrets -------------------------------------------------------------------------------
-
-    def _variable(self, node: Node) -> Any:  # noqa: ANN401 - text, or NOTHING
-        """Read the name of an environment variable."""
-        if node.value is None:
-            return None
-        name = str(node.text)
-        if not VARIABLE.fullmatch(name) or is_key(name):
-            told = "looks like a key" if is_key(name) or len(name) > 40 else "is no name"  # noqa: PLR2004 - names are short
-            self.notes.wrong(node, f"{told}: {_IN_ENVIRONMENT}, such as OPENAI_API_KEY")
-            return NOTHING
-        return name
-
-    def _secret(self, argument: Argument, node: Node) -> Any:  # noqa: ANN401 - as the argument is
-        """Read what may hold a key: text, or texts by name, with ``${NAME}`` for what is secret."""
-        if isinstance(node.value, dict):
-            found = {key: self._expanded(value, key) for key, value in node.items.items()}
-            return NOTHING if NOTHING in found.values() else found
-        is_all_secret = Secret in (argument.kind, *typing.get_args(argument.kind))
-        if node.value is None:
-            return None
-        return self._expanded(node, "secret" if is_all_secret else "")
-
-    def _expanded(self, node: Node, name: str) -> Any:  # noqa: ANN401 - text, or NOTHING
-        """Put in the variables that a text names. ``name`` tells whether the rest is a secret."""
-        text = node.text if isinstance(node.value, str | int | float) else ""
-        if not text or isinstance(node.value, bool):
-            self.notes.wrong(node, "must be text, such as ${NAME} for what a variable holds")
-            return NOTHING
-        rest = REFERENCE.sub("", text)
-        is_open = REFERENCE.search(text) is None
-        if is_key(rest) or "@" in rest or (is_sensitive(name) and is_open):
-            self.notes.wrong(
-                node,
-                "a secret stands in the file: write ${NAME}, and put it into the"
-                " environment variable NAME",
-            )
-            return NOTHING
-        names = REFERENCE.findall(text)
-        for each in names:
-            if not VARIABLE.fullmatch(each):
-                self.notes.wrong(node, "${…} takes the name of an environment variable")
-                return NOTHING
-            if each not in self._environment:
-                self.notes.wrong(node, f"the environment variable {each} is not set")
-                return NOTHING
-        return REFERENCE.sub(lambda found: self._environment[found.group(1)], text)
-
-    def is_clear(self, node: Node) -> bool:
-        """Whether a text is no secret and names none; noted if it is, without showing it."""
-        if is_key(node.text):
-            self.notes.wrong(
-                node,
-                f"looks like a key, which no file may hold: {_IN_ENVIRONMENT}, with api_key_env",
-            )
-            return False
-        if any(VARIABLE.fullmatch(name) for name in REFERENCE.findall(node.text)):
-            self.notes.wrong(node, "environment variables stand for secrets alone: write the value")
-            return False
-        return True
 
     # -- one value -----------------------------------------------------------------------------
 
@@ -272,7 +195,7 @@ class Converter:
         if isinstance(node.value, list):
             listed = [self.plain(each) for each in node.value]
             return NOTHING if NOTHING in listed else listed
-        return node.value if self.is_clear(node) else NOTHING
+        return node.value if self.guard.is_clear(node) else NOTHING
 
     def _bool(self, node: Node) -> Any:  # noqa: ANN401 - True, False or NOTHING
         if isinstance(node.value, bool):
@@ -303,7 +226,7 @@ class Converter:
         is_number = isinstance(node.value, int | float) and not isinstance(node.value, bool)
         if not isinstance(node.value, str) and not is_number:
             return self._refuse(node, "text", "put it in quotes" if node.text else "")
-        return node.text if self.is_clear(node) else NOTHING
+        return node.text if self.guard.is_clear(node) else NOTHING
 
     def _path(self, node: Node) -> Any:  # noqa: ANN401 - a path, or NOTHING
         text = self._str(node)
@@ -313,7 +236,7 @@ class Converter:
         return path if self._folder is None else self._folder / path
 
     def _refuse(self, node: Node, wanted: str, way_out: str = "") -> Any:  # noqa: ANN401 - NOTHING
-        if self.is_clear(node):
+        if self.guard.is_clear(node):
             ends = f"; {way_out}" if way_out else ""
             self.notes.wrong(node, f"{_told(node)}must be {self._allowed or wanted}{ends}")
         return NOTHING

@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 
 from llmdispatcher.config import arguments
-from llmdispatcher.config.convert import NOTHING, Converter
+from llmdispatcher.config.convert import Converter
+from llmdispatcher.config.guard import NOTHING
 from llmdispatcher.config.node import Node, Notes
 from llmdispatcher.config.sections import Fallback
 from llmdispatcher.models.policy import RetryPolicy

@@ -9,7 +9,8 @@ from pathlib import Path
 import attrs
 
 from llmdispatcher.config import arguments, older, reading, specs
-from llmdispatcher.config.convert import NOTHING, Converter
+from llmdispatcher.config.convert import Converter
+from llmdispatcher.config.guard import NOTHING
 from llmdispatcher.config.node import Node, Notes, overlaid
 from llmdispatcher.config.scalars import hint
 from llmdispatcher.config.sections import APART, Books, Sections

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -73,20 +72,15 @@ class Source:
         """Whether the file says whom to ask, so that nobody is looked for."""
         return bool(self.settings.specs)
 
-    def keywords(self, init: Callable[..., Any]) -> dict[str, Any]:
-        """Return what a dispatcher is made with, besides its vendors. Raises ConfigError."""
+    def keywords(self) -> dict[str, Any]:
+        """Return what a dispatcher is made with, besides its vendors."""
         sections = self.settings.sections
-        given: dict[str, Any] = {
+        return {
             **_policies(sections, self._ledger or self._otherwise),
             "catalog": sections.catalog,
             "max_memory_mb": sections.max_memory_mb,
             "max_vram_mb": sections.max_vram_mb,
         }
-        if sections.offline:
-            if "offline" not in inspect.signature(init).parameters:
-                raise ConfigError([self._at("offline", "cannot be promised by this version")])
-            given["offline"] = True
-        return given
 
     def attach(self, desk: Desk) -> None:
         """Take over a dispatcher that was made with this, before it serves anybody."""
@@ -209,6 +203,7 @@ def _policies(sections: Sections, ledger: Ledger | None) -> dict[str, Any]:
         "strategy": sections.strategy,
         "routing": sections.routing,
         "ledger": ledger,
+        "offline": sections.offline,
     }
 
 

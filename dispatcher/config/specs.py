@@ -17,7 +17,8 @@ import attrs
 
 from llmdispatcher.config import arguments
 from llmdispatcher.config.arguments import Argument, Maker
-from llmdispatcher.config.convert import NOTHING, Converter
+from llmdispatcher.config.convert import Converter
+from llmdispatcher.config.guard import NOTHING
 from llmdispatcher.config.node import Node
 from llmdispatcher.config.secrecy import REFERENCE, VARIABLE
 from llmdispatcher.models.check import nearest
@@ -72,11 +73,11 @@ def _one(name: str, table: Node, converter: Converter) -> Named | None:
     switch = table.get("enabled")
     enabled = True if switch is None else converter.read(switch, bool)
     if kind is NOTHING or (said is None and _is_misspelt(name, table, converter)):
-        converter.search(table)
+        converter.guard.search(table)
         return None
     maker = _maker(kind, table if said is None else said, converter)
     if maker is None:
-        converter.search(table)
+        converter.guard.search(table)
         return None
     node = _with_variable(table.without(*_BESIDE), maker)
     known = Named(
@@ -111,7 +112,7 @@ def _maker(kind: str, place: Node, converter: Converter) -> Maker | None:
         at_key = not isinstance(place.value, str)
         way_out = ", and no type: says what it is" if at_key else ""
         message = f"{kind!r} is no type of vendor{way_out}; {nearest(kind, names)}"
-        if converter.is_clear(place):
+        if converter.guard.is_clear(place):
             converter.notes.wrong(place, message, at_key=at_key)
         return None
     try:
@@ -164,7 +165,7 @@ def _look(spec: VendorSpec, vendor: Named, converter: Converter) -> None:
         value = getattr(spec, name, None)
         if isinstance(value, Path) and not value.exists():
             notes.hint(said, f"there is no file {value}")
-    if (variable := node.get("api_key_env")) is not None and not converter.has(variable.text):
+    if (variable := node.get("api_key_env")) is not None and not converter.guard.has(variable.text):
         notes.hint(variable, f"the environment variable {variable.text} is not set")
 
 
