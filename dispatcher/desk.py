@@ -42,6 +42,7 @@ from llmdispatcher.vendors.contract import Engine, Finder, Status, VendorSpec
 
 if TYPE_CHECKING:
     from llmdispatcher.eras import Eras
+    from llmdispatcher.ledger import Ledger
 
 W = TypeVar("W", bound=Work)
 
@@ -156,17 +157,22 @@ class Desk:
             self._catalog = catalog
             self._follow(policies)
             self._patience = attrs.evolve(self._patience, retry=policies.retry or patience.RETRY)
-            sharing = None
+            self._patience.breakers.obey(policies.breaker or patience.BREAKER)
+            self._patience.limiters.obey(policies.limits)
             if policies.ledger is not self._ledger:
-                self._ledger = policies.ledger
-                sharing = None if self._ledger is None else self._ledger.sharing()
-                if self._ledger is not None:
-                    self._ledger.listen(self._report)
-            self._patience.breakers.obey(policies.breaker or patience.BREAKER, sharing)
-            self._patience.limiters.obey(policies.limits, sharing)
+                self._write_into(policies.ledger)
             self.chooser = Chooser(
                 policies, catalog, self._patience.breakers, self._landlord, self.chooser
             )
+
+    def _write_into(self, ledger: Ledger | None) -> None:
+        """Keep books in another ledger from now on. The lock is held."""
+        self._ledger = ledger
+        sharing = None if ledger is None else ledger.sharing()
+        if ledger is not None:
+            ledger.listen(self._report)
+        self._patience.breakers.share(sharing)
+        self._patience.limiters.share(sharing)
 
     def look_around(self) -> None:
         """Have servers of this machine that answer join in, from a thread; requests wait for it."""

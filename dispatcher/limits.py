@@ -219,17 +219,20 @@ class Limiters:
         self._lock = threading.Lock()
         self._limiters: dict[str, Limiter] = {}
 
-    def obey(self, limits: Mapping[str, Limits], sharing: Sharing | None = None) -> None:
+    def share(self, sharing: Sharing | None) -> None:
+        """Share with these from now on, instead of those before; None is with nobody."""
+        with self._lock:
+            if sharing is not None or self._sharing is not None:
+                self._limiters.clear()
+            self._sharing = sharing
+
+    def obey(self, limits: Mapping[str, Limits]) -> None:
         """Go by other limits from now on; where they are as before, what was used counts on.
 
-        Who waits for its turn, or has it, keeps to those that it asked. ``sharing`` is with whom to
-        share instead of those before; None changes nothing.
+        Who waits for its turn, or has it, keeps to those that it asked.
         """
         with self._lock:
             before, self._limits = self._limits, dict(limits)
-            if sharing is not None:
-                self._sharing = sharing
-                self._limiters.clear()
             for name in list(self._limiters):
                 vendor = name.partition("/")[0]
                 was = before.get(name, before.get(vendor))

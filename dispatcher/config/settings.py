@@ -129,7 +129,8 @@ def _over_preset(top: Node, converter: Converter) -> Node:
         return top.without("preset")
     rows = reading.read(presets.text().encode(), Notes(f"preset {name}"))
     assert rows is not None  # noqa: S101 - it is ours
-    return overlaid(rows.items[name].without("why"), top)
+    beside = ("why", "strategy") if top.get("strategy") is not None else ("why",)
+    return overlaid(rows.items[name].without(*beside), top)  # a strategy is said as a whole
 
 
 # -- sections ----------------------------------------------------------------------------------

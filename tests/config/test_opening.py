@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmdispatcher import AsyncDispatcher, ConfigError, Dispatcher, Scripted
+from llmdispatcher import AsyncDispatcher, ConfigError, Dispatcher, NoCandidate, Scripted
 from llmdispatcher.config import places
 from llmdispatcher.vendors import discovery
 from llmdispatcher.vendors.http import preset, scout
@@ -141,6 +141,22 @@ def test_clouds_that_a_file_names_are_refused_where_none_is_allowed(folder: Path
 
     with pytest.raises(ConfigError, match="allow_cloud is false"):
         Dispatcher.from_config(path, allow_cloud=False)
+
+
+def test_a_file_may_keep_it_offline(folder: Path) -> None:
+    """Vendors that are elsewhere are there and have no models; that cannot change meanwhile."""
+    path = folder / "file.yaml"
+    text = "vendors: {a: {type: openai, base_url: 'https://example.com', models: [m]}, embedded: }"
+    path.write_text(f"{text}\noffline: true\n")
+    with Dispatcher.from_config(path) as d:
+        away, here = d.vendors()
+        assert "offline" in away.status.detail
+        assert here.cards
+        with pytest.raises(NoCandidate, match="offline"):
+            d.send("Hi", vendor="a")
+        path.write_text(f"{text}\noffline: false\n")
+        with pytest.raises(ConfigError, match=r"file\.yaml:2:10: offline: cannot change"):
+            d.reload()
 
 
 def test_an_event_loop_has_the_same(folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from llmdispatcher import (
+    Cascade,
     ConfigError,
     Deadlines,
     Limits,
@@ -218,6 +219,16 @@ def test_a_preset_lies_under_the_file() -> None:
     assert (made.retry.attempts, made.retry.same_target, made.retry.total_s) == (9, 0, 30)
     assert made.strategy.order == "latency"
     assert read("preset: speed_first\nstrategy: quality").sections.strategy.order == "quality"
+
+
+def test_a_strategy_is_said_as_a_whole() -> None:
+    """One of the file takes the place of the preset's, be it a mapping or a plan."""
+    text = "preset: critical\nstrategy: {}\nvendors: {{ollama: {{}}}}"
+
+    assert read("preset: critical").sections.strategy == Strategy(order="cost", least_quality=4)
+    assert read(text.format("{only: local}")).sections.strategy == Strategy(only="local")
+    assert read(text.format("cascade")).sections.strategy == Strategy(plan=Cascade())
+    assert read(text.format("{plan: cascade}")).sections.strategy == Strategy(plan=Cascade())
 
 
 def test_a_preset_and_a_file_can_be_at_odds() -> None:
