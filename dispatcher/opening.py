@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llmdispatcher.models.errors import RequestError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llmdispatcher.ledger import Ledger
     from llmdispatcher.listener import OnEvent
     from llmdispatcher.terminal import Terminal
+    from llmdispatcher.vendors.contract import VendorSpec
 
 _NAMING = {
     "model": "--model",
@@ -33,6 +34,16 @@ _NAMING = {
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     group = parser.add_argument_group("the configuration")
+    add_file_options(group)
+    group.add_argument(
+        "--allow-cloud",
+        action="store_true",
+        help="ask clouds too whose key is in the environment; text goes there",
+    )
+
+
+def add_file_options(group: argparse._ArgumentGroup) -> None:
+    """Add those that say which file counts."""
     group.add_argument(
         "--config",
         metavar="FILE",
@@ -40,11 +51,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         " another option says whom to ask",
     )
     group.add_argument("--no-config", action="store_true", help="read no configuration file")
-    group.add_argument(
-        "--allow-cloud",
-        action="store_true",
-        help="ask clouds too whose key is in the environment; text goes there",
-    )
+
+
+def named(args: argparse.Namespace) -> tuple[Sequence[VendorSpec], Mapping[str, int]]:
+    """Return the vendors that a file names, and their priorities; none where there is no file.
+
+    Raises ConfigError.
+    """
+    from llmdispatcher.config import places  # noqa: PLC0415 - few have one
+
+    place = None if args.no_config else places.chosen(args.config, os.environ)
+    if place is None:
+        return (), {}
+    from llmdispatcher import offline  # noqa: PLC0415 - as above
+    from llmdispatcher.config import settings  # noqa: PLC0415 - yaml takes a while
+
+    read = settings.load(place.path, os.environ, is_strange=place.is_strange)
+    confine = offline.confined if read.sections.offline else None
+    specs = [confine(spec) if confine else spec for spec in read.specs]
+    return specs, read.sections.routing.priorities
 
 
 def opener(

@@ -254,6 +254,20 @@ def test_keys_that_nobody_may_use_are_told_in_a_line(
     assert KEYS["OPENAI_API_KEY"] not in err
 
 
+def test_providers_are_those_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """In its order, with their priorities; --no-config tells of all that are known."""
+    write(
+        "vendors: {b: {type: scripted}, a: {type: scripted}, c: {enabled: false, type: vllm}}\n"
+        "routing: {priorities: {a: 3}}\n"
+    )
+
+    assert main(["providers", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["priority"]) for row in rows] == [("b", None), ("a", 3)]
+    main(["providers", "--json", "--no-config"])
+    assert "embedded" in [row["name"] for row in json.loads(capsys.readouterr().out)]
+
+
 # -- as programs -------------------------------------------------------------------------------
 
 
