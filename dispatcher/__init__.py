@@ -60,6 +60,9 @@ from llmdispatcher.models.event import (
     AttemptStarted,
     BreakerMoved,
     BudgetAlert,
+    CacheTrouble,
+    ConfigRefused,
+    ConfigReloaded,
     EngineDied,
     Event,
     Fallback,
@@ -101,6 +104,7 @@ from llmdispatcher.models.strategy import Strategy
 from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
+    from llmdispatcher.cache import Cache
     from llmdispatcher.ledger import Ledger
     from llmdispatcher.models.race import Ensemble, Hedge, NoGoodAnswer, Parallel
     from llmdispatcher.models.stages import Cascade, Chain, Step
@@ -132,6 +136,7 @@ __version__ = VERSION
 
 _PRESETS = "llmdispatcher.vendors.http.preset"
 _LATE = {
+    "Cache": "llmdispatcher.cache",
     "Ledger": "llmdispatcher.ledger",
     "Cascade": "llmdispatcher.models.stages",
     "Chain": "llmdispatcher.models.stages",
@@ -199,6 +204,8 @@ __all__ = [
     "BreakerPolicy",
     "BudgetAlert",
     "BudgetExceeded",
+    "Cache",
+    "CacheTrouble",
     "CallDelta",
     "Cancelled",
     "Capability",
@@ -206,6 +213,8 @@ __all__ = [
     "Chain",
     "Choice",
     "ConfigError",
+    "ConfigRefused",
+    "ConfigReloaded",
     "ContentRefused",
     "ContextOverflow",
     "CorruptModel",

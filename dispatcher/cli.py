@@ -7,23 +7,28 @@ options, the terminal and the vendors to ask; errors that it raises become one l
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import attrs
 
-from llmdispatcher import expenses, models_view, providers_view, remote, usage_view
+from llmdispatcher import (
+    asking,
+    config_view,
+    expenses,
+    models_view,
+    opening,
+    providers_view,
+    remote,
+    usage_view,
+)
 from llmdispatcher.interrupt import audible
 from llmdispatcher.models.errors import ConfigError, DispatcherError, Refused, RequestError
-from llmdispatcher.models.message import system, user
-from llmdispatcher.models.request import Options, Request
+from llmdispatcher.models.request import Options
 from llmdispatcher.terminal import OutputFailed, Terminal, abandon, one_line
 
 if TYPE_CHECKING:
-    from llmdispatcher.models.reply import Reply
-    from llmdispatcher.models.request import Prompt
     from llmdispatcher.session import Session
     from llmdispatcher.vendors.contract import VendorSpec
 
@@ -86,6 +91,10 @@ def _told(end: BaseException, terminal: Terminal) -> int:
             return BROKEN_PIPE
         case OutputFailed():
             abandon(sys.stdout)
+        case ConfigError() if len(end.problems) > 1:  # a line for each
+            for problem in end.problems:
+                terminal.error(ConfigError([problem]))
+            return WRONG
     terminal.error(end)
     return exit_code(end)
 
@@ -114,10 +123,10 @@ def exit_code(error: BaseException) -> int:
 
 def ask(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSpec]) -> int:
     """Answer one question."""
-    prompt = _prompt(args, _question(args, terminal))
+    prompt = asking.prompt(args, asking.question(args, terminal))
     with _session(args, terminal, vendors) as session:
         if args.json:
-            terminal.write(_as_json(session.fetch(prompt)) + "\n")
+            terminal.write(asking.as_json(session.fetch(prompt)) + "\n")
         else:
             session.show(prompt)
         if session.is_demo:
@@ -125,6 +134,7 @@ def ask(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSp
                 "answered by the small embedded model, which knows llmdispatcher, capitals and"
                 ' small sums; for real work: llmdispatcher ask --model FILE.gguf "…"'
             )
+            opening.note_keys(terminal)
     return 0
 
 
@@ -162,37 +172,6 @@ def doctor(args: argparse.Namespace, terminal: Terminal, _: Sequence[VendorSpec]
     return FAILED if diagnosis.problems else 0
 
 
-def _question(args: argparse.Namespace, terminal: Terminal) -> str:
-    """Put the question together from the command line and from stdin."""
-    words = " ".join(args.prompt)
-    if terminal.reads_tty and words != "-":
-        piped = ""
-    else:
-        words, piped = words.removeprefix("-") if words == "-" else words, terminal.read_all()
-    if not args.raw:
-        piped = piped.rstrip("\r\n")
-    try:
-        words.encode()
-    except UnicodeEncodeError:
-        raise RequestError(
-            "the question is not text in this terminal's encoding; set LANG=C.UTF-8"
-        ) from None
-    question = "\n\n".join(part for part in (words, piped) if part)
-    if not question.strip():
-        raise RequestError(
-            'there is no question: llmdispatcher ask "your question", or pipe text into it'
-        )
-    return question
-
-
-def _prompt(args: argparse.Namespace, question: str) -> Prompt:
-    if args.raw:
-        if args.system is not None:
-            raise RequestError("--raw sends the prompt alone: leave out --system, or --raw")
-        return Request(prompt=question)
-    return [*([] if args.system is None else [system(args.system)]), user(question)]
-
-
 def _session(
     args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSpec]
 ) -> Session:
@@ -207,8 +186,10 @@ def _session(
         "stop": args.stop,
         "max_cost_usd": args.max_cost,
     }
-    specs, ledger = vendors or [_vendor(args)], expenses.ledger(args, terminal)
-    return Session(terminal, specs, options, ledger=ledger, verbose=args.verbose)
+    ledger = expenses.ledger(args, terminal)
+    opener = None if vendors else opening.opener(args, terminal, ledger)
+    specs = vendors or ([_vendor(args)] if opener is None else ())
+    return Session(terminal, specs, options, ledger=ledger, verbose=args.verbose, opener=opener)
 
 
 def _vendor(args: argparse.Namespace) -> VendorSpec:
@@ -230,24 +211,6 @@ def _vendor(args: argparse.Namespace) -> VendorSpec:
     if args.command == "ask":  # one question of a model that is known to be well: it begins sooner
         given["isolation"] = "thread"
     return cast("VendorSpec", attrs.evolve(demo, **given))
-
-
-def _as_json(reply: Reply) -> str:
-    """Write a reply as JSON, all in ASCII, which no locale and no terminal can spoil."""
-    cost = reply.cost_usd
-    return json.dumps(
-        {
-            "text": reply.text,
-            "finish_reason": reply.finish_reason,
-            "usage": attrs.asdict(reply.usage),
-            "vendor": reply.vendor,
-            "model": reply.model,
-            "cost_usd": None if cost is None else f"{cost:f}",
-            "latency_s": reply.latency_s,
-            "first_token_s": reply.first_token_s,
-            "warnings": reply.warnings,
-        }
-    )
 
 
 # -- options -----------------------------------------------------------------------------------
@@ -275,7 +238,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"llmdispatcher {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND [-h]", title="commands")
     for name, command in COMMANDS.items():
         command.add_options(
             commands.add_parser(
@@ -323,6 +286,7 @@ def _common_options(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", default=[], metavar="TEXT", help="end there; may be repeated"
     )
     expenses.add_options(parser)
+    opening.add_options(parser)
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:
@@ -376,6 +340,7 @@ COMMANDS = {
     "providers": Command(
         "say who is there to ask, and who would answer", *providers_view.PROVIDERS
     ),
+    "config": Command("write, check or show the configuration", *config_view.CONFIG),
     "usage": Command("show what was used and what it cost", *usage_view.USAGE),
     "export": Command("write the ledger for other programs", *usage_view.EXPORT),
     "doctor": Command(

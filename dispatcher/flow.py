@@ -71,7 +71,9 @@ class Served(Generic[D]):
             "cost_microusd": self.cost_microusd,
             "latency_s": sum(attempt.latency_s for attempt in self.attempts),
             "decision": Decision(
-                considered=ranking.considered, attempts=self.attempts, notes=self.notes
+                considered=ranking.considered,
+                attempts=self.attempts,
+                notes=ranking.notes + self.notes,
             ),
             "warnings": self.finish.warnings,
         }

@@ -117,7 +117,7 @@ class Cascade(Plan):
     """Whom to ask, in this order: a vendor, ``vendor/model`` or a model each. None asks everybody
     who can serve, by expected cost."""
     calibration: Mapping[str, Calibration] = attrs.field(
-        default=None, converter=_calibrations, kw_only=True
+        default=None, converter=_calibrations, kw_only=True, hash=False
     )
     """For "confidence": one for all models, or by ``vendor/model``, vendor, "local" or "cloud".
     Those of ``models.confidence.CALIBRATIONS`` stand for what is not given."""

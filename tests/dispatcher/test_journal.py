@@ -13,6 +13,7 @@ from llmdispatcher import (
     AttemptStarted,
     BreakerMoved,
     BudgetAlert,
+    CacheTrouble,
     EngineDied,
     Event,
     Fallback,
@@ -53,6 +54,7 @@ EVENTS: list[Event] = [
     ModelUnloaded(vendor="v", model="m", reason="asked to"),
     BudgetAlert(cap=CAP, percent=80, spent_microusd=800_000, period_start="2026-11-20"),
     LedgerTrouble(kind="full", detail="no room", kept=5),
+    CacheTrouble(kind="corrupt", detail="moved aside"),
 ]
 
 

@@ -14,8 +14,10 @@ from llmdispatcher import (
     AsyncDispatcher,
     AsyncStream,
     BudgetAlert,
+    Cache,
     Capability,
     Choice,
+    ConfigReloaded,
     Deadlines,
     Decision,
     Delta,
@@ -152,6 +154,16 @@ async def asynchronous() -> None:
         assert_type(stream.reply, Reply)
 
 
+def configured() -> None:
+    """Both dispatchers are made of a file, and are what they are."""
+    with Dispatcher.from_config("llmdispatcher.yaml", watch=True, on_event=events) as d:
+        assert_type(d, Dispatcher)
+        assert_type(d.reload(), ConfigReloaded)
+    assert_type(AsyncDispatcher.from_config(allow_cloud=True), AsyncDispatcher)
+    Dispatcher(preset="production")
+    Dispatcher(preset=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def events(event: Event) -> None:
     """Events are told apart by class."""
     if isinstance(event, LoadProgress):
@@ -197,6 +209,18 @@ def money() -> None:
     Ledger(share=True)
     Ledger(share=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ledger.close()
+
+
+def kept() -> None:
+    """Kept replies, and what stays on this machine."""
+    cache = Cache("replies.sqlite3", max_mb=16, ttl_s=3600, store_sampled=True)
+    with Dispatcher("ollama", offline=True, cache=cache) as d:
+        reply = d.send("x", temperature=0, cached=False)
+        assert_type(reply.is_cached, bool)
+        assert_type(reply.decision.cached_s, float | None)
+        assert_type(d.stats().cached, int)
+    cache.close()
+    Cache(max_mb="16")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def told_of_money(event: BudgetAlert | LedgerTrouble) -> None:
