@@ -113,7 +113,7 @@ def _opened(
     wish = Wish(args.config, True if args.allow_cloud else None, reads_file=not args.no_config)
     source = Source(wish, hear, otherwise=ledger)
     if source.place is not None and source.place.is_strange:
-        terminal.note(f"asks whom ./{source.place.path} names; --no-config does without")
+        terminal.note(f"asks whom {source.place.path} names; --no-config does without")
     for hint in source.settings.hints if args.verbose else ():
         terminal.note(str(hint))
     made = Dispatcher.from_source(source, hear)

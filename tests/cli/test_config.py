@@ -193,7 +193,7 @@ def test_ask_goes_by_the_file(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert main(["ask", "Who?"]) == 0
     told = capsys.readouterr()
-    assert (told.out, told.err.count("./llmdispatcher.yaml")) == ("here\n", 1)
+    assert (told.out, told.err.count("llmdispatcher.yaml names; --no-config")) == ("here\n", 1)
     assert main(["ask", "--config", "named.yaml", "Who?"]) == 0
     assert capsys.readouterr() == ("named\n", "")
 
