@@ -149,6 +149,7 @@ def chat(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorS
                 "the small embedded model answers, which knows llmdispatcher, capitals and small"
                 " sums; for real work: llmdispatcher chat --model FILE.gguf"
             )
+            opening.note_keys(terminal)
         if terminal.reads_tty:
             terminal.note("/help lists the commands, Ctrl-D leaves")
         return Chat(session, args.system).run()
@@ -206,6 +207,8 @@ def _session(
     ledger = expenses.ledger(args, terminal)
     opener = None if vendors else opening.opener(args, terminal, ledger)
     specs = vendors or ([_vendor(args)] if opener is None else ())
+    if opener is not None and args.model is not None:
+        options["model"] = args.model
     return Session(terminal, specs, options, ledger=ledger, verbose=args.verbose, opener=opener)
 
 
