@@ -52,12 +52,15 @@ class Chooser:
         catalog: Catalog,
         breakers: Breakers,
         landlord: Landlord,
+        before: Chooser | None = None,
     ) -> None:
-        self.history, self.warmth = History(), Warmth()
+        """``before`` is the one whose place this takes: what was learned is not forgotten."""
+        self.history: History = History() if before is None else before.history
+        self.warmth: Warmth = Warmth() if before is None else before.warmth
+        self.draws: Draws = Draws() if before is None else before.draws
         self._strategy, self._routing, self._catalog = policies.strategy, policies.routing, catalog
         self._is_offline = policies.offline
         self._breakers, self._landlord = breakers, landlord
-        self._draws = Draws()
         self._kept: dict[str, Part] = {}
         self._shelf = Shelf((), (), self._routing, self.history)
         self._laid: list[Part] = []
@@ -93,7 +96,7 @@ class Chooser:
             counts=counts,
             held=self._breakers.held(now_s),
             glance=self._glance,
-            draws=self._draws,
+            draws=self.draws,
         )
         return rank(request, self.shelf(engines), seen)
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any, Self, Unpack
 
-from llmdispatcher.desk import OnEvent, Vendor
+from llmdispatcher.desk import Vendor
 from llmdispatcher.drive import arun, run
 from llmdispatcher.front import Front
+from llmdispatcher.listener import OnEvent
 from llmdispatcher.models.count import TokenCount
 from llmdispatcher.models.decision import Decision
 from llmdispatcher.models.embedding import (
@@ -60,6 +61,9 @@ class Dispatcher(Front):
             for the longest time are unloaded to make room for one that is asked for; one that
             cannot fit is refused with ModelTooLarge. None unloads nothing to make room.
         max_vram_mb: the same for the memory of GPUs.
+        preset: a word for deadlines, retry, breaker, strategy and routing together: "development",
+            "production", "critical", "cost_optimized", "quality_first" or "speed_first". What is
+            given beside it goes before it.
         offline: connect to nothing but this machine, and look no name up. Vendors that are
             elsewhere have no models then, and models whose server passes text on are not asked;
             ``explain`` says so for each. A vendor that cannot be kept here raises ConfigError.

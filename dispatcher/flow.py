@@ -133,6 +133,15 @@ def reported(
     return finish
 
 
+def together(errors: Sequence[DispatcherError], names: Sequence[str]) -> DispatcherError:
+    """Return what to raise for several failures: of one candidate the last, of more all of them."""
+    if len(set(names)) > 1:
+        return AllVendorsFailed.after(errors)
+    for earlier in errors[:-1]:
+        errors[-1].add_note(f"before that: {told(earlier)}")
+    return errors[-1]
+
+
 def course_of(job: Job[Any], targets: Sequence[Target]) -> Course:
     """Return the course of a request through candidates, not begun."""
     places = [Place(id(each.engine), each.card.context_tokens) for each in targets]
@@ -212,12 +221,7 @@ class Tries(Generic[W, D]):
         if not self._errors:
             assert isinstance(self.move, End)  # noqa: S101 - nobody was asked
             return LimitReached(f"nobody was asked: {self.move.reason}")
-        errors, last = self._errors, self._errors[-1]
-        if len(set(self._names)) > 1:
-            last = AllVendorsFailed.after(errors)
-        else:
-            for earlier in errors[:-1]:
-                last.add_note(f"before that: {told(earlier)}")
+        errors, last = self._errors, together(self._errors, self._names)
         if self._shown is None or not self._resumes or isinstance(errors[-1], StreamInterrupted):
             return last
         cut = StreamInterrupted(

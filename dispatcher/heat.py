@@ -16,10 +16,9 @@ from llmdispatcher.account import Account
 from llmdispatcher.breaker import Hold, blamed
 from llmdispatcher.course import Ask, End, Move
 from llmdispatcher.draft import ReplyDraft
-from llmdispatcher.flow import Served, blank, course_of, replied, reported, worded
+from llmdispatcher.flow import Served, blank, course_of, replied, reported, together, worded
 from llmdispatcher.fork import SETTLE_S, Branches, Ended, News
 from llmdispatcher.models.errors import (
-    AllVendorsFailed,
     Cancelled,
     DispatcherError,
     LimitReached,
@@ -47,6 +46,8 @@ class Run:
     target: Target
     job: Job[Request]
     """The request as this one is asked."""
+    seat: int
+    """Which of the copies there it is."""
     number: int = -1
     """Its branch."""
     trial: ReplyTrial | None = None
@@ -56,8 +57,6 @@ class Run:
     is_over: bool = False
     is_stopped: bool = False
     """It was stopped since it was wanted no more."""
-    is_extra: bool = False
-    """It was asked although the first might have answered."""
 
     @property
     def name(self) -> str:
@@ -71,14 +70,11 @@ class Run:
 
     def reply(self) -> Reply:
         """Return its own reply, as if nobody else had been asked."""
-        return replied(self.served(), self.job.ranking)
-
-    def served(self, others: Sequence[Attempt] = (), notes: Sequence[str] = ()) -> Served[Any]:
-        """Return what it was served, with the attempts of others before its own."""
         assert self.trial is not None  # noqa: S101 - it was served
         assert self.attempt is not None  # noqa: S101 - as above
         assert self.finish is not None  # noqa: S101 - as above
-        return Served((*others, self.attempt), self.trial.draft, self.finish, tuple(notes))
+        served = Served((self.attempt,), self.trial.draft, self.finish)
+        return replied(served, self.job.ranking)
 
 
 class Heat:
@@ -144,13 +140,14 @@ class Heat:
             self._end = move
             return None
         target, stopper = self.targets[move.index], Stopper()
-        seat = len([run for run in self.runs if run.index == move.index and not run.is_over])
-        place = move.index, seat
-        account = self._accounts.get(place)
+        taken = {run.seat for run in self.running if run.index == move.index}
+        seat = min(set(range(len(taken) + 1)) - taken)
+        account = self._accounts.get((move.index, seat))
         if account is None:
-            account = self._accounts[place] = self.job.account.share(self.job.request)
+            account = self.job.account.share(self.job.request)
+            self._accounts[move.index, seat] = account
         job = attrs.evolve(self.job, stopper=stopper, account=account, **changes)
-        run = Run(move.index, target, job)
+        run = Run(move.index, target, job, seat)
         try:
             run.number = yield Fork(self.branches, _attempt(run, move.wait_s, self), stopper)
         except RuntimeError as error:  # of the system, which has no thread left
@@ -245,9 +242,9 @@ class Heat:
 
     # -- what came of it -----------------------------------------------------------------------
 
-    def attempts(self, but: Run | None = None) -> tuple[Attempt, ...]:
+    def attempts(self) -> tuple[Attempt, ...]:
         """Return those that are in the books, in the order in which they were made."""
-        made = [run for run in self.runs if run is not but and run.attempt is not None]
+        made = [run for run in self.runs if run.attempt is not None]
         made.sort(key=lambda run: run.trial.number if run.trial is not None else 0)
         return tuple(run.attempt for run in made if run.attempt is not None)
 
@@ -278,15 +275,10 @@ class Heat:
 
     def error(self) -> DispatcherError:
         """Return what to raise where nobody served."""
-        errors = [error for _, error in self._errors]
-        if not errors:
+        if not self._errors:
             reason = self._end.reason if self._end is not None else "there was no time"
             return LimitReached(f"nobody was asked: {reason}")
-        if len({name for name, _ in self._errors}) > 1:
-            return AllVendorsFailed.after(errors)
-        for earlier in errors[:-1]:
-            errors[-1].add_note(f"before that: {told(earlier)}")
-        return errors[-1]
+        return together([error for _, error in self._errors], [name for name, _ in self._errors])
 
 
 def _attempt(run: Run, wait_s: float, heat: Heat) -> Generator[Step, Any, None]:

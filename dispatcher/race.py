@@ -89,8 +89,6 @@ class Rules:
 
     def __init__(self, heat: Heat) -> None:
         self.heat = heat
-        self.reason: Callable[[Reply], str] = lambda _: ""
-        """Why a reply does not win; empty if it does."""
 
     def wait_s(self) -> float | None:
         """Return after how long ``late`` is to be asked; None for never."""
@@ -107,6 +105,10 @@ class Rules:
         """Deal with a failure."""
         yield from self.heat.replace(run, error)
 
+    def reason(self, _reply: Reply, /) -> str:
+        """Return why a reply does not win; empty if it does."""
+        return ""
+
     def none_good(self, replies: list[tuple[Run, Reply, str]]) -> Run:
         """Return who wins of those that are not good. Raises NoGoodAnswer."""
         return replies[0][0]
@@ -116,9 +118,8 @@ class _Parallel(Rules):
     def __init__(self, heat: Heat, accept: Callable[[Reply], bool] | None) -> None:
         super().__init__(heat)
         self._accept = accept
-        self.reason = self._reason
 
-    def _reason(self, reply: Reply) -> str:
+    def reason(self, reply: Reply, /) -> str:
         reason = poor(reply, self.heat.job.request)
         if not reason and self._accept is not None and not self._accept(reply):
             return "it was not accepted"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import attrs
 
 from llmdispatcher.models.budget import SpendingCap
+from llmdispatcher.models.errors import Problem
 from llmdispatcher.models.reply import Attempt
 
 
@@ -146,6 +147,27 @@ class CacheTrouble:
     """What is wrong, and where."""
 
 
+@attrs.frozen(kw_only=True)
+class ConfigReloaded:
+    """The configuration was read again, and what is sent from now on goes by it."""
+
+    file: str
+    started: tuple[str, ...] = ()
+    """Vendors that are new, or that changed and were started anew."""
+    kept: tuple[str, ...] = ()
+    """Vendors that are as they were: what they had loaded stays loaded."""
+    closed: tuple[str, ...] = ()
+    """Vendors that are gone, or that changed: each ends with its last request."""
+
+
+@attrs.frozen(kw_only=True)
+class ConfigRefused:
+    """The configuration was read again and is wrong: what held before still holds, all of it."""
+
+    file: str
+    problems: tuple[Problem, ...]
+
+
 Event = (
     LoadProgress
     | AttemptStarted
@@ -159,4 +181,6 @@ Event = (
     | BudgetAlert
     | LedgerTrouble
     | CacheTrouble
+    | ConfigReloaded
+    | ConfigRefused
 )

@@ -203,6 +203,19 @@ def test_races_in_an_event_loop_leave_nothing_behind() -> None:
     asyncio.run(go())
 
 
+def test_what_a_race_held_is_freed_at_once() -> None:
+    """No garbage collection has to find it."""
+    specs = (Scripted([NEVER], name="slow"), Scripted("ok", name="quick"))
+    gc.collect()
+    gc.disable()
+    try:
+        with Dispatcher(*specs) as d:
+            assert d.send("hi", strategy=Parallel()).text == "ok"
+            until(lambda: not [each for each in gc.get_objects() if isinstance(each, Branch)])
+    finally:
+        gc.enable()
+
+
 def test_a_forgotten_race_ends() -> None:
     """A stream that nobody holds any more stops all that it asked."""
     with Dispatcher(Scripted(["a", NEVER], name="a"), Scripted([NEVER], name="b")) as d:

@@ -17,6 +17,7 @@ from llmdispatcher import (
     Cache,
     Capability,
     Choice,
+    ConfigReloaded,
     Deadlines,
     Decision,
     Delta,
@@ -151,6 +152,16 @@ async def asynchronous() -> None:
             async for delta in stream:
                 assert_type(delta, Delta)
         assert_type(stream.reply, Reply)
+
+
+def configured() -> None:
+    """Both dispatchers are made of a file, and are what they are."""
+    with Dispatcher.from_config("llmdispatcher.yaml", watch=True, on_event=events) as d:
+        assert_type(d, Dispatcher)
+        assert_type(d.reload(), ConfigReloaded)
+    assert_type(AsyncDispatcher.from_config(allow_cloud=True), AsyncDispatcher)
+    Dispatcher(preset="production")
+    Dispatcher(preset=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def events(event: Event) -> None:
