@@ -32,12 +32,15 @@ CLAUSE_END = re.compile(r",|;| and | then | or ")
 WHEN = re.compile(r"\s*(?:when|whenever|if|once|every|each|after|as soon)\b", re.IGNORECASE)
 
 # Each of these looks at one line, without the blanks around it.
-CODE_LINE = re.compile(
-    r"(?:def|class|import|from|const|let|var|public|private|static|func|fn|function|return|void|int"
-    r"|char|struct|enum|if|for|while|print|using|package|export|async|await|FROM|RUN|SELECT|INSERT"
-    r"|UPDATE|CREATE|DELETE|BEGIN|COMMIT|end|elif|else|try|except)\b.*[(){};:=\]]"
-    r"|[})\];,]+$|.*[;{]$|</?[a-z][^>]*>|#include\b|(?:FROM|RUN|COPY|CMD) \S"
+KEYWORDS = (
+    "def class import from const let var public private static func fn function return void int "
+    "char struct enum if for while print using package export async await FROM RUN SELECT INSERT "
+    "UPDATE CREATE DELETE BEGIN COMMIT end elif else try except"
 )
+CODE_WORDS = frozenset(KEYWORDS.split())
+CODE_MARKS = frozenset("(){};:=]")
+CODE_LINE = re.compile(r"[})\];,]+$|.*[;{]$|</?[a-z][^>]*>|#include\b|(?:FROM|RUN|COPY|CMD) \S")
+FIRST_WORD = re.compile(r"\w+")
 SPOKEN = re.compile(r"(?:[A-Za-z',]+ ){5}|[A-Za-z' ,]{12,}[:?!] ")
 TRACE_LINE = re.compile(
     r"Traceback \(most|File \"|at [\w.$]+[(\[]|goroutine \d|panic:|npm ERR!|\[?ERROR\b|E  +\S"
@@ -51,27 +54,27 @@ DIFF_LINE = re.compile(r"(?:diff --git |@@ -\d|\+\+\+ |--- \w/|\{+ ?diff ?\}+)")
 ITEM = re.compile(r"(?:[-*•]|\d{1,2}[.)]|[a-h]\)) +\S")
 JSON_LINE = re.compile(r"\[ *[\[{]|\{ *\"")
 
+# These search a whole text, so each alternative begins with characters that are rare in prose.
 INLINE_CODE = re.compile(
-    r"\b(?!(?:sin|cos|tan|log|exp|sqrt|and|or)\()\w{2,}\(\w*\)|[;{] ?\}?$|=>|\w\.\w+\("
-    r"|</?\w+>|\w = \w",
+    r"\((?<=\w\w\()(?<!sin\()(?<!cos\()(?<!tan\()(?<!log\()(?<!exp\()(?<!qrt\()\w*\)"
+    r"|[;{] ?\}?$|=>|\.\w+\(|</?\w+>| = \w",
     re.MULTILINE,
 )
 NAMED_ERROR = re.compile(
-    r"\b[A-Z]\w*(?:Error|Exception|BackOff|ERR)\b|\b0x[0-9a-fA-F]{6}|\b[45]\d\ds?\b|\bE[A-Z]{5,}\b"
+    r"Error\b(?<=\wError)|Exception\b(?<=\wException)|BackOff\b|0x[0-9a-fA-F]{6}"
+    r"|\b[45]\d\ds?\b|E[A-Z]{5,}\b"
 )
-DATA_FILE = re.compile(r"\.(?:csv|xlsx?|tsv|parquet|ods)\b", re.IGNORECASE)
+DATA_FILE = re.compile(r"\.(?:csv|xlsx?|tsv|parquet|ods)\b")
 CODE_FILE = re.compile(
-    r"\w\.(?:py|js|ts|tsx|jsx|java|go|rs|rb|cpp|cc|hpp|cs|php|sql|css|html|sh|yml|yaml|vue|kt)\b"
-    r"|\w\(\)|\.\w+\(|`[^`\n]{1,80}`"
+    r"\.(?:py|js|tsx?|jsx|java|go|rs|rb|cpp|cc|cs|php|sql|css|html|sh|ya?ml|vue|kt|\w+\()(?!\w)"
+    r"|\(\)|`[^`\n]{1,80}`"
 )
 FORM = re.compile(r"^(?:Input|Output|Answer|A|Task|Instruction|Question|Q): ?", re.MULTILINE)
 PLACEHOLDER = re.compile(r"\{\{?\{? ?\w+ ?\}|\{% ")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-FORMULA = re.compile(
-    r"\b(?:sin|cos|tan|log|ln|exp|sqrt)\(|\d ?[-+*/^=<>] ?\w|\w\^\d|\w ?= ?-?\d|\$\d|\d ?%"
-)
+FORMULA = re.compile(r"\d ?[-+*/^=<>%]|[\^$]\d|= ?-?\d|(?:sin|cos|tan|log|ln|exp|sqrt)\(")
 QUOTED = re.compile(r"[\"'“\u2018][\w ./-]{2,40}[\"'”\u2019]")
-HASHED = re.compile(r"(?:^|\s)#[A-Za-z]\w+")
+HASHED = re.compile(r"#(?<!\S#)[A-Za-z]\w+")
 QUESTION = re.compile(r"\?")
 SEPARATORS = (",", "\t", "|", ";")
 PROSE = ("prose", "trace")
@@ -137,7 +140,7 @@ def phrases(groups: Mapping[str, str]) -> Phrases:
     found: Phrases = {}
     for group, listed in groups.items():
         for phrase in listed.split(", "):
-            key = _words(phrase)
+            key = tuple(phrase.split(" "))
             found[key] = (*found.get(key, ()), group)
     return found
 
@@ -159,12 +162,19 @@ def _kinds(lines: list[str]) -> Iterator[str]:
             yield "table"
         elif LOG_LINE.match(line):
             yield "log"
-        elif fenced or (CODE_LINE.match(line) and not SPOKEN.match(line)):
+        elif fenced or (_is_code(line) and not SPOKEN.match(line)):
             yield "code"
         elif TRACE_LINE.match(line) or RAISED.search(line):
             yield "trace"
         else:
             yield "prose"
+
+
+def _is_code(line: str) -> bool:
+    word = FIRST_WORD.match(line)
+    if word and word[0] in CODE_WORDS and CODE_MARKS.intersection(line):
+        return True
+    return CODE_LINE.match(line) is not None
 
 
 def _tabled(lines: list[str]) -> set[int]:

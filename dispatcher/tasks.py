@@ -47,7 +47,8 @@ Scores = dict[Task, float]
 
 
 class _Table(NamedTuple):
-    weights: Mapping[str, Mapping[Task, float]]
+    weights: Mapping[str, Mapping[str, float]]
+    """By fact and task; a task is as good as its name."""
     always: Mapping[Task, float]
     groups: Phrases
     openers: Phrases
@@ -170,12 +171,10 @@ def _table() -> _Table:
 
     path = Path(task_words.__file__).with_name("tasks.json")
     stored = json.loads(path.read_text(encoding="utf-8"))
-    weights = {
-        fact: {Task(task): weight for task, weight in row.items()}
-        for fact, row in stored["weights"].items()
-    }
-    always = {Task(task): weight for task, weight in stored["always"].items()}
-    return _Table(weights, always, phrases(task_words.GROUPS), phrases(task_words.OPENERS))
+    always = {task: stored["always"].get(task, 0.0) for task in Task}
+    return _Table(
+        stored["weights"], always, phrases(task_words.GROUPS), phrases(task_words.OPENERS)
+    )
 
 
 def _scores(given: Mapping[str, float]) -> Scores:
@@ -183,7 +182,7 @@ def _scores(given: Mapping[str, float]) -> Scores:
     scores = dict(table.always)
     for fact, strength in given.items():
         for task, weight in table.weights.get(fact, {}).items():
-            scores[task] += strength * weight
+            scores[Task(task)] += strength * weight
     return scores
 
 

@@ -62,6 +62,8 @@ def tongue(text: str) -> str | None:
 
 
 def _by_script(text: str) -> str | None:
+    if text.isascii():
+        return None
     letters = [letter for letter in text if letter.isalpha()]
     foreign = Counter(
         SCRIPTS[name]

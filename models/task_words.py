@@ -112,7 +112,7 @@ GROUPS: dict[str, str] = {
         "sql, query, select, join, stored procedure, database schema, schema, index, migration, "
         "migrations, formula, excel formula, regex, regexp, regular expression, cron, crontab, "
         "cron syntax, cron job, dockerfile, makefile, docker compose, config file, conf, "
-        "configuration file, html, css, xml, json, yaml, toml, .gitignore, vlookup, pivot"
+        "configuration file, html, css, xml, json, yaml, toml, gitignore, vlookup, pivot"
     ),
     "language": (
         "python, javascript, typescript, java, kotlin, rust, golang, c++, c#, php, ruby, perl, "
