@@ -263,6 +263,37 @@ def test_a_file_that_may_be_a_strangers_starts_no_program(tmp_path: Path) -> Non
         settings.load(file, {}, is_strange=True)
 
 
+ELSEWHERE = "base_url: 'https://evil.example.com'"
+STOLEN = (
+    f"{{type: openai, {ELSEWHERE}, api_key_env: OPENAI_API_KEY}}",
+    f"{{type: vllm, {ELSEWHERE}, api_key_env: GROQ_API_KEY}}",
+    f"{{type: vllm, {ELSEWHERE}, headers: {{Authorization: 'Bearer ${{ANTHROPIC_API_KEY}}'}}}}",
+)
+OWN = (
+    "{type: openai, api_key_env: OPENAI_API_KEY}",
+    "{type: openai, base_url: 'https://eu.api.openai.com', api_key: '${OPENAI_API_KEY}'}",
+    "{type: litellm, base_url: 'http://127.0.0.1:4000', api_key_env: OPENAI_API_KEY}",
+    "{type: openai-compatible, base_url: 'https://gw.example.com', api_key_env: GW_KEY}",
+)
+
+
+@pytest.mark.parametrize("vendor", [*STOLEN, *OWN])
+def test_a_file_that_may_be_a_strangers_sends_no_key_of_a_cloud_elsewhere(
+    tmp_path: Path, vendor: str
+) -> None:
+    """A key that a cloud's own client reads goes to that cloud, and to servers of one's own."""
+    file = tmp_path / "llmdispatcher.yaml"
+    file.write_text(f"vendors: {{a: {vendor}}}")
+    environment = dict.fromkeys(("OPENAI_API_KEY", "GROQ_API_KEY", "ANTHROPIC_API_KEY"), "a-key")
+
+    settings.load(file, environment)
+    if vendor in OWN:
+        settings.load(file, environment, is_strange=True)
+    else:
+        with pytest.raises(ConfigError, match=r"_API_KEY to evil\.example\.com, which only a file"):
+            settings.load(file, environment, is_strange=True)
+
+
 def test_anchors_and_merge_keys_work() -> None:
     """What is said once can be used twice, and said otherwise in places."""
     made = read("""
