@@ -11,6 +11,7 @@ import yaml
 
 from llmdispatcher import (
     Cascade,
+    Chain,
     ConfigError,
     Deadlines,
     Limits,
@@ -20,6 +21,7 @@ from llmdispatcher import (
     Price,
     Routing,
     SpendingCap,
+    Step,
     Strategy,
 )
 from llmdispatcher.config import arguments, settings
@@ -229,6 +231,22 @@ def test_a_strategy_is_said_as_a_whole() -> None:
     assert read(text.format("{only: local}")).sections.strategy == Strategy(only="local")
     assert read(text.format("cascade")).sections.strategy == Strategy(plan=Cascade())
     assert read(text.format("{plan: cascade}")).sections.strategy == Strategy(plan=Cascade())
+
+
+def test_plans_are_said_with_their_fields() -> None:
+    """Their steps by a word or by their own fields, and strategies within them by name."""
+    made = read(
+        "strategy: {plan: chain, rounds: 2, steps: [draft, {role: refine, strategy: quality,"
+        " vendor: a, max_tokens: 9}]}"
+    ).sections.strategy
+    refine = Step("refine", strategy="quality", vendor="a", max_tokens=9)
+    assert made == Strategy(plan=Chain(steps=["draft", refine], rounds=2))
+
+    text = "strategy: {plan: cascade, hand_over: true, threshold: 0.7, tiers: [a, b]}"
+    plan = Cascade(hand_over=True, threshold=0.7, tiers=["a", "b"])
+    assert read(text).sections.strategy == Strategy(plan=plan)
+    (told,) = problems("strategy: {plan: chain, steps: [draft, {role: dance}]}")
+    assert "strategy.steps[1].role: is 'dance'; must be" in told
 
 
 def test_a_preset_and_a_file_can_be_at_odds() -> None:
