@@ -80,6 +80,7 @@ from llmdispatcher.models.message import (
     tool,
     user,
 )
+from llmdispatcher.models.plan import Plan
 from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
 from llmdispatcher.models.release import VERSION
 from llmdispatcher.models.reply import (
@@ -94,7 +95,9 @@ from llmdispatcher.models.reply import (
     Usage,
 )
 from llmdispatcher.models.request import Deadlines, Request
+from llmdispatcher.models.routing import Routing
 from llmdispatcher.models.sampling import Sampling
+from llmdispatcher.models.strategy import Strategy
 from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
@@ -246,6 +249,7 @@ __all__ = [
     "OpenRouter",
     "OutOfMemory",
     "Overloaded",
+    "Plan",
     "Price",
     "QuotaExhausted",
     "RateLimited",
@@ -259,6 +263,7 @@ __all__ = [
     "Restarted",
     "Retried",
     "RetryPolicy",
+    "Routing",
     "Sampling",
     "Saved",
     "Scripted",
@@ -266,6 +271,7 @@ __all__ = [
     "SpendingCap",
     "StateUnusable",
     "Stats",
+    "Strategy",
     "Stream",
     "StreamInterrupted",
     "Text",

@@ -20,17 +20,15 @@ from llmdispatcher.account import Account
 from llmdispatcher.breakers import Breakers
 from llmdispatcher.flow import dispatch
 from llmdispatcher.landlord import Landlord
-from llmdispatcher.ledger import Ledger
 from llmdispatcher.limits import Limiters
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
-from llmdispatcher.models.check import instance
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
-from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
+from llmdispatcher.models.errors import ConfigError, Problem, Refused
 from llmdispatcher.models.event import Event
-from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
 from llmdispatcher.patience import Patience
+from llmdispatcher.policies import Policies
 from llmdispatcher.release import Stopper
 from llmdispatcher.route import Target, rank
 from llmdispatcher.steps import Flow
@@ -51,35 +49,6 @@ class Vendor:
     name: str
     cards: tuple[ModelCard, ...]
     status: Status
-
-
-def _limits(value: Mapping[str, Limits] | None) -> Mapping[str, Limits]:
-    given = {} if value is None else value
-    if not isinstance(given, Mapping):
-        raise BadRequest("limits", value, "a mapping of names, such as {'openai': Limits(…)}")
-    for name, limits in given.items():
-        if not isinstance(limits, Limits):
-            raise BadRequest(f"limits[{name!r}]", limits, "Limits(requests_per_minute=60)")
-    return dict(given)
-
-
-@attrs.frozen(kw_only=True)
-class Policies:
-    """How patient and how stubborn a dispatcher is to be; None takes the defaults."""
-
-    deadlines: Deadlines | None = attrs.field(
-        default=None, validator=instance(Deadlines, "Deadlines(total_s=30)")
-    )
-    retry: RetryPolicy | None = attrs.field(
-        default=None, validator=instance(RetryPolicy, "RetryPolicy(attempts=3)")
-    )
-    breaker: BreakerPolicy | None = attrs.field(
-        default=None, validator=instance(BreakerPolicy, "BreakerPolicy(failures=5)")
-    )
-    limits: Mapping[str, Limits] = attrs.field(factory=dict, converter=_limits)
-    ledger: Ledger | None = attrs.field(
-        default=None, validator=instance(Ledger, "Ledger(caps=[SpendingCap(5, period='day')])")
-    )
 
 
 class Listener:
@@ -119,6 +88,7 @@ class Desk:
         self._report = Listener(on_event).report
         self._deadlines = policies.deadlines or Deadlines()
         self._ledger = policies.ledger
+        self._strategy, self._routing = policies.strategy, policies.routing
         sharing = None
         if self._ledger is not None:
             sharing = self._ledger.sharing()
@@ -192,7 +162,12 @@ class Desk:
             request = self._bare[streaming].saying(prompt)
         else:
             request = Request.of(prompt, **options)
-        return self._begin(request, stopper, dispatch, streaming=streaming)
+        plan = (request.strategy or self._strategy).plan
+        if plan is None:
+            return self._begin(request, stopper, dispatch, streaming=streaming)
+        from llmdispatcher import plans  # noqa: PLC0415 - few need it
+
+        return self._begin(request, stopper, plans.flow_of(plan), streaming=streaming)
 
     def embedding(self, request: EmbedRequest) -> Flow:
         """Return the flow of a request for vectors, not yet begun."""
@@ -291,9 +266,21 @@ class Desk:
     def _deadlines_of(self, request: Work) -> Deadlines:
         return request.deadlines or self._deadlines
 
-    def _job(self, request: W, stopper: Stopper, *, streaming: bool = False) -> Job[W]:
+    def _job(
+        self,
+        request: W,
+        stopper: Stopper,
+        *,
+        streaming: bool = False,
+        account: Account | None = None,
+    ) -> Job[W]:
         """Rank who can serve a request now, and put together what its flow needs."""
         targets, absent = self._shelf()
+        account = account or Account(self._ledger, request)
+
+        def ask(another: Request, its_stopper: Stopper, *, streaming: bool) -> Job[Request]:
+            return self._job(another, its_stopper, streaming=streaming, account=account)
+
         return Job(
             request=request,
             ranking=rank(request, targets, absent),
@@ -305,7 +292,8 @@ class Desk:
             clock=time.monotonic,
             landlord=self._landlord,
             patience=self._patience,
-            account=Account(self._ledger, request),
+            account=account,
+            ask=ask,
         )
 
     def close(self) -> None:

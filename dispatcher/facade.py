@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Self, Unpack
 
-from llmdispatcher.desk import Desk, OnEvent, Policies, Vendor
+from llmdispatcher.desk import Desk, OnEvent, Vendor
 from llmdispatcher.drive import arun, run
 from llmdispatcher.ledger import Ledger
 from llmdispatcher.models.count import TokenCount
@@ -23,9 +23,13 @@ from llmdispatcher.models.embedding import (
     RouteOptions,
 )
 from llmdispatcher.models.errors import DispatcherError
+from llmdispatcher.models.plan import Plan
 from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
 from llmdispatcher.models.reply import Decision, Reply, Saved
 from llmdispatcher.models.request import Deadlines, Options, Prompt
+from llmdispatcher.models.routing import Routing
+from llmdispatcher.models.strategy import Strategy
+from llmdispatcher.policies import Policies
 from llmdispatcher.steps import Flow
 from llmdispatcher.stream import AsyncStream, Stream
 from llmdispatcher.tenancy import Budget
@@ -47,13 +51,21 @@ class _Front:
         breaker: BreakerPolicy | None = None,
         limits: Mapping[str, Limits] | None = None,
         ledger: Ledger | None = None,
+        strategy: Strategy | Plan | str | None = None,
+        routing: Routing | None = None,
         catalog: Mapping[str, Any] | None = None,
         max_memory_mb: int | None = None,
         max_vram_mb: int | None = None,
     ) -> None:
         budget = Budget(max_memory_mb=max_memory_mb, max_vram_mb=max_vram_mb)
         policies = Policies(
-            deadlines=deadlines, retry=retry, breaker=breaker, limits=limits, ledger=ledger
+            deadlines=deadlines,
+            retry=retry,
+            breaker=breaker,
+            limits=limits,
+            ledger=ledger,
+            strategy=strategy,
+            routing=routing,
         )
         self._desk = Desk(vendors, on_event, policies, catalog, budget)
 
@@ -90,6 +102,10 @@ class Dispatcher(_Front):
             With ``Ledger(share=True)`` those by the time hold for all programs together.
         ledger: where every attempt and its cost is written down, and whose caps hold. It may be
             shared with other dispatchers, and stays open when this one is closed.
+        strategy: by what those that can serve a request are put in order: a name such as "cost"
+            (the default), "latency" or "local_first", a ``Strategy``, or a plan such as
+            ``Hedge()``. A request may bring its own.
+        routing: what strategies go by: priorities, weights, what time is worth.
         catalog: facts about models that win over what vendors report; see ``models.catalog``.
         max_memory_mb: MiB of main memory for all local models together. Those that were not used
             for the longest time are unloaded to make room for one that is asked for; one that

@@ -6,7 +6,7 @@ Whatever happens, an attempt is settled exactly once, its call is stopped and it
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import attrs
 
@@ -29,7 +29,7 @@ from llmdispatcher.models.errors import (
 )
 from llmdispatcher.models.event import AttemptEnded, AttemptStarted
 from llmdispatcher.models.reply import Attempt, Finish, Outcome, Piece, Progress, Usage
-from llmdispatcher.models.request import Deadlines
+from llmdispatcher.models.request import Deadlines, Request
 from llmdispatcher.patience import Patience
 from llmdispatcher.release import Stopper, Watch, own
 from llmdispatcher.route import Ranking, Target, expected_usage
@@ -70,6 +70,16 @@ class Job(Generic[W]):
     landlord: Landlord = attrs.field(factory=Landlord)
     """Who has the models loaded."""
     patience: Patience = attrs.field(factory=Patience)
+    ask: Asking | None = None
+    """Makes a job for another request that is made on behalf of this one, as plans do: it is
+    ranked by itself, and what it costs is of the same account."""
+
+
+class Asking(Protocol):
+    """Makes a job of a request, as ``Job.ask`` says."""
+
+    def __call__(self, request: Request, stopper: Stopper, /, *, streaming: bool) -> Job[Request]:
+        """Rank who can serve it, now."""
 
 
 class Trial(Generic[W, D]):

@@ -8,14 +8,13 @@ means "the vendor's own default": a field that is None is not sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 
 import attrs
 
 from llmdispatcher.models.check import (
-    as_tuple,
     at_most,
     count,
     dollars,
@@ -30,37 +29,33 @@ from llmdispatcher.models.check import (
     words,
 )
 from llmdispatcher.models.errors import BadRequest
+from llmdispatcher.models.fields import (
+    MAX_ADAPTERS,
+    MAX_CHOICES,
+    MAX_LOGPROBS,
+    MAX_STOPS,
+    MAX_TAGS,
+    MAX_TOOLS,
+    RESUMES,
+    TEXT,
+    TOOL_CHOICES,
+    known_effort,
+    read_adapters,
+    read_format,
+    read_messages,
+    read_prefill,
+    read_resume,
+    read_sampling,
+    read_stops,
+    read_tags,
+    read_tool_choice,
+    read_tools,
+)
 from llmdispatcher.models.form import ResponseFormat, ToolSpec
 from llmdispatcher.models.message import Message
+from llmdispatcher.models.plan import Plan
 from llmdispatcher.models.sampling import FIELDS, MAX_SEED, UNSET, Sampling
-
-MAX_STOPS = 64
-"""Stop strings of one request; each is searched for at every token."""
-
-MAX_TOOLS = 128
-"""Tools of one request: as many as the OpenAI API takes."""
-
-MAX_TAGS = 32
-"""Tags of one request: each is a sum of its own."""
-
-MAX_ADAPTERS = 16
-"""LoRA adapters of one request; each costs a pass over its weights in every step."""
-
-MAX_SCALE = 100
-"""Of an adapter; beyond any use, and far from what overflows F16."""
-
-TOOL_CHOICES = ("auto", "none", "required")
-
-RESUMES = ("fail", "continue", "restart")
-
-EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
-"""How hard a model may be asked to think, in order; the words are those of the OpenAI API."""
-
-MAX_CHOICES = 64
-"""Choices of one request: a quarter of the sequences that llama.cpp can decode at once."""
-
-MAX_LOGPROBS = 20
-"""Likeliest tokens told at each place: as many as the OpenAI API tells."""
+from llmdispatcher.models.strategy import Strategy, read_strategy
 
 
 @attrs.frozen(kw_only=True)
@@ -84,69 +79,6 @@ class Deadlines:
     """For a reply that a vendor sends in one, of which nothing is heard while it is made."""
 
 
-def _stops(value: str | Iterable[str] | None) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else as_tuple("stop", value)
-
-
-def _tools(value: Iterable[ToolSpec | Mapping[str, Any]] | None) -> tuple[ToolSpec, ...]:
-    return tuple(ToolSpec.of(tool) for tool in as_tuple("tools", value))
-
-
-def _adapters(value: Mapping[str, float] | Iterable[str] | None) -> tuple[tuple[str, float], ...]:
-    """Take names of adapters with their scales; in one order, so that equal sets are equal."""
-    given = value if isinstance(value, Mapping) else dict.fromkeys(as_tuple("adapters", value), 1.0)
-    for name, scale in given.items():
-        if not isinstance(name, str):
-            raise BadRequest("adapters", name, "the name of an adapter")
-        if (
-            isinstance(scale, bool)
-            or not isinstance(scale, int | float)
-            or not abs(scale) <= MAX_SCALE
-        ):
-            raise BadRequest(f"adapters[{name!r}]", scale, f"a number within ±{MAX_SCALE}")
-    return tuple(sorted((name, float(scale)) for name, scale in given.items() if scale))
-
-
-def _effort(_: object, __: object, value: Any) -> None:  # noqa: ANN401 - what was given
-    if value is not None and value not in EFFORTS:
-        raise BadRequest("effort", value, f"one of {', '.join(EFFORTS)}")
-
-
-_TEXT = ResponseFormat()
-
-
-def _format(value: ResponseFormat | None) -> ResponseFormat:
-    return _TEXT if value is None else value
-
-
-def _sampling(value: Sampling | None) -> Sampling:
-    return UNSET if value is None else value
-
-
-def _tool_choice(value: str | None) -> str:
-    return "auto" if value is None else value
-
-
-def _tags(value: str | Iterable[str] | None) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else as_tuple("tags", value)
-
-
-def _resume(value: str | None) -> str:
-    return "fail" if value is None else value
-
-
-def _prefill(value: str | None) -> str:
-    return "" if value is None else value
-
-
-def _messages(value: object) -> tuple[Message, ...]:
-    if isinstance(value, str | Message | Mapping):
-        return (Message.of(value),)
-    if isinstance(value, bytes) or not isinstance(value, Iterable):
-        raise BadRequest("messages", value, "text, a message or a sequence of messages")
-    return tuple(Message.of(item) for item in value)
-
-
 @attrs.frozen(kw_only=True)
 class Request:
     """One request: a conversation (``messages``) or a raw completion (``prompt``), never both.
@@ -157,30 +89,30 @@ class Request:
     ``logprobs``, a ``prefill``, tools, a shape of the reply and the like.
     """
 
-    messages: tuple[Message, ...] = attrs.field(converter=_messages, default=())
+    messages: tuple[Message, ...] = attrs.field(converter=read_messages, default=())
     prompt: str | None = attrs.field(default=None, validator=attrs.validators.optional(words))
     max_tokens: int | None = integer("max_tokens", 1, 2**31 - 1)
     stop: tuple[str, ...] = attrs.field(
-        converter=_stops, validator=[at_most(MAX_STOPS, "strings"), strings], default=()
+        converter=read_stops, validator=[at_most(MAX_STOPS, "strings"), strings], default=()
     )
     sampling: Sampling = attrs.field(
         default=UNSET,
-        converter=_sampling,
+        converter=read_sampling,
         validator=instance(Sampling, "Sampling(temperature=0)"),
     )
     tools: tuple[ToolSpec, ...] = attrs.field(
-        converter=_tools,
+        converter=read_tools,
         default=(),
         validator=at_most(MAX_TOOLS, "tools"),
     )
-    tool_choice: str = attrs.field(default="auto", converter=_tool_choice, validator=title)
+    tool_choice: str = attrs.field(default="auto", converter=read_tool_choice, validator=title)
     """"auto" lets the model decide, "none" forbids calls, "required" demands at least one, and the
     name of a tool demands a call of that one."""
     parallel_tools: bool = flag(default=True)
     """Whether one reply may hold several calls."""
     response_format: ResponseFormat = attrs.field(
-        default=_TEXT,
-        converter=_format,
+        default=TEXT,
+        converter=read_format,
         validator=instance(ResponseFormat, "ResponseFormat('json')"),
     )
     vendor: str | None = None
@@ -195,11 +127,11 @@ class Request:
     logprobs: int | None = integer("logprobs", 0, MAX_LOGPROBS)
     """k: tell the log-probability of every token of the reply, and those of the k likeliest at its
     place. None tells none."""
-    prefill: str = attrs.field(default="", converter=_prefill, validator=words)
+    prefill: str = attrs.field(default="", converter=read_prefill, validator=words)
     """How the reply begins: the model continues exactly there, and the reply's text does not repeat
     it. Goes with ``messages``; a raw ``prompt`` ends with it instead. A form (``schema``, a
     grammar) holds for what comes behind it."""
-    suffix: str = attrs.field(default="", converter=_prefill, validator=words)
+    suffix: str = attrs.field(default="", converter=read_prefill, validator=words)
     """What follows the reply: the model fills in what is between the ``prompt`` and this. Only a
     model that was trained for it can."""
     reasoning: bool | None = attrs.field(
@@ -207,24 +139,24 @@ class Request:
     )
     """Whether the model thinks before it answers, where its template leaves that open. None leaves
     it to the model."""
-    effort: str | None = attrs.field(default=None, validator=_effort)
+    effort: str | None = attrs.field(default=None, validator=known_effort)
     """How hard it thinks: one of ``EFFORTS``. Only a model that takes such a word is asked; of the
     words that it does not know the nearest stands for it."""
     adapters: tuple[tuple[str, float], ...] = attrs.field(
-        converter=_adapters, validator=at_most(MAX_ADAPTERS, "adapters"), default=()
+        converter=read_adapters, validator=at_most(MAX_ADAPTERS, "adapters"), default=()
     )
     """LoRA adapters to apply: names that the vendor was given, with their scales."""
     priority: int = count("priority", -100, 100, default=0)
     """Of the requests that wait for the same model, the higher is served first; none waits for
     ever."""
     tags: tuple[str, ...] = attrs.field(
-        converter=_tags, validator=[at_most(MAX_TAGS, "tags"), strings], default=()
+        converter=read_tags, validator=[at_most(MAX_TAGS, "tags"), strings], default=()
     )
     """Names under which the ledger counts what the request cost, and caps may hold."""
     max_cost_usd: Decimal | None = attrs.field(default=None, converter=dollars)
     """What all attempts at the request may cost together, at worst, in dollars; one that may cost
     more is not sent. None is no limit."""
-    resume: str = attrs.field(default="fail", converter=_resume, validator=one_of(*RESUMES))
+    resume: str = attrs.field(default="fail", converter=read_resume, validator=one_of(*RESUMES))
     """What becomes of a stream that breaks when a part of it was shown: "fail" raises
     StreamInterrupted; "continue" has another vendor go on exactly there, within what is left of
     ``max_tokens``, if it can take the text so far as a prefill; "restart" continues where that can
@@ -233,6 +165,10 @@ class Request:
     streamed: bool = flag(default=True)
     """Pieces are wanted as they come. The dispatcher sets it: where only the whole is wanted, as by
     ``send``, a vendor may send the reply in one."""
+    strategy: Strategy | None = attrs.field(default=None, converter=read_strategy)
+    """How to choose who answers; None leaves it to the dispatcher."""
+    task: str | None = attrs.field(default=None, validator=attrs.validators.optional(title))
+    """What kind of work this is, where the caller knows; see ``models.task``."""
     once: str = attrs.field(default="", validator=words, eq=False, repr=False)
     """Names the request to a vendor that does one only once. The dispatcher sets it."""
 
@@ -381,6 +317,8 @@ class Options(TypedDict, total=False):
     resume: str | None
     adapters: Mapping[str, float] | Sequence[str] | None
     priority: int | None
+    strategy: Strategy | Plan | str | None
+    task: str | None
     temperature: float | None
     top_k: int | None
     top_p: float | None

@@ -56,6 +56,7 @@ OpenAI OpenAICompatible OpenRouter Together VLLM
 HttpVendor Keepsake Secret TokenCount
 BudgetAlert Ledger LedgerTrouble LedgerUnusable SpendingCap fingerprint
 BreakerMoved BreakerPolicy Limits Restarted Retried RetryPolicy
+Plan Routing Strategy
 """
 
 

@@ -26,9 +26,10 @@ from llmdispatcher import (
     system,
     user,
 )
+from llmdispatcher.models.fields import MAX_CHOICES, MAX_LOGPROBS, MAX_STOPS
 from llmdispatcher.models.form import Shape
 from llmdispatcher.models.message import Role
-from llmdispatcher.models.request import MAX_CHOICES, MAX_LOGPROBS, MAX_STOPS, Options
+from llmdispatcher.models.request import Options
 from llmdispatcher.models.sampling import MAX_SEED
 
 

@@ -14,7 +14,7 @@ from enum import Enum
 import attrs
 
 from llmdispatcher.models.card import Capability
-from llmdispatcher.models.request import EFFORTS
+from llmdispatcher.models.fields import EFFORTS
 
 DEFAULT_TOKENS = 4096
 """Of a reply whose length nobody tells: the field is required. What llama-server takes then."""

@@ -17,7 +17,7 @@ import attrs
 
 from llmdispatcher.models import registry
 from llmdispatcher.models.card import FREE, Capability, ModelCard
-from llmdispatcher.models.request import EFFORTS
+from llmdispatcher.models.fields import EFFORTS
 from llmdispatcher.vendors.wire.exchange import Site
 from llmdispatcher.vendors.wire.reading import items, known
 

@@ -16,7 +16,8 @@ import attrs
 
 from llmdispatcher.models.card import Capability
 from llmdispatcher.models.errors import Unsupported
-from llmdispatcher.models.request import EFFORTS, Request
+from llmdispatcher.models.fields import EFFORTS
+from llmdispatcher.models.request import Request
 
 NONE = "none"
 """The word for not thinking at all; ``EFFORTS`` are the words for thinking."""

@@ -11,8 +11,9 @@ from typing import Any
 
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.errors import Unsupported
+from llmdispatcher.models.fields import TOOL_CHOICES
 from llmdispatcher.models.form import Shape, ToolSpec
-from llmdispatcher.models.request import TOOL_CHOICES, Request
+from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.openai import known
 from llmdispatcher.vendors.openai.content import keeps_rules
 from llmdispatcher.vendors.openai.known import Known

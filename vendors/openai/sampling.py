@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmdispatcher.models.errors import Unsupported
-from llmdispatcher.models.request import EFFORTS, Request
+from llmdispatcher.models.fields import EFFORTS
+from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.openai.known import NONE, Known
 from llmdispatcher.vendors.openai.ways import Logprobs, Thinking, Ways
 

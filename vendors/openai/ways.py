@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from llmdispatcher.models.request import EFFORTS, MAX_CHOICES
+from llmdispatcher.models.fields import EFFORTS, MAX_CHOICES
 from llmdispatcher.vendors.wire.faults import Habits
 
 ALIKE = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")

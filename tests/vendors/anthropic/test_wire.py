@@ -21,7 +21,7 @@ from llmdispatcher.models.errors import (
     QuotaExhausted,
     RateLimited,
 )
-from llmdispatcher.models.request import EFFORTS
+from llmdispatcher.models.fields import EFFORTS
 from llmdispatcher.vendors.anthropic.known import (
     BUDGETS,
     FAMILIES,

@@ -11,9 +11,9 @@ from asking_gemini import NEW, OLD, SITE, WIRE, ask, body
 
 from llmdispatcher import EmbedRequest, Image, Request, RerankRequest, ToolSpec
 from llmdispatcher.models.errors import BadReply, Unsupported
+from llmdispatcher.models.fields import EFFORTS
 from llmdispatcher.models.form import ResponseFormat
 from llmdispatcher.models.message import system, user
-from llmdispatcher.models.request import EFFORTS
 from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.vendors.gemini import known
 from llmdispatcher.vendors.gemini.wire import GeminiWire

@@ -7,7 +7,7 @@ import pytest
 from llmdispatcher import Request
 from llmdispatcher.models.card import Capability
 from llmdispatcher.models.errors import Unsupported
-from llmdispatcher.models.request import EFFORTS
+from llmdispatcher.models.fields import EFFORTS
 from llmdispatcher.vendors.openai import known
 from llmdispatcher.vendors.openai.known import Known, of
 
