@@ -86,6 +86,8 @@ class Desk:
         self._lock = threading.RLock()  # a signal handler may close what this thread is using
         self._engines: dict[str, Engine] = {}
         self._report = Listener(on_event).report
+        self._clock: Callable[[], float] = time.monotonic
+        """Of every request; a replay sets another one."""
         self._deadlines = policies.deadlines or Deadlines()
         self._ledger = policies.ledger
         self._strategy, self._routing = policies.strategy, policies.routing
@@ -289,7 +291,7 @@ class Desk:
             books=self.books,
             report=self._report,
             stopper=stopper,
-            clock=time.monotonic,
+            clock=self._clock,
             landlord=self._landlord,
             patience=self._patience,
             account=account,
