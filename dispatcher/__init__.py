@@ -16,6 +16,7 @@ from llmdispatcher.facade import AsyncDispatcher, AsyncStream, Dispatcher, Strea
 from llmdispatcher.models.budget import SpendingCap, fingerprint
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
 from llmdispatcher.models.count import TokenCount
+from llmdispatcher.models.decision import Decision
 from llmdispatcher.models.embedding import Embeddings, EmbedRequest, Reranked, RerankRequest
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
@@ -86,7 +87,6 @@ from llmdispatcher.models.release import VERSION
 from llmdispatcher.models.reply import (
     CallDelta,
     Choice,
-    Decision,
     Delta,
     FinishReason,
     Reply,

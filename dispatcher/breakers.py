@@ -138,6 +138,17 @@ class Breakers:
         self._say()
         return change
 
+    def held(self, now_s: float) -> frozenset[str]:
+        """Return the names that nobody may ask now, as far as is known without asking."""
+        with self._lock:
+            held = [
+                name
+                for name, circuit in self._circuits.items()
+                if circuit.cool_until_s > now_s
+                or (circuit.until_s > now_s and circuit.state is not State.CLOSED)
+            ]
+        return frozenset(held)
+
     def circuits(self) -> dict[str, Circuit]:
         """Return all circuits that anybody asked for, as they are now."""
         with self._lock:

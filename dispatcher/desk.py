@@ -18,19 +18,21 @@ import attrs
 from llmdispatcher import health, patience
 from llmdispatcher.account import Account
 from llmdispatcher.breakers import Breakers
+from llmdispatcher.chooser import Chooser
 from llmdispatcher.flow import dispatch
 from llmdispatcher.landlord import Landlord
 from llmdispatcher.limits import Limiters
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
-from llmdispatcher.models.errors import ConfigError, Problem, Refused
+from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
 from llmdispatcher.models.event import Event
+from llmdispatcher.models.reply import Reply
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
 from llmdispatcher.patience import Patience
 from llmdispatcher.policies import Policies
 from llmdispatcher.release import Stopper
-from llmdispatcher.route import Target, rank
+from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Flow
 from llmdispatcher.tenancy import Budget
 from llmdispatcher.trial import Job
@@ -90,7 +92,7 @@ class Desk:
         """Of every request; a replay sets another one."""
         self._deadlines = policies.deadlines or Deadlines()
         self._ledger = policies.ledger
-        self._strategy, self._routing = policies.strategy, policies.routing
+        self._strategy = policies.strategy
         sharing = None
         if self._ledger is not None:
             sharing = self._ledger.sharing()
@@ -104,11 +106,16 @@ class Desk:
         self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
         """Requests that say nothing but a text, whole and streamed: checked once for all."""
         self._catalog = Catalog.parse(catalog or {})
-        self._kept: dict[str, tuple[Sequence[ModelCard], tuple[Target, ...]]] = {}
-        """The cards that each vendor had last, and what they were made into."""
         self._closed = False
         self.books = Books()
         self._landlord = Landlord(budget, self._report)
+        self.chooser = Chooser(
+            policies.strategy,
+            policies.routing,
+            self._catalog,
+            self._patience.breakers,
+            self._landlord,
+        )
         self._finders: tuple[Finder, ...] = ()
         """Of the engines, and whoever else looks for models; asked before each request."""
         try:
@@ -157,6 +164,12 @@ class Desk:
             figures = [by_model[model] for model in local if model in by_model]
             status = health.complete(status, queue, figures)
         return Vendor(name, cards, status)
+
+    def judge(self, reply: Reply, *, good: bool) -> None:
+        """See ``Front.judge``."""
+        if not self.chooser.judge(reply.vendor, reply.model, is_good=good):
+            name = f"{reply.vendor}/{reply.model}"
+            raise BadRequest("reply", name, "a reply of a model that is registered here")
 
     def flow(self, prompt: Prompt, options: Options, stopper: Stopper, *, streaming: bool) -> Flow:
         """Check a request for a reply and return its flow, not yet begun."""
@@ -228,22 +241,7 @@ class Desk:
             return dict(self._engines)
 
     def _targets(self) -> Sequence[Target]:
-        return self._shelf()[0]
-
-    def _shelf(self) -> tuple[Sequence[Target], list[tuple[str, str]]]:
-        """Return every model, and the vendors that have none, each with the reason."""
-        targets: list[Target] = []
-        absent = []
-        for name, engine in self._all().items():
-            cards = engine.cards()
-            known, theirs = self._kept.get(name, ((), ()))
-            if known is not cards or not cards:  # most have the same cards at every request
-                theirs = tuple(Target(self._catalog.apply(card), engine) for card in cards)
-                self._kept[name] = cards, theirs
-            targets += theirs
-            if not theirs:
-                absent.append((name, engine.status().detail or "it has no models"))
-        return targets, absent
+        return self.chooser.shelf(self._all()).targets
 
     def _begin(
         self,
@@ -277,7 +275,6 @@ class Desk:
         account: Account | None = None,
     ) -> Job[W]:
         """Rank who can serve a request now, and put together what its flow needs."""
-        targets, absent = self._shelf()
         account = account or Account(self._ledger, request)
 
         def ask(another: Request, its_stopper: Stopper, *, streaming: bool) -> Job[Request]:
@@ -285,7 +282,7 @@ class Desk:
 
         return Job(
             request=request,
-            ranking=rank(request, targets, absent),
+            ranking=self.chooser.ranking(request, self._all(), time.monotonic()),
             deadlines=self._deadlines_of(request),
             streaming=streaming,
             books=self.books,
@@ -295,6 +292,7 @@ class Desk:
             landlord=self._landlord,
             patience=self._patience,
             account=account,
+            chooser=self.chooser,
             ask=ask,
         )
 

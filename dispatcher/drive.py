@@ -1,7 +1,8 @@
 """Run a flow: once for threads, once for asyncio. The only difference is how each waits.
 
 Both yield the deltas that the flow emits and, last of all, the reply. Both close the flow however
-they end, which is what settles a request that its caller gives up.
+they end, which is what settles a request that its caller gives up; and both end with the branches
+that it forked, which run in threads of their own here and in tasks there.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
 from llmdispatcher.models.reply import Delta, Reply
-from llmdispatcher.steps import Emit, Flow, Receive
+from llmdispatcher.steps import Emit, Flow, Receive, Wait
 from llmdispatcher.vendors.mailbox import patiently
 
 if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
+    from llmdispatcher.fork import Branches
+    from llmdispatcher.steps import Fork
+
 
 def run(flow: Flow) -> Generator[Delta | Reply, None, None]:
     """Run a flow in the thread that iterates."""
     answer: Any = None
     error: Exception | None = None
+    forked: list[Branches] = []
     try:
         while True:
             try:
@@ -36,18 +41,25 @@ def run(flow: Flow) -> Generator[Delta | Reply, None, None]:
                     answer = step.call.receive(step.timeout_s)
                 elif isinstance(step, Emit):
                     yield step.shown
+                elif isinstance(step, Wait):
+                    wait(step.future, step.timeout_s)
                 else:
-                    _wait(step.future, step.timeout_s)
+                    answer = _branch(forked, step).start(step.flow, step.stopper)
             except Exception as raised:  # noqa: BLE001 - not swallowed: the flow gets it
                 error = raised
     finally:
-        flow.close()
+        try:
+            flow.close()
+        finally:
+            for branches in forked:
+                branches.join()
 
 
 async def arun(flow: Flow) -> AsyncGenerator[Delta | Reply, None]:
     """Run a flow in the task that iterates."""
     answer: Any = None
     error: Exception | None = None
+    forked: list[Branches] = []
     try:
         while True:
             try:
@@ -61,15 +73,28 @@ async def arun(flow: Flow) -> AsyncGenerator[Delta | Reply, None]:
                     answer = await step.call.areceive(step.timeout_s)
                 elif isinstance(step, Emit):
                     yield step.shown
+                elif isinstance(step, Wait):
+                    await result(step.future, step.timeout_s)
                 else:
-                    await _result(step.future, step.timeout_s)
+                    answer = _branch(forked, step).astart(step.flow, step.stopper)
             except Exception as raised:  # noqa: BLE001 - not swallowed: the flow gets it
                 error = raised
     finally:
-        flow.close()
+        try:
+            flow.close()
+        finally:
+            for branches in forked:
+                await branches.ajoin()
 
 
-def _wait(future: Future[Any], timeout_s: float | None) -> None:
+def _branch(forked: list[Branches], step: Fork) -> Branches:
+    """Take note of the branches of a flow, which are to end with it."""
+    if step.branches not in forked:
+        forked.append(step.branches)
+    return step.branches
+
+
+def wait(future: Future[Any], timeout_s: float | None) -> None:
     """Wait for another thread's future."""
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
@@ -78,7 +103,7 @@ def _wait(future: Future[Any], timeout_s: float | None) -> None:
     future.result()
 
 
-async def _result(future: Future[Any], timeout_s: float | None) -> None:
+async def result(future: Future[Any], timeout_s: float | None) -> None:
     """Wait for a thread's future without ever cancelling it, unlike ``asyncio.wrap_future``."""
     import asyncio  # noqa: PLC0415 - whoever gets here has it loaded
 

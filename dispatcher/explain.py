@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from llmdispatcher.models.reply import Decision
+from llmdispatcher.models.decision import Decision
 from llmdispatcher.models.request import Request
 from llmdispatcher.steps import Emit, Step
 from llmdispatcher.trial import Job
@@ -13,5 +13,4 @@ from llmdispatcher.trial import Job
 
 def explain(job: Job[Request]) -> Generator[Step, Any, None]:
     """Emit who would be asked, in which order, and who would not. Raises nothing."""
-    ranking = job.ranking
-    yield Emit(Decision(candidates=ranking.candidates, excluded=ranking.excluded))
+    yield Emit(Decision(considered=job.ranking.considered))

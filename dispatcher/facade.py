@@ -7,14 +7,15 @@ world holds a reply on its way is in ``stream``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any, Self, Unpack
 
-from llmdispatcher.desk import Desk, OnEvent, Vendor
+from llmdispatcher.desk import OnEvent, Vendor
 from llmdispatcher.drive import arun, run
-from llmdispatcher.ledger import Ledger
+from llmdispatcher.front import Front
 from llmdispatcher.models.count import TokenCount
+from llmdispatcher.models.decision import Decision
 from llmdispatcher.models.embedding import (
     Embeddings,
     EmbedRequest,
@@ -23,69 +24,15 @@ from llmdispatcher.models.embedding import (
     RouteOptions,
 )
 from llmdispatcher.models.errors import DispatcherError
-from llmdispatcher.models.plan import Plan
-from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
-from llmdispatcher.models.reply import Decision, Reply, Saved
-from llmdispatcher.models.request import Deadlines, Options, Prompt
-from llmdispatcher.models.routing import Routing
-from llmdispatcher.models.strategy import Strategy
-from llmdispatcher.policies import Policies
+from llmdispatcher.models.reply import Reply, Saved
+from llmdispatcher.models.request import Options, Prompt
 from llmdispatcher.steps import Flow
 from llmdispatcher.stream import AsyncStream, Stream
-from llmdispatcher.tenancy import Budget
-from llmdispatcher.usage import Stats
-from llmdispatcher.vendors.contract import Engine, VendorSpec
 
 __all__ = ["AsyncDispatcher", "AsyncStream", "Dispatcher", "OnEvent", "Stream", "Vendor"]
 
 
-class _Front:
-    """The verbs that are the same in both worlds, since nothing in them waits."""
-
-    def __init__(  # noqa: PLR0913 - keywords of the public face, each with a default
-        self,
-        *vendors: VendorSpec | str,
-        on_event: OnEvent | None = None,
-        deadlines: Deadlines | None = None,
-        retry: RetryPolicy | None = None,
-        breaker: BreakerPolicy | None = None,
-        limits: Mapping[str, Limits] | None = None,
-        ledger: Ledger | None = None,
-        strategy: Strategy | Plan | str | None = None,
-        routing: Routing | None = None,
-        catalog: Mapping[str, Any] | None = None,
-        max_memory_mb: int | None = None,
-        max_vram_mb: int | None = None,
-    ) -> None:
-        budget = Budget(max_memory_mb=max_memory_mb, max_vram_mb=max_vram_mb)
-        policies = Policies(
-            deadlines=deadlines,
-            retry=retry,
-            breaker=breaker,
-            limits=limits,
-            ledger=ledger,
-            strategy=strategy,
-            routing=routing,
-        )
-        self._desk = Desk(vendors, on_event, policies, catalog, budget)
-
-    def register_vendor(self, vendor: VendorSpec | str) -> Engine:
-        """Add a vendor, and return its engine, which few programs need.
-
-        Raises ConfigError if one of its name is there already.
-        """
-        return self._desk.register(vendor)
-
-    def vendors(self) -> tuple[Vendor, ...]:
-        """Return the registered vendors, their models and their states now."""
-        return self._desk.vendors()
-
-    def stats(self) -> Stats:
-        """Return figures of all requests of this dispatcher until now."""
-        return self._desk.books.snapshot()
-
-
-class Dispatcher(_Front):
+class Dispatcher(Front):
     """Sends each request to the cheapest vendor that can serve it, and to the next if it fails.
 
     Args:
@@ -280,7 +227,7 @@ class Dispatcher(_Front):
         self.close()
 
 
-class AsyncDispatcher(_Front):
+class AsyncDispatcher(Front):
     """``Dispatcher`` for asyncio: the same verbs, with ``await`` and ``async for``.
 
     Takes the arguments of ``Dispatcher``, of which see the documentation. One instance may be

@@ -20,6 +20,7 @@ from llmdispatcher.breakers import Change
 from llmdispatcher.course import Ask, Course, End, Move, Place
 from llmdispatcher.draft import Draft, ReplyDraft
 from llmdispatcher.models.card import Capability
+from llmdispatcher.models.decision import Decision
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
@@ -30,10 +31,11 @@ from llmdispatcher.models.errors import (
     Unsupported,
 )
 from llmdispatcher.models.event import BreakerMoved, Fallback, Restarted, Retried
-from llmdispatcher.models.reply import Attempt, Decision, Delta, Finish, Reply, Usage
+from llmdispatcher.models.reply import Attempt, Delta, Finish, Reply, Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.patience import pause
-from llmdispatcher.route import Ranking, Target
+from llmdispatcher.route import Ranking
+from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Emit, Step
 from llmdispatcher.trial import Job, Trial, told
 
@@ -64,11 +66,7 @@ class Served(Generic[D]):
             "model": served.model,
             "cost_microusd": self.cost_microusd,
             "latency_s": sum(attempt.latency_s for attempt in self.attempts),
-            "decision": Decision(
-                candidates=ranking.candidates,
-                excluded=ranking.excluded,
-                attempts=self.attempts,
-            ),
+            "decision": Decision(considered=ranking.considered, attempts=self.attempts),
             "warnings": self.finish.warnings,
         }
 

@@ -20,7 +20,7 @@ from llmdispatcher.models.errors import BadRequest, NoCandidate, StateUnusable
 from llmdispatcher.models.form import ResponseFormat
 from llmdispatcher.models.request import Deadlines, Request
 from llmdispatcher.models.sampling import Sampling
-from llmdispatcher.route import Target
+from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Emit, Step, Wait
 from llmdispatcher.trial import Job
 from llmdispatcher.vendors.contract import Keeper

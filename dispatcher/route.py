@@ -1,185 +1,193 @@
-"""Which models can serve a request, and in which order: by expected cost, cheapest first.
+"""Which models can serve a request, and in which order they are asked.
 
-Pure: cards and a request in, a ranking out. Every model stands in the ranking, as a candidate
-with its arithmetic or as excluded with its reason.
+Pure: a shelf of models, a request and what is known now in, a ranking out. ``outlook`` has the
+arithmetic, ``orders`` the strategies. Every model stands in the ranking, as a candidate with its
+arithmetic or as excluded with its reason; those rows are made when somebody reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 import attrs
 
-from llmdispatcher.models.card import Capability, ModelCard
-from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
-from llmdispatcher.models.form import Shape
-from llmdispatcher.models.message import Image
-from llmdispatcher.models.reply import Candidate, Usage
+from llmdispatcher.history import BYTES_PER_TOKEN, PRIOR_OUTPUT_TOKENS
+from llmdispatcher.models.decision import Candidate, Considered
+from llmdispatcher.models.embedding import Work
+from llmdispatcher.models.quality import Complexity
+from llmdispatcher.models.reply import Usage
 from llmdispatcher.models.request import Request
+from llmdispatcher.models.strategy import STRATEGIES, Strategy
+from llmdispatcher.orders import Draws, Glance, Standing, order
+from llmdispatcher.outlook import (
+    Estimate,
+    Size,
+    estimates,
+    microusd,
+    size,
+    timed,
+    words,
+)
+from llmdispatcher.shelf import Shelf, Target
+from llmdispatcher.warmth import Warm
+from llmdispatcher.worst import worst_case
 
 if TYPE_CHECKING:
-    from llmdispatcher.vendors.contract import Engine
+    from llmdispatcher.models.card import ModelCard
 
-BYTES_PER_TOKEN = 4
-"""A stated estimate for text in Latin script, used where no tokenizer has counted."""
-
-EXPECTED_OUTPUT_TOKENS = 256
-"""Expected length of a choice of a request that does not limit it; the same for all candidates."""
-
-_SHAPES = {
-    Shape.JSON: Capability.JSON,
-    Shape.SCHEMA: Capability.SCHEMA,
-    Shape.GRAMMAR: Capability.GRAMMAR,
-}
-
-_WRITERS = frozenset({Capability.CHAT, Capability.COMPLETION})
-_POOLED = frozenset({Capability.EMBED, Capability.RERANK})
-_AS_TWO = "it was registered to write text; LlamaCpp(…, name=…, pooling=…) registers a file for it"
-_WAYS_OUT = {
-    Capability.EMBED: _AS_TWO,
-    Capability.RERANK: _AS_TWO,
-    Capability.CHAT: "it was made for vectors or scores; register a model that writes",
-    Capability.VISION: "LlamaCpp(…, projector_path=…) takes the file that lets it see",
-    Capability.ADAPTERS: "LlamaCpp(…, adapters={…}) takes the files",
-}
-"""What to do where a local model cannot do what a request asks for."""
+PICO_PER_USD = 10**12
+SECONDS_PER_HOUR = 3600
 
 
-@attrs.frozen
-class Target:
-    """A model and the engine that serves it."""
+@attrs.define(kw_only=True)
+class Seen:
+    """What is known at the moment of choosing, beside the shelf."""
 
-    card: ModelCard
-    engine: Engine
+    now_s: float = 0.0
+    strategy: Strategy = STRATEGIES["cost"]
+    """For requests that bring none."""
+    complexity: Complexity = Complexity.ORDINARY
+    warm: Warm = attrs.field(factory=dict)
+    held: AbstractSet[str] = frozenset()
+    """Names of models that their breaker lets nobody ask now."""
+    glance: Callable[[Target], Glance] = lambda _: Glance()
+    """Looks at a model on this machine; only asked where it matters."""
+    draws: Draws = attrs.field(factory=Draws)
 
 
-@attrs.frozen
+@attrs.define
 class Ranking:
     """Targets in the order in which to ask them, and an account of all that were considered."""
 
     targets: tuple[Target, ...]
-    candidates: tuple[Candidate, ...]
-    excluded: tuple[Candidate, ...]
+    considered: Considered
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Rows of the targets, in their order."""
+        return self.considered.candidates
+
+    @property
+    def excluded(self) -> tuple[Candidate, ...]:
+        """Rows of all others, each with the reason."""
+        return self.considered.excluded
 
 
-def rank(
-    request: Work, targets: Sequence[Target], absent: Sequence[tuple[str, str]] = ()
-) -> Ranking:
-    """Order the targets that can serve the request by expected cost.
+def rank(request: Work, shelf: Shelf, seen: Seen | None = None) -> Ranking:
+    """Put those who can serve the request in the order of the strategy.
 
-    Equal costs keep the order of registration; unknown costs come last, since unknown is not
-    zero. A target of last resort stays only if nothing else does, or if it was named. ``absent``
-    are vendors without any model, each with the reason.
+    Whoever would be refused now comes last, whatever the strategy: held back by a breaker, too
+    small for the prompt, too dear for the request's own limit.
     """
-    needed = needs(request)
-    reasons = [(target, unfit(request, needed, target.card)) for target in targets]
-    fit = [target for target, reason in reasons if not reason]
-    excluded = [_candidate(target, None, reason) for target, reason in reasons if reason]
-    excluded += [
-        Candidate(vendor=vendor, model="*", expected_cost_microusd=None, note=reason)
-        for vendor, reason in absent
-    ]
-    regular = [t for t in fit if not t.card.last_resort or _named(request, t.card)]
-    if regular:
-        spared = [t for t in fit if t not in regular]
-        excluded += [_candidate(t, None, "last resort, and others can serve") for t in spared]
-    usage = expected_usage(request)
-    priced = [(expected_microusd(t.card, usage), t) for t in regular or fit]
-    priced.sort(key=lambda pair: (pair[0] is None, pair[0] or 0))
+    seen = seen or Seen()
+    own = request.strategy if isinstance(request, Request) else None
+    strategy = own or seen.strategy
+    fit = shelf.fit(request, strategy.only)
+    sized = size(request)
+    made = estimates(shelf, fit.able, sized, (seen.warm, seen.complexity, seen.now_s))
+    if shelf.routing.value_of_time_usd:
+        made = _timed(shelf, made, seen)
+    late = _late(request, shelf, made, sized, seen)
+    standing = Standing(shelf, strategy, late, seen.glance, seen.draws)
+    ordered = order(made, standing)
+    rows = _Rows(request, shelf, strategy, ordered, late, sized.choices)
+    targets = shelf.targets
     return Ranking(
-        tuple(target for _, target in priced),
-        tuple(_candidate(target, cost, _arithmetic(target, usage)) for cost, target in priced),
-        tuple(excluded),
+        tuple([targets[estimate.at] for estimate in ordered]),
+        Considered(rows.candidates, rows.left),
     )
 
 
-def needs(request: Work) -> frozenset[Capability]:
-    """Return what a model must be able to do to serve the request."""
-    if isinstance(request, EmbedRequest):
-        return frozenset({Capability.EMBED})
-    if isinstance(request, RerankRequest):
-        return frozenset({Capability.RERANK})
-    return _writing(request)
+def _timed(shelf: Shelf, made: Sequence[Estimate], seen: Seen) -> list[Estimate]:
+    usd = shelf.routing.value_of_time_usd or 0
+    pico_per_s = float(usd) * PICO_PER_USD / SECONDS_PER_HOUR
+    priced = []
+    for each in made:
+        glance = seen.glance(shelf.targets[each.at]) if shelf.is_local[each.at] else Glance()
+        record = shelf.records[each.at]
+        priced.append(timed(each, record, glance.wait_s, pico_per_s, seen.now_s))
+    return priced
 
 
-def _writing(request: Request) -> frozenset[Capability]:
-    needed = {Capability.COMPLETION if request.prompt is not None else Capability.CHAT}
-    if request.tools:
-        needed.add(Capability.TOOLS)
-    if capability := _SHAPES.get(request.response_format.shape):
-        needed.add(capability)
-    if any(isinstance(part, Image) for message in request.messages for part in message.content):
-        needed.add(Capability.VISION)
-    if request.n > 1:
-        needed.add(Capability.CHOICES)
-    if request.logprobs is not None:
-        needed.add(Capability.LOGPROBS)
-    if request.prefill:
-        needed.add(Capability.PREFILL)
-    if request.suffix:
-        needed.add(Capability.INFILL)
-    if request.adapters:
-        needed.add(Capability.ADAPTERS)
-    if request.effort is not None:
-        needed.add(Capability.EFFORT)
-    return frozenset(needed)
+def _late(
+    request: Work, shelf: Shelf, made: Sequence[Estimate], sized: Size, seen: Seen
+) -> dict[int, str]:
+    """Return who would be refused if it were asked now, by place, and why."""
+    late = {}
+    contexts, least = shelf.contexts, sized.least
+    for each in made if isinstance(request, Request) else ():  # texts to embed go one by one
+        if each[3] + least > contexts[each[0]]:  # by number, which is quicker: each request asks
+            late[each.at] = f"too long for its context of {contexts[each.at]} tokens, it seems"
+    if seen.held:
+        for each in made:
+            if shelf.names[each.at] in seen.held:
+                late[each.at] = "left alone for a while: it failed too often, or asked for it"
+    if isinstance(request, Request) and request.max_cost_usd is not None:
+        limit = int(request.max_cost_usd * PICO_PER_USD)
+        for each in made:
+            worst = worst_case(shelf.targets[each.at].card, request)
+            if worst.microusd is None or worst.microusd * (PICO_PER_USD // 10**6) > limit:
+                told = worst.why or f"may cost {worst.microusd} µ$"
+                late[each.at] = f"{told}, and the request has max_cost_usd={request.max_cost_usd}"
+    return late
 
 
-def unfit(request: Work, needed: frozenset[Capability], card: ModelCard) -> str:
-    """Return why a model cannot serve the request; empty if it can."""
-    if request.vendor is not None and request.vendor != card.vendor:
-        return f"the request names the vendor {request.vendor!r}"
-    if request.model is not None and not is_named(request.model, card):
-        return f"the request names the model {request.model!r}"
-    if card.named_only and request.model is None:
-        return "one of many of its vendor: name it with model=…, or register it with models=[…]"
-    if not (request.allow_cloud or card.local):
-        return "not on this machine, and the request has allow_cloud=False"
-    if lacking := needed - card.capabilities:
-        ways = {_WAYS_OUT[each]: None for each in sorted(lacking) if each in _WAYS_OUT}
-        way_out = f" ({'; '.join(ways)})" if card.local and ways else ""
-        return f"cannot do {', '.join(sorted(lacking))}{way_out}"
-    return ""
+@attrs.define
+class _Rows:
+    """A snapshot from which rows are made, once somebody asks for them."""
+
+    request: Work
+    shelf: Shelf
+    strategy: Strategy
+    ordered: Sequence[Estimate]
+    late: dict[int, str]
+    choices: int
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        return tuple(
+            _row(
+                self.shelf.targets[each.at].card,
+                None if each.expected is None else microusd(each.expected),
+                self._note(each),
+            )
+            for each in self.ordered
+        )
+
+    def left(self) -> tuple[Candidate, ...]:
+        shelf = self.shelf
+        unable = shelf.fit(self.request, self.strategy.only).unable
+        rows = [_row(shelf.targets[at].card, None, reason) for at, reason in unable]
+        rows += [
+            Candidate(vendor=vendor, model="*", expected_cost_microusd=None, note=reason)
+            for vendor, reason in shelf.absent
+        ]
+        return tuple(rows)
+
+    def _note(self, each: Estimate) -> str:
+        if each.cost is None:
+            told = "price not known: after all whose price is known"
+        else:
+            told = words(each, self.choices)
+        if self.shelf.targets[each.at].card.last_resort:
+            told += ", last resort"
+        if reason := self.late.get(each.at):
+            told += f"; {reason}"
+        return told
+
+
+def _row(card: ModelCard, cost_microusd: int | None, note: str) -> Candidate:
+    return Candidate(
+        vendor=card.vendor, model=card.model, expected_cost_microusd=cost_microusd, note=note
+    )
 
 
 def expected_usage(request: Work) -> Usage:
-    """Estimate what serving the request will use."""
-    prompt = -(-request.text_bytes // BYTES_PER_TOKEN)
+    """Estimate what serving a request will use, whoever does it."""
+    sized = size(request)
+    prompt = -int(-sized.bytes // BYTES_PER_TOKEN)
     if not isinstance(request, Request):
         return Usage(prompt_tokens=prompt, estimated=True)
-    output = min(request.max_tokens or EXPECTED_OUTPUT_TOKENS, EXPECTED_OUTPUT_TOKENS)
+    output = min(sized.most, PRIOR_OUTPUT_TOKENS)
     return Usage(prompt_tokens=prompt, completion_tokens=output * request.n, estimated=True)
-
-
-def expected_microusd(card: ModelCard, usage: Usage) -> int | None:
-    """Return the expected cost of serving the request; None if the price is not known."""
-    return None if card.price is None else card.price.cost_microusd(usage)
-
-
-def is_named(model: str, card: ModelCard) -> bool:
-    """Whether a name is one of a model's."""
-    return model == card.model or model in card.aliases
-
-
-def _named(request: Work, card: ModelCard) -> bool:
-    named = request.model is not None and is_named(request.model, card)
-    return card.vendor == request.vendor or named
-
-
-def _candidate(target: Target, cost_microusd: int | None, note: str) -> Candidate:
-    return Candidate(
-        vendor=target.card.vendor,
-        model=target.card.model,
-        expected_cost_microusd=cost_microusd,
-        note=note,
-    )
-
-
-def _arithmetic(target: Target, usage: Usage) -> str:
-    price = target.card.price
-    if price is None:
-        return "price not known: after all whose price is known"
-    kind = "free" if price.is_free else f"{price.cost_microusd(usage)} µ$"
-    last = ", last resort" if target.card.last_resort else ""
-    return f"~{usage.prompt_tokens} tokens in + {usage.completion_tokens} out = {kind}{last}"

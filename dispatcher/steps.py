@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from llmdispatcher.vendors.contract import Call
-
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from llmdispatcher.fork import Branches
+    from llmdispatcher.release import Stopper
+
+
+class Source(Protocol):
+    """What pieces can be received from: a ``Call``, or the branches of a flow."""
+
+    def receive(self, timeout_s: float | None) -> Sequence[Any]:
+        """See ``contract.Call.receive``."""
+
+    async def areceive(self, timeout_s: float | None) -> Sequence[Any]:
+        """See ``contract.Call.areceive``."""
 
 
 @attrs.frozen
@@ -25,7 +36,7 @@ class Wait:
 class Receive:
     """Wait for the next pieces of a call; answered with a sequence of at least one piece."""
 
-    call: Call
+    call: Source
     timeout_s: float | None
 
 
@@ -36,5 +47,20 @@ class Emit:
     shown: Any
 
 
-Step = Wait | Receive | Emit
+@attrs.frozen(eq=False)
+class Fork:
+    """Run another flow beside this one, among its branches; answered with the branch's number.
+
+    Whatever the branch does and comes to is news that ``Receive(branches, …)`` brings. When this
+    flow has ended, however it did, the driver stops what still runs and waits for its end.
+    """
+
+    branches: Branches
+    flow: Flow
+    """Not yet begun."""
+    stopper: Stopper
+    """What the flow arms: so it can be stopped by itself."""
+
+
+Step = Wait | Receive | Emit | Fork
 Flow = Generator[Step, Any, Any]

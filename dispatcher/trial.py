@@ -32,7 +32,8 @@ from llmdispatcher.models.reply import Attempt, Finish, Outcome, Piece, Progress
 from llmdispatcher.models.request import Deadlines, Request
 from llmdispatcher.patience import Patience
 from llmdispatcher.release import Stopper, Watch, own
-from llmdispatcher.route import Ranking, Target, expected_usage
+from llmdispatcher.route import Ranking, expected_usage
+from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Emit, Receive, Step, Wait
 from llmdispatcher.turns import Turn
 from llmdispatcher.usage import Books
@@ -41,6 +42,7 @@ from llmdispatcher.vendors.contract import Call, Report
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from llmdispatcher.chooser import Chooser
     from llmdispatcher.ledger_entry import Slip
 
 PACE_S = 30.0
@@ -70,6 +72,8 @@ class Job(Generic[W]):
     landlord: Landlord = attrs.field(factory=Landlord)
     """Who has the models loaded."""
     patience: Patience = attrs.field(factory=Patience)
+    chooser: Chooser | None = None
+    """Learns from what becomes of the attempts."""
     ask: Asking | None = None
     """Makes a job for another request that is made on behalf of this one, as plans do: it is
     ranked by itself, and what it costs is of the same account."""
@@ -115,6 +119,8 @@ class Trial(Generic[W, D]):
         card = self.target.card
         outcome, failure, usage = Outcome.FAILED, "", None
         self.job.books.open()
+        if self.job.chooser is not None:
+            self.job.chooser.begin(card)
         try:
             self.job.report(
                 AttemptStarted(vendor=card.vendor, model=card.model, number=self.number)
@@ -351,6 +357,9 @@ class Trial(Generic[W, D]):
             served_model=self._finish.served_model if self._finish else "",
         )
         self.job.books.settle(self.attempt)
+        if self.job.chooser is not None:
+            end = self._finish or self._error
+            self.job.chooser.settle(card, self.job.request, self.attempt, end)
         ended = Ended(self._error, was_sent=self._call is not None, was_shown=self.shown)
         self.job.account.settle(self._slip, card, self.attempt, ended)
         if self._permit is not None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from llmdispatcher.landlord import Landlord, Lease
 from llmdispatcher.models.errors import BadRequest, TimedOut, Unsupported, VendorError
+from llmdispatcher.needs import is_named
 from llmdispatcher.release import Watch
-from llmdispatcher.route import Target, is_named
+from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Emit, Step, Wait
 
 

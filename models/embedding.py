@@ -19,7 +19,8 @@ from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.request import Deadlines, Request
 
 if TYPE_CHECKING:
-    from llmdispatcher.models.reply import Decision, Usage
+    from llmdispatcher.models.decision import Decision
+    from llmdispatcher.models.reply import Usage
 
 MAX_TEXTS = 2048
 """Texts, or documents, of one request: as many as the OpenAI API takes."""

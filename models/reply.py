@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from llmdispatcher.models.check import whole
+from llmdispatcher.models.decision import Decision
 from llmdispatcher.models.embedding import Score, Vector
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.message import Keepsake, Message, Role, ToolCall
@@ -234,36 +235,6 @@ class Attempt:
     """The vendor's own name for the request, where it told."""
     served_model: str = ""
     """The model that served, as the vendor names it, where it told."""
-
-
-@attrs.frozen(kw_only=True)
-class Candidate:
-    """One model that was considered, and why it stands where it does."""
-
-    vendor: str
-    model: str
-    expected_cost_microusd: int | None
-    """None where the price is not known."""
-    note: str
-    """The arithmetic behind the place, or the reason for being left out."""
-
-
-@attrs.frozen(kw_only=True)
-class Decision:
-    """How a request was routed: who was considered, who was left out, what was tried."""
-
-    candidates: tuple[Candidate, ...] = ()
-    excluded: tuple[Candidate, ...] = ()
-    attempts: tuple[Attempt, ...] = ()
-
-    def __str__(self) -> str:
-        """Tell it to people: a line for each model, those that are left out at the end."""
-        rows = [(str(place), each) for place, each in enumerate(self.candidates, 1)]
-        rows += [("-", each) for each in self.excluded]
-        width = max((len(f"{each.vendor}/{each.model}") for _, each in rows), default=0)
-        lines = [f"{at:>2} {f'{c.vendor}/{c.model}':{width}}  {c.note}" for at, c in rows]
-        lines += [f"asked {a.vendor}/{a.model}: {a.error or a.outcome}" for a in self.attempts]
-        return "\n".join(lines) or "there are no models"
 
 
 @attrs.frozen

@@ -137,7 +137,7 @@ class ScriptedEngine:
     """Plays the script; each call has a thread of its own, which ends with the call."""
 
     def __init__(self, spec: Scripted, report: Report) -> None:
-        self._spec = spec
+        self._spec, self._cards = spec, (spec.card,)
         self._report = report
         self._lock = threading.Lock()
         self._loaded: Future[None] | None = None
@@ -152,7 +152,7 @@ class ScriptedEngine:
 
     def cards(self) -> Sequence[ModelCard]:
         """Return the one card."""
-        return (self._spec.card,)
+        return self._cards
 
     def status(self) -> Status:
         """Report the state and how many calls play now."""

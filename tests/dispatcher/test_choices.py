@@ -33,8 +33,9 @@ from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.event import AttemptStarted, Event
 from llmdispatcher.models.reply import Finish, Piece
 from llmdispatcher.release import Stopper
-from llmdispatcher.route import Target, rank
+from llmdispatcher.route import rank
 from llmdispatcher.session import Session
+from llmdispatcher.shelf import Shelf, Target
 from llmdispatcher.terminal import Terminal
 from llmdispatcher.trial import Job
 from llmdispatcher.usage import Books
@@ -289,7 +290,7 @@ class Clocked:
         targets = [Target(engine.cards()[0], engine) for engine in engines]
         job = Job(
             request=request,
-            ranking=rank(request, targets),
+            ranking=rank(request, Shelf(targets)),
             deadlines=deadlines,
             streaming=False,
             books=Books(),

@@ -53,8 +53,8 @@ def test_printed_it_is_a_table() -> None:
 
     why = "it was made for vectors or scores; register a model that writes"
     assert lines == [
-        " 1 cheap/script   ~1 tokens in + 5 out = 21 µ$",
-        " 2 dear/script    ~1 tokens in + 5 out = 52 µ$",
+        " 1 cheap/script   ~1 tokens in + 5 out = 21 µ$; / 0.80 good = 27 µ$",
+        " 2 dear/script    ~1 tokens in + 5 out = 52 µ$; / 0.80 good = 65 µ$",
         f" - unable/script  cannot do chat ({why})",
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from llmdispatcher import (
@@ -17,7 +19,9 @@ from llmdispatcher import (
     user,
 )
 from llmdispatcher.models.form import Shape
-from llmdispatcher.route import Target, expected_usage, rank
+from llmdispatcher.route import Ranking, expected_usage
+from llmdispatcher.route import rank as ranked
+from llmdispatcher.shelf import Shelf, Target
 from llmdispatcher.vendors.scripted import Scripted, ScriptedEngine
 
 ENGINE = ScriptedEngine(Scripted(), lambda _: None)
@@ -32,6 +36,11 @@ def target(
         vendor=name, model="m", local=local, price=price, capabilities=BOTH, last_resort=last
     )
     return Target(card, ENGINE)
+
+
+def rank(request: Request, targets: Sequence[Target]) -> Ranking:
+    """Rank targets of which nothing is known but their cards."""
+    return ranked(request, Shelf(targets))
 
 
 def names(request: Request, *targets: Target) -> list[str]:

@@ -62,10 +62,11 @@ class LlamaCppEngine:
         other free memory."""
         self._forget: weakref.finalize[..., LlamaCppEngine] | None = None
         self._card = card_of(spec)
+        self._cards = (self._card,)
 
     def cards(self) -> Sequence[ModelCard]:
         """Return the one card, made from the file's header."""
-        return (self._card,)
+        return self._cards
 
     def status(self) -> Status:
         """Return the state now."""

@@ -1,0 +1,148 @@
+"""Chooses for one dispatcher: keeps what was learned of its models, and ranks them by it.
+
+``route`` decides and knows nothing but its arguments; here they are put together. Nothing waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from llmdispatcher.breaker import blamed
+from llmdispatcher.breakers import Breakers
+from llmdispatcher.history import History
+from llmdispatcher.landlord import Landlord
+from llmdispatcher.models.card import ModelCard
+from llmdispatcher.models.catalog import Catalog
+from llmdispatcher.models.embedding import Work
+from llmdispatcher.models.errors import BadReply, DispatcherError
+from llmdispatcher.models.quality import Complexity
+from llmdispatcher.models.reply import Attempt, Finish
+from llmdispatcher.models.request import Request
+from llmdispatcher.models.routing import Routing
+from llmdispatcher.models.strategy import Strategy
+from llmdispatcher.orders import Draws, Glance
+from llmdispatcher.route import Ranking, Seen, rank
+from llmdispatcher.shelf import Shelf, Target
+from llmdispatcher.vendors.contract import Engine, State
+from llmdispatcher.warmth import Warmth
+
+LOAD_BYTES_PER_S = 500e6
+"""A stated estimate for a model that was never loaded here: what a plain SSD reads."""
+
+AWAY = frozenset({State.ABSENT, State.LOADING, State.RESTARTING, State.FAILED})
+
+Part = tuple[str, Sequence[ModelCard], tuple[Target, ...] | str]
+"""A vendor, the cards that it showed last, and what they were made into; or why it has none."""
+
+
+class Chooser:
+    """Of one dispatcher. Safe for threads."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        routing: Routing,
+        catalog: Catalog,
+        breakers: Breakers,
+        landlord: Landlord,
+    ) -> None:
+        self.history, self.warmth = History(), Warmth()
+        self._strategy, self._routing, self._catalog = strategy, routing, catalog
+        self._breakers, self._landlord = breakers, landlord
+        self._draws = Draws()
+        self._kept: dict[str, Part] = {}
+        self._shelf = Shelf((), (), routing, self.history)
+        self._laid: list[Part] = []
+        """Of what the shelf was made."""
+
+    def ranking(self, request: Work, engines: Mapping[str, Engine], now_s: float) -> Ranking:
+        """Rank who can serve a request now."""
+        seen = Seen(
+            now_s=now_s,
+            strategy=self._strategy,
+            warm=self.warmth.of(request, now_s),
+            held=self._breakers.held(now_s),
+            glance=self._glance,
+            draws=self._draws,
+        )
+        return rank(request, self.shelf(engines), seen)
+
+    def shelf(self, engines: Mapping[str, Engine]) -> Shelf:
+        """Return all models of some engines, with what is known of each."""
+        laid: list[Part] = []
+        is_same = len(engines) == len(self._laid)
+        for at, (name, engine) in enumerate(engines.items()):
+            cards = engine.cards()
+            if is_same and cards and self._laid[at][1] is cards:  # as at nearly every request
+                laid.append(self._laid[at])
+            else:
+                part = self._part(name, engine, cards)
+                is_same = is_same and part == self._laid[at]
+                laid.append(part)
+        if not is_same:
+            self._shelf, self._laid = self._made(laid), laid
+        return self._shelf
+
+    def _part(self, name: str, engine: Engine, cards: Sequence[ModelCard]) -> Part:
+        if not cards:
+            return name, (), engine.status().detail or "it has no models"
+        known = self._kept.get(name)
+        if known is None or known[1] is not cards:
+            theirs = tuple(Target(self._catalog.apply(card), engine) for card in cards)
+            known = self._kept[name] = name, cards, theirs
+        return known
+
+    def _made(self, laid: Sequence[Part]) -> Shelf:
+        targets: list[Target] = []
+        absent: list[tuple[str, str]] = []
+        for name, _, part in laid:
+            if isinstance(part, str):
+                absent.append((name, part))
+            else:
+                targets += part
+        return Shelf(targets, absent, self._routing, self.history)
+
+    def begin(self, card: ModelCard) -> None:
+        """Count an attempt that is about to be made."""
+        self.history.begin(card)
+
+    def settle(
+        self,
+        card: ModelCard,
+        work: Work,
+        attempt: Attempt,
+        end: Finish | DispatcherError | None,
+    ) -> None:
+        """Learn from an attempt that ended, with what it did; None where it was given up."""
+        now_s = time.monotonic()
+        self.history.settle(card, attempt, now_s)
+        if isinstance(work, Request) and work.response_format.schema:
+            cause = blamed(end) if isinstance(end, DispatcherError) else None
+            is_unfit = isinstance(cause, BadReply) and cause.is_unfit
+            if is_unfit or isinstance(end, Finish):
+                self.history.judge(card, Complexity.ORDINARY, is_good=not is_unfit)
+        if not isinstance(end, Finish):
+            return
+        finish = end
+        warm = self.warmth.of(work, now_s).get(card.name, 0)
+        self.history.replied(card, work, finish, warm)
+        self.warmth.served(work, card.name, finish.usage.total_tokens, now_s)
+
+    def judge(self, vendor: str, model: str, *, is_good: bool) -> bool:
+        """Take note of a verdict on an answer; False where there is no such model."""
+        for target in self._shelf.targets:
+            if (target.card.vendor, target.card.model) == (vendor, model):
+                self.history.judge(target.card, Complexity.ORDINARY, is_good=is_good)
+                return True
+        return False
+
+    def _glance(self, target: Target) -> Glance:
+        """Look how a model on this machine is."""
+        status, name = target.engine.status(), target.card.name
+        wait_s = status.expected_wait_s or 0.0
+        if status.state in AWAY and target.card.model not in (status.loaded or ()):
+            load_s = self._landlord.load_s(name)
+            wait_s += (target.card.size_bytes or 0) / LOAD_BYTES_PER_S if load_s is None else load_s
+        in_hand = status.running + status.waiting + self._landlord.waiting(name)
+        return Glance(wait_s=wait_s, in_hand=in_hand)

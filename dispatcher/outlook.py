@@ -1,0 +1,183 @@
+"""What it would cost to have a request served, model by model: the arithmetic of choosing. Pure.
+
+For each model that can serve a request:
+
+    prompt   its tokens: bytes of text by the bytes that a token of this model has had
+    warm     those of them that it has been shown before, as far as that has been billed for less
+    output   tokens of a reply: the mean of this model's, drawn to that of all, at most max_tokens
+    cost     (prompt - warm) x input + warm x cached input + output x n x output + the request's
+             own price, at the tier that such a prompt reaches; with a value of time, the seconds
+             until the reply is there as well
+    good     the chance of a good answer: the prior of its quality tier, moved by verdicts
+    served   the chance that it serves at all, from what became of the last attempts
+    lost     what an attempt that is not served costs, in money and in time
+
+    index = cost / good + lost x (1 - served) / served
+
+Asked in the order of this index, one after the other until one serves, they cost least. For two
+neighbours i before j cost less than j before i exactly where e_i s_j < e_j s_i, with s the chance
+to be served and e = s cost + (1 - s) lost what asking costs; dividing by s_i s_j leaves
+e / s = cost + lost (1 - s) / s. (The exchange argument for sequential testing; good answers that
+have to be bought again divide the cost by their chance.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import NamedTuple
+
+from llmdispatcher.history import Record
+from llmdispatcher.models.card import PICO_PER_MICRO, Price
+from llmdispatcher.models.embedding import Work
+from llmdispatcher.models.message import Image
+from llmdispatcher.models.quality import Complexity
+from llmdispatcher.models.reply import Usage
+from llmdispatcher.models.request import Request
+from llmdispatcher.shelf import Shelf
+from llmdispatcher.warmth import Warm
+from llmdispatcher.worst import Weight
+
+IMAGE_TOKENS = 1000
+"""A stated estimate for a picture: vendors count some hundred to some thousand tokens."""
+
+
+class Size(NamedTuple):
+    """How much a request is, whoever serves it."""
+
+    bytes: int
+    images: int
+    most: int
+    """Tokens of the reply at most, for each choice; 0 for a request that has none."""
+    least: int
+    """Tokens that have to be free for the reply."""
+    choices: int
+
+
+class Estimate(NamedTuple):
+    """What is expected of one model. Money in pico-dollars, None where the price is not known."""
+
+    at: int
+    """Its place on the shelf."""
+    expected: float | None
+    """The cost of a good answer: the index of the module's text."""
+    cost: float | None
+    prompt: int
+    warm: int
+    output: int
+    good: float
+    served: float
+    lost: float
+    seconds: float | None
+    """Expected until the reply is there; None where nobody asked, or nothing is known."""
+
+
+NO_LIMIT = 2**62
+
+
+def size(request: Work) -> Size:
+    """Measure a request."""
+    if not isinstance(request, Request):
+        return Size(request.text_bytes, 0, 0, 0, 1)
+    weight, images = request.text_bytes, 0
+    if request.tools or request.response_format.schema:
+        more = Weight()
+        more.add((request.tools, request.response_format.schema))
+        weight += more.size_bytes
+    for message in request.messages:
+        for part in message.content:
+            images += isinstance(part, Image)
+    most = request.max_tokens
+    return Size(weight, images, NO_LIMIT if most is None else most, most or 1, request.n)
+
+
+def estimates(
+    shelf: Shelf, able: Sequence[int], sized: Size, now: tuple[Warm, Complexity, float]
+) -> list[Estimate]:
+    """Return what is expected of each of the models named by their places on the shelf.
+
+    ``now`` is who has been shown how much of the conversation, how hard the request is, and the
+    time in seconds.
+    """
+    warmth, complexity, now_s = now
+    weight_bytes, images, most, _, choices = sized
+    history, level = shelf.history, complexity - 1
+    usual = int(history.output / history.replies + 0.5)
+    records, rates_of, tiered = shelf.records, shelf.rates, shelf.is_tiered
+    more = IMAGE_TOKENS * images
+    new, made = tuple.__new__, []  # a named tuple's own way takes twice as long
+    for at in able:
+        record, rates = records[at], rates_of[at]
+        prompt = more + ceil(weight_bytes * record.per_byte)
+        output = record.typical or usual
+        output = min(output, most)
+        warm = _warm(record, warmth.get(shelf.names[at], 0), prompt) if warmth else 0
+        good = record.good[level]
+        if rates is None:
+            made.append(new(Estimate, (at, None, None, prompt, warm, output, good, 1.0, 0.0, None)))
+            continue
+        if tiered[at]:
+            cost = _tiered(shelf.targets[at].card.price, prompt, warm, output * choices)
+        else:
+            read, again, write, request = rates
+            cost = (prompt - warm) * read + warm * again + output * choices * write + request
+        if record.failed:
+            served = record.available(now_s)
+            lost = record.lost_pico / record.failed
+            index = cost / good + lost * (1 - served) / served
+        else:
+            index, served, lost = cost / good, 1.0, 0.0
+        told = at, index, cost, prompt, warm, output, good, served, lost, None
+        made.append(new(Estimate, told))
+    return made
+
+
+def timed(
+    estimate: Estimate, record: Record, wait_s: float, pico_per_s: float, now_s: float
+) -> Estimate:
+    """Price the time that a reply is expected to take, and that failures took."""
+    seconds = wait_s + (record.latency_s or 0.0)
+    if estimate.cost is None:
+        return estimate._replace(seconds=seconds)
+    cost = estimate.cost + seconds * pico_per_s
+    lost, served = 0.0, 1.0
+    if record.failed:
+        lost = (record.lost_pico + record.lost_s * pico_per_s) / record.failed
+        served = record.available(now_s)
+    index = cost / estimate.good + lost * (1 - served) / served
+    return estimate._replace(expected=index, cost=cost, served=served, lost=lost, seconds=seconds)
+
+
+def _warm(record: Record, shown: int, prompt: int) -> int:
+    """Return how many tokens of a prompt will be billed as cached."""
+    if not shown or not record.warm:
+        return 0
+    return int(min(shown, prompt) * record.cached / record.warm)
+
+
+def _tiered(price: Price | None, prompt: int, warm: int, output: int) -> int:
+    assert price is not None  # noqa: S101 - only such are tiered
+    usage = Usage(prompt_tokens=prompt, cached_tokens=warm, completion_tokens=output)
+    return price.cost_pico(usage)
+
+
+def words(estimate: Estimate, choices: int) -> str:
+    """Tell the arithmetic of an estimate whose price is known."""
+    cost = estimate.cost or 0
+    warm = f" ({estimate.warm} of them cached)" if estimate.warm else ""
+    kind = f"{microusd(cost)} µ$" if cost else "free"
+    told = f"~{estimate.prompt} tokens in{warm} + {estimate.output * choices} out = {kind}"
+    if estimate.seconds is not None:
+        told += f", {estimate.seconds:.2f} s of time included"
+    if not estimate.expected:
+        return told
+    told += f"; / {estimate.good:.2f} good"
+    if estimate.lost and estimate.served < 1:
+        share = (1 - estimate.served) / estimate.served
+        told += f" + {share:.2f} x {microusd(estimate.lost)} µ$ lost where it fails"
+    return f"{told} = {microusd(estimate.expected)} µ$"
+
+
+def microusd(pico: float) -> int:
+    """Round up to whole micro-dollars."""
+    return -int(-pico // PICO_PER_MICRO)

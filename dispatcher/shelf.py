@@ -1,0 +1,120 @@
+"""The models of a dispatcher as they are now, laid out so that choosing among them is quick.
+
+What does not change from request to request is worked out once: who can do what, at which prices.
+A shelf is made anew when a vendor shows other models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from llmdispatcher.history import History, Record
+from llmdispatcher.models.card import PICO_PER_MICRO, ModelCard
+from llmdispatcher.models.embedding import Work
+from llmdispatcher.models.quality import UNKNOWN_QUALITY
+from llmdispatcher.models.routing import Routing
+from llmdispatcher.needs import is_chosen, needs, unfit
+
+if TYPE_CHECKING:
+    from llmdispatcher.vendors.contract import Engine
+
+MAX_KINDS = 64
+"""Kinds of requests for which it is remembered who can serve them."""
+
+N = TypeVar("N", int, float)
+
+Rates = tuple[int, int, int, int]
+"""Pico-dollars: for a token of the prompt, for one that is cached, for one of the reply, and for
+the request."""
+
+
+@attrs.frozen
+class Target:
+    """A model and the engine that serves it."""
+
+    card: ModelCard
+    engine: Engine
+
+
+@attrs.frozen
+class Fit:
+    """Who can serve a kind of request, by their place on the shelf, and who cannot, and why."""
+
+    able: tuple[int, ...]
+    unable: tuple[tuple[int, str], ...]
+
+
+class Shelf:
+    """Targets in the order of their registration, with what choosing needs of each."""
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        absent: Sequence[tuple[str, str]] = (),
+        routing: Routing | None = None,
+        history: History | None = None,
+    ) -> None:
+        """``absent`` are vendors without any model, each with the reason."""
+        self.targets, self.absent = tuple(targets), tuple(absent)
+        self.routing = routing or Routing()
+        self.history = history or History()
+        cards = [target.card for target in self.targets]
+        self.records: list[Record] = self.history.records(cards)
+        self.rates = [_rates(card) for card in cards]
+        """None where the price is not known."""
+        self.is_tiered = [card.price is not None and bool(card.price.tiers) for card in cards]
+        self.contexts = [card.context_tokens or 2**63 for card in cards]
+        self.names = [card.name for card in cards]
+        self.is_local = [card.local for card in cards]
+        self.qualities = [card.quality or UNKNOWN_QUALITY for card in cards]
+        self.priorities = [_of(self.routing.priorities, card, 0) for card in cards]
+        self.weights = [_of(self.routing.weights, card, 1.0) for card in cards]
+        order = sorted(range(len(cards)), key=lambda at: self.priorities[at])  # it is stable
+        self.places = [0] * len(cards)
+        """By priority, then registration."""
+        for place, at in enumerate(order):
+            self.places[at] = place
+        self._fits: dict[object, Fit] = {}
+
+    def fit(self, request: Work, only: str) -> Fit:
+        """Return who can serve a request where the strategy lets it run."""
+        needed = needs(request)
+        kind = needed, request.vendor, request.model, request.allow_cloud, only
+        found = self._fits.get(kind)
+        if found is None:
+            if len(self._fits) >= MAX_KINDS:
+                self._fits.clear()
+            found = self._fits[kind] = self._look(request, only)
+        return found
+
+    def _look(self, request: Work, only: str) -> Fit:
+        needed = needs(request)
+        able, unable = [], []
+        for at, target in enumerate(self.targets):
+            if reason := unfit(request, needed, target.card, only):
+                unable.append((at, reason))
+            else:
+                able.append(at)
+        cards = [target.card for target in self.targets]
+        regular = [at for at in able if not cards[at].last_resort or is_chosen(request, cards[at])]
+        if regular:
+            unable += [
+                (at, "last resort, and others can serve") for at in able if at not in regular
+            ]
+        return Fit(tuple(regular or able), tuple(unable))
+
+
+def _rates(card: ModelCard) -> Rates | None:
+    price = card.price
+    if price is None:
+        return None
+    cached = price.input_pico if price.cached_input_pico is None else price.cached_input_pico
+    return price.input_pico, cached, price.output_pico, price.request_microusd * PICO_PER_MICRO
+
+
+def _of(named: Mapping[str, N], card: ModelCard, default: N) -> N:
+    """Return what was set for a model, or else for its vendor."""
+    return named.get(card.name, named.get(card.vendor, default))

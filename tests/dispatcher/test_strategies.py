@@ -1,0 +1,294 @@
+"""The strategies, through the public door, and what a dispatcher learns between requests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from llmdispatcher import (
+    BadRequest,
+    BreakerPolicy,
+    Delta,
+    Dispatcher,
+    DispatcherError,
+    FinishReason,
+    Overloaded,
+    Price,
+    Request,
+    Routing,
+    Scripted,
+    Strategy,
+    Usage,
+    assistant,
+    user,
+)
+from llmdispatcher.models.reply import Finish
+from llmdispatcher.models.strategy import PLANS, STRATEGIES
+
+
+@pytest.fixture(autouse=True)
+def asked_once() -> None:
+    """Leave the product's own defaults: breakers are part of what is tested."""
+
+
+CHEAP, DEAR = Price.per_million(1, 1), Price.per_million(2, 2)
+
+
+def vendor(name: str, price: Price | None = CHEAP, *replies: Any, local: bool = False) -> Scripted:
+    """Make a cloud, or a local model, that answers with its name."""
+    return Scripted(*(replies or (name,)), name=name, price=price, local=local)
+
+
+def order(d: Dispatcher, **options: Any) -> list[str]:
+    """Return the vendors in the order in which they would be asked."""
+    return [each.vendor for each in d.explain("hi", **options).candidates]
+
+
+def test_every_name_is_a_strategy() -> None:
+    """Names of strategies are rows; those of plans are loaded when they are used."""
+    assert {"auto", "cost", "fast", "sophisticated", "cost_saving"} <= set(STRATEGIES)
+    assert set(PLANS) == {"parallel", "hedge", "ensemble", "cascade", "chain"}
+    assert Request.of("x", strategy="latency").strategy == Strategy(order="latency")
+
+
+def test_an_unknown_strategy_names_the_nearest() -> None:
+    """A misspelt name is refused before anything is sent, for a request and for a dispatcher."""
+    with pytest.raises(BadRequest, match="did you mean 'latency'"):
+        Request.of("x", strategy="latencyy")
+    with pytest.raises(BadRequest, match="did you mean 'cost'"):
+        Dispatcher(vendor("a"), strategy="costs")
+    with pytest.raises(BadRequest, match=r"a Strategy\(…\) or a plan"):
+        Dispatcher(vendor("a"), strategy=7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        ("cost", ["cloud", "dear", "local"]),
+        ("priority", ["dear", "local", "cloud"]),
+        ("local_only", ["local"]),
+        ("cloud_only", ["cloud", "dear"]),
+        ("local_first", ["local", "cloud", "dear"]),
+        ("cloud_first", ["cloud", "dear", "local"]),
+    ],
+)
+def test_where_and_in_which_order(strategy: str, expected: list[str]) -> None:
+    """By cost, by the caller's own order, and by where a model runs; for one request or for all."""
+    vendors = (
+        vendor("dear", DEAR),
+        vendor("local", Price.per_million(9, 9), local=True),
+        vendor("cloud"),
+    )
+    with Dispatcher(*vendors) as d:
+        assert order(d, strategy=strategy) == expected
+    with Dispatcher(*vendors, strategy=strategy) as d:
+        assert order(d) == expected
+        assert order(d, strategy="cost") == ["cloud", "dear", "local"]
+
+
+def test_priorities_are_of_vendors_and_of_models() -> None:
+    """The model's own counts more than its vendor's; the smaller comes first; none is 0."""
+    routing = Routing(priorities={"a": 5, "b": 2, "b/script": -1})
+    with Dispatcher(vendor("a"), vendor("c"), vendor("b"), routing=routing) as d:
+        assert order(d, strategy="priority") == ["b", "c", "a"]
+        assert order(d) == ["b", "c", "a"]  # they cost the same
+
+
+def test_quality_comes_first_and_the_floor_holds() -> None:
+    """The best tier first, or whoever reaches a tier before those who do not."""
+    catalog = {"models": {"a/script": {"quality": 2}, "b/script": {"quality": 5}}}
+    with Dispatcher(vendor("a"), vendor("b", DEAR), vendor("c"), catalog=catalog) as d:
+        assert order(d, strategy="sophisticated") == ["b", "c", "a"]
+        assert order(d, strategy=Strategy(least_quality=3)) == ["c", "b", "a"]
+
+
+def test_round_robin_gives_everybody_a_turn() -> None:
+    """Three requests, three vendors, and again."""
+    with Dispatcher(vendor("a"), vendor("b", DEAR), vendor("c"), strategy="round_robin") as d:
+        assert [d.send("hi").vendor for _ in range(6)] == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_weights_are_shares() -> None:
+    """Who weighs three times as much is asked three times as often; who weighs nothing, last."""
+    routing = Routing(weights={"a": 3, "b": 1, "c": 0})
+    vendors = vendor("a"), vendor("b"), vendor("c")
+    with Dispatcher(*vendors, strategy="weighted", routing=routing) as d:
+        firsts = Counter(order(d)[0] for _ in range(2000))
+
+    assert firsts["c"] == 0
+    assert firsts["a"] / 2000 == pytest.approx(0.75, abs=0.06)  # six standard deviations
+
+
+def test_whoever_fails_gets_less_and_never_nothing() -> None:
+    """The share of one that fails shrinks, and is enough to find it when it is back."""
+    failing = vendor("a", CHEAP, *[Overloaded("full")] * 20, "back")
+    lenient = BreakerPolicy(failures=1000)
+    with Dispatcher(failing, vendor("b"), strategy="weighted", breaker=lenient) as d:
+        for _ in range(20):
+            d.send("hi", vendor="b" if d.stats().by_model.get("b/script") is None else None)
+        firsts = Counter(order(d)[0] for _ in range(1000))
+
+    assert 0 < firsts["a"] < firsts["b"]
+
+
+def test_the_sooner_is_asked_and_the_others_now_and_then() -> None:
+    """By latency; who was never asked is tried; now and then another one goes first."""
+    slow = vendor("slow", CHEAP, [0.3, "late"])
+    with Dispatcher(slow, vendor("quick", DEAR), strategy="latency") as d:
+        for _ in range(4):
+            d.send("hi")
+        firsts = Counter(order(d)[0] for _ in range(1000))
+
+    assert firsts["quick"] > 900
+    assert firsts["slow"] > 0
+    with Dispatcher(slow, vendor("quick", DEAR), routing=Routing(explore=0)) as d:
+        d.send("hi", vendor="slow")
+        d.send("hi", vendor="quick")
+        assert {order(d, strategy="fast")[0] for _ in range(200)} == {"quick"}
+
+
+def test_the_least_busy_is_asked() -> None:
+    """Whoever has a request in hand stands behind who has none."""
+    hold = vendor("a", CHEAP, ["a", 60.0, "b"])
+    with Dispatcher(hold, vendor("b", DEAR), strategy="least_busy") as d:
+        assert order(d) == ["a", "b"]
+        with d.stream("hi", vendor="a") as stream:
+            next(stream)
+            assert order(d) == ["b", "a"]
+        assert order(d) == ["a", "b"]
+
+
+def test_equal_costs_go_by_latency_once_it_is_known() -> None:
+    """Of two free ones the quicker is asked; a difference that nobody feels is none."""
+    slow = vendor("slow", Price.per_million(0, 0), [0.6, "late"])
+    quick = vendor("quick", Price.per_million(0, 0))
+    with Dispatcher(slow, quick) as d:
+        assert order(d) == ["slow", "quick"]
+        d.send("hi", vendor="slow")
+        assert order(d) == ["slow", "quick"]  # nobody knows whether the other is quicker
+        d.send("hi", vendor="quick")
+        assert order(d) == ["quick", "slow"]
+
+
+def test_a_model_that_is_not_loaded_waits_behind_one_that_is() -> None:
+    """Of equal ones the loaded is asked; with a value of time a load has its price."""
+    cold = Scripted("cold", name="cold", load_s=0.4, memory_mb=1)
+    warm = vendor("warm", Price.per_million(0.001, 0.001))
+    with Dispatcher(cold, warm) as d:
+        d.load("script", vendor="cold")
+        d.unload("script", vendor="cold")
+        assert order(d) == ["cold", "warm"]
+    routing = Routing(value_of_time_usd=Decimal(3600))
+    with Dispatcher(cold, warm, routing=routing) as d:
+        d.load("script", vendor="cold")
+        assert order(d) == ["cold", "warm"]
+        d.unload("script", vendor="cold")
+        assert order(d) == ["warm", "cold"]
+        assert "s of time included" in d.explain("hi").candidates[0].note
+
+
+def test_verbose_models_are_known_by_their_replies() -> None:
+    """A model with the lower price that writes ten times as much costs more, once that is seen."""
+    long = Finish(FinishReason.STOP, Usage(prompt_tokens=5, completion_tokens=3000))
+    short = Finish(FinishReason.STOP, Usage(prompt_tokens=5, completion_tokens=30))
+    with Dispatcher(vendor("long", CHEAP, ["x", long]), vendor("short", DEAR, ["x", short])) as d:
+        assert order(d) == ["long", "short"]
+        for name in ("long", "short") * 10:
+            d.send("hi", vendor=name)
+        assert order(d) == ["short", "long"]
+
+
+def test_a_conversation_stays_where_it_is_remembered() -> None:
+    """Once cached tokens were billed for less, the next turn costs less where it was shown."""
+    usage = Usage(prompt_tokens=4000, completion_tokens=10, cached_tokens=3900)
+    price = Price.per_million(2, 2, cached_input="0.1")
+    caching = vendor("caching", price, [Delta("x"), Finish(FinishReason.STOP, usage)])
+    with Dispatcher(caching, vendor("plain", CHEAP)) as d:
+        talk = [user("w " * 8000)]
+        assert d.explain(talk).candidates[0].vendor == "plain"
+        for _ in range(3):
+            reply = d.send(talk, vendor="caching")
+            talk += [assistant(reply.text), user("go on")]
+        told = d.explain(talk).candidates
+
+    assert told[0].vendor == "caching"
+    assert "of them cached" in told[0].note
+
+
+def test_verdicts_of_callers_move_the_order() -> None:
+    """A cheap model whose answers are bad costs more for a good answer than one a little dearer."""
+    dearer = Price.per_million("1.2", "1.2")
+    with Dispatcher(vendor("cheap"), vendor("dear", dearer)) as d:
+        assert order(d) == ["cheap", "dear"]
+        reply = d.send("hi", vendor="cheap")
+        for _ in range(20):
+            d.judge(reply, good=False)
+        assert order(d) == ["dear", "cheap"]
+        for _ in range(200):
+            d.judge(reply, good=True)
+        assert order(d) == ["cheap", "dear"]
+    with Dispatcher(vendor("other")) as d, pytest.raises(BadRequest, match="registered here"):
+        d.judge(reply, good=True)
+
+
+def test_failures_that_cost_money_are_in_the_price() -> None:
+    """A cheap one whose broken replies are billed falls behind; the arithmetic says so."""
+    half: list[str | DispatcherError] = ["word " * 2000, Overloaded("full")]
+    cheap = Scripted(*[half] * 5, name="cheap", price=Price.per_million(1, 1000))
+    dearer = vendor("dear", Price.per_million("1.2", "1200"))
+    with Dispatcher(cheap, dearer, breaker=BreakerPolicy(failures=1000)) as d:
+        assert order(d) == ["cheap", "dear"]
+        for _ in range(3):
+            assert d.send("hi").vendor == "dear"
+        told = d.explain("hi").candidates
+
+    assert [each.vendor for each in told] == ["dear", "cheap"]
+    assert "lost where it fails" in told[1].note
+
+
+def test_whoever_is_held_back_comes_last() -> None:
+    """An open breaker puts a vendor at the end, with the reason, and takes it out of no list."""
+    policy = BreakerPolicy(failures=1, open_s=60)
+    failing = vendor("a", CHEAP, Overloaded("full"))
+    with Dispatcher(failing, vendor("b", DEAR), breaker=policy) as d:
+        assert d.send("hi").vendor == "b"
+        told = d.explain("hi").candidates
+
+    assert [each.vendor for each in told] == ["b", "a"]
+    assert "left alone" in told[1].note
+
+
+def test_a_prompt_that_does_not_fit_comes_last() -> None:
+    """A context that seems too small for prompt and reply puts a model at the end."""
+    catalog = {"models": {"small/script": {"context_tokens": 1000}}}
+    with Dispatcher(vendor("small"), vendor("large", DEAR), catalog=catalog) as d:
+        assert order(d) == ["small", "large"]
+        assert order(d, max_tokens=1000) == ["large", "small"]
+        told = d.explain("x" * 8000).candidates
+    assert [each.vendor for each in told] == ["large", "small"]
+    assert "too long for its context of 1000 tokens" in told[1].note
+
+
+def test_what_is_too_dear_for_the_request_comes_last() -> None:
+    """A worst case above max_cost_usd is told with its figure, before anything is sent."""
+    price = Price.per_million(1, 1, per_request="0.5")
+    with Dispatcher(vendor("fee", price), vendor("dear", Price.per_million(9000, 9000))) as d:
+        told = d.explain("hi", max_tokens=10, max_cost_usd="0.3").candidates
+
+    assert [each.vendor for each in told] == ["dear", "fee"]
+    assert "max_cost_usd=0.3" in told[1].note
+
+
+def test_routing_refuses_what_makes_no_sense() -> None:
+    """Each field says what it takes."""
+    with pytest.raises(BadRequest, match="an integer, the smaller the sooner"):
+        Routing(priorities={"a": "first"})  # type: ignore[dict-item]
+    with pytest.raises(BadRequest, match="of at least 0"):
+        Routing(weights={"a": -1})
+    with pytest.raises(BadRequest, match="a mapping of names"):
+        Routing(weights=[1])  # type: ignore[arg-type]
+    with pytest.raises(BadRequest, match="explore"):
+        Routing(explore=2)
