@@ -282,7 +282,7 @@ class Desk:
 
         return Job(
             request=request,
-            ranking=self.chooser.ranking(request, self._all(), time.monotonic()),
+            ranking=self.chooser.ranking(request, self._all(), self._clock()),
             deadlines=self._deadlines_of(request),
             streaming=streaming,
             books=self.books,

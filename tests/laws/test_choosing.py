@@ -35,7 +35,7 @@ def test_the_index_orders_trials_as_trying_every_order_does(trials: list[Trial])
     assert by_index == min(map(dollars, permutations(trials)))
 
 
-ABLE = st.frozensets(st.sampled_from(["tools", "json", "logprobs", "choices"])).map(
+ABLE = st.frozensets(st.sampled_from(["prefill", "json", "logprobs", "choices"])).map(
     lambda able: able | {"chat"}
 )
 RATES = st.sampled_from(["0", "0.1", "0.15", "0.6", "1", "2.5", "10"])
@@ -116,7 +116,7 @@ def asked_once() -> None:
 def test_any_order_is_the_best_of_all_orders(count: int) -> None:
     """Whatever is there and asked for: the same order, the same are left out, the same dollars.
 
-    Of those who would be refused now, only that they are last.
+    Of those who would be refused now, only that they are last: they have lived through failures.
     """
 
     @settings(max_examples=count, deadline=None)
@@ -131,8 +131,8 @@ def test_any_order_is_the_best_of_all_orders(count: int) -> None:
 
         assert found[: len(ready)] == ready, str(told)
         assert set(found) == {offer.name for offer in allowed(asked, offers)}, str(told)
-        costs = {f"{c.vendor}/{c.model}": c.expected_cost_microusd for c in told.candidates}
-        assert costs == {offer.name: _microusd(asked, offer) for offer in best}, str(told)
+        costs = [each.expected_cost_microusd for each in told.candidates[: len(ready)]]
+        assert costs == [_microusd(asked, offer) for offer in best[: len(ready)]], str(told)
 
     check()
 
