@@ -7,7 +7,10 @@ it ends; where the request has a limit of its own, all its attempts together kee
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import threading
+from copy import copy
+from itertools import count
+from typing import TYPE_CHECKING, Self
 
 import attrs
 
@@ -27,6 +30,8 @@ from llmdispatcher.models.request import Request
 from llmdispatcher.worst import worst_case
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from llmdispatcher.ledger import Ledger
     from llmdispatcher.ledger_entry import Slip
 
@@ -49,19 +54,55 @@ class Ended:
         return self.was_sent and is_silent and not self.was_shown
 
 
+@attrs.frozen
+class Entry:
+    """An attempt that was entered: in the ledger, if there is one, and in the purse, if any."""
+
+    slip: Slip | None
+    reserved_microusd: int
+
+    @property
+    def waiting(self) -> Future[None] | None:
+        """Ends when the attempt may be sent, or with the Refused why not; None: at once."""
+        return None if self.slip is None else self.slip.waiting
+
+
 class Account:
-    """Of one request."""
+    """Of one request, or of a part of one that spends the same money.
+
+    Parts may be under way side by side, each in a thread of its own.
+    """
 
     def __init__(self, ledger: Ledger | None, request: Work) -> None:
         self._ledger, self._request = ledger, request
         limit = request.max_cost_usd if isinstance(request, Request) else None
         self._purse = None if limit is None else RequestPurse(int(limit * MICRO_PER_USD))
         self._id = "" if ledger is None else os.urandom(16).hex()
+        self._numbers = count(1)
+        self._failed: list[Slip] = []
+        self._lock = threading.Lock()
+        """Of what parts share and change."""
+        self._begin()
+
+    def _begin(self) -> None:
         self._names: dict[tuple[str, str], str] = {}
         """Of what is asked: by whom, and how the reply is to begin."""
-        self._failed: list[Slip] = []
         self._unknown: int | None = None
         """The number of an attempt whose outcome nobody knows."""
+
+    def share(self, request: Work) -> Self:
+        """Return the account of a part: another request, or the same asked once more beside it.
+
+        The money is the same; vendors are told names of its own, as it is to be done as well.
+        """
+        made = copy(self)
+        made._request = request  # noqa: SLF001 - of our own class
+        made._begin()  # noqa: SLF001 - as above
+        return made
+
+    def number(self) -> int:
+        """Return the number of the next attempt, counted from 1 over all parts."""
+        return next(self._numbers)  # at once for threads: it is one step of the interpreter
 
     def once(self, card: ModelCard, request: Work) -> str:
         """Return the name by which a vendor knows that it is asked the same once more.
@@ -76,16 +117,26 @@ class Account:
             self._names[asked] = str(uuid4())
         return self._names[asked]
 
-    def open(self, card: ModelCard, number: int, key: str = "") -> Slip | None:
-        """Enter an attempt that is about to be made; ``Slip.waiting`` says when it may be sent.
+    def open(self, card: ModelCard, number: int, key: str = "") -> Entry | None:
+        """Enter an attempt that is about to be made; ``Entry.waiting`` says when it may be sent.
 
         ``key`` is the fingerprint of the API key that it is sent with.
         Raises BudgetExceeded and LedgerUnusable; then there is nothing to settle.
         """
+        reserved = 0
         if self._purse is not None:
-            self._purse.admit(worst_case(card, self._request))
+            reserved = self._purse.admit(worst_case(card, self._request))
         if self._ledger is None:
-            return None
+            return None if self._purse is None else Entry(None, reserved)
+        try:
+            return Entry(self._open(self._ledger, card, number, key), reserved)
+        except BaseException:
+            if self._purse is not None:
+                self._purse.spend(0, reserved)
+            raise
+
+    def _open(self, ledger: Ledger, card: ModelCard, number: int, key: str) -> Slip:
+        """Enter an attempt in the ledger."""
         from llmdispatcher.ledger_entry import Opening  # noqa: PLC0415 - who has one has it loaded
 
         tags = self._request.tags if isinstance(self._request, Request) else ()
@@ -98,15 +149,16 @@ class Account:
             tags=tags,
             retry_of=self._unknown,
         )
-        return self._ledger.open(opening, lambda: worst_case(card, self._request))
+        return ledger.open(opening, lambda: worst_case(card, self._request))
 
-    def settle(self, slip: Slip | None, card: ModelCard, attempt: Attempt, ended: Ended) -> None:
-        """Take note of how an attempt ended."""
-        if self._purse is not None:
+    def settle(self, entry: Entry | None, card: ModelCard, attempt: Attempt, ended: Ended) -> None:
+        """Take note of how an attempt ended; ``entry`` is None where it was not entered."""
+        slip = None if entry is None else entry.slip
+        if self._purse is not None and entry is not None:
             cost = attempt.cost_microusd
             if cost is None or ended.is_unknown:
                 cost = max(cost or 0, worst_case(card, self._request).microusd or 0)
-            self._purse.spend(cost)
+            self._purse.spend(cost, entry.reserved_microusd)
         blame = None if ended.error is None else blamed(ended.error)
         if isinstance(blame, BadReply) and blame.is_unfit:
             self._names.clear()  # a vendor that knows the name would repeat its reply
@@ -125,9 +177,14 @@ class Account:
         if ended.is_unknown:
             self._unknown = slip.opening.number
         if attempt.outcome is Outcome.FAILED:
-            self._failed.append(slip)
+            with self._lock:
+                self._failed.append(slip)
 
     def served(self) -> None:
         """Take note that the request was served: what failed before cost nobody the reply."""
-        if self._ledger is not None and self._failed:
-            self._ledger.absorb(self._failed)
+        if self._ledger is None or not self._failed:
+            return
+        with self._lock:
+            failed = self._failed.copy()
+            self._failed.clear()
+        self._ledger.absorb(failed)

@@ -6,6 +6,7 @@ what follows from it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -165,29 +166,39 @@ def alerts(cap: SpendingCap, balance: Balance, start: str) -> tuple[BudgetAlert,
 
 
 class RequestPurse:
-    """What one request may cost, all its attempts together: ``max_cost_usd``. Not for threads."""
+    """What one request may cost, all its attempts together: ``max_cost_usd``. Thread-safe."""
 
     def __init__(self, limit_microusd: int | None) -> None:
         """None is no limit."""
+        self._lock = threading.RLock()  # garbage may be collected, and an attempt settled, anywhere
         self._limit = limit_microusd
-        self.spent_microusd = 0
+        self.spent_microusd = self._reserved = 0
 
-    def admit(self, worst: Worst) -> None:
-        """Raise BudgetExceeded if an attempt may cost more than is left."""
+    def admit(self, worst: Worst) -> int:
+        """Set aside what an attempt may cost, which ``spend`` gives back; returns how much.
+
+        Raises BudgetExceeded if that is more than is left, beside what others may cost that are
+        under way.
+        """
         if self._limit is None:
-            return
-        left = self._limit - self.spent_microusd
+            return 0
         if worst.microusd is None:
             raise BudgetExceeded(f"max_cost_usd needs to know what this may cost, and {worst.why}")
-        if worst.microusd > max(0, left):
-            raise BudgetExceeded(
-                f"the worst case of this request is {dollars(worst.microusd)}, and of its"
-                f" max_cost_usd {dollars(max(0, left))} are left; raise it, or lower max_tokens"
-            )
+        with self._lock:
+            left = self._limit - self.spent_microusd - self._reserved
+            if worst.microusd <= max(0, left):
+                self._reserved += worst.microusd
+                return worst.microusd
+        raise BudgetExceeded(
+            f"the worst case of this request is {dollars(worst.microusd)}, and of its"
+            f" max_cost_usd {dollars(max(0, left))} are left; raise it, or lower max_tokens"
+        )
 
-    def spend(self, cost_microusd: int) -> None:
-        """Count what an attempt cost, or may have cost."""
-        self.spent_microusd += cost_microusd
+    def spend(self, cost_microusd: int, reserved_microusd: int = 0) -> None:
+        """Count what an attempt cost, or may have cost, and give back what was set aside."""
+        with self._lock:
+            self.spent_microusd += cost_microusd
+            self._reserved -= reserved_microusd
 
 
 def dollars(microusd: int) -> str:

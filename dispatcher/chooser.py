@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from llmdispatcher.breaker import blamed
 from llmdispatcher.breakers import Breakers
@@ -24,8 +25,11 @@ from llmdispatcher.models.strategy import Strategy
 from llmdispatcher.orders import Draws, Glance
 from llmdispatcher.route import Ranking, Seen, rank
 from llmdispatcher.shelf import Shelf, Target
-from llmdispatcher.vendors.contract import Engine, State
+from llmdispatcher.vendors.contract import Counter, Engine, State
 from llmdispatcher.warmth import Warmth
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 LOAD_BYTES_PER_S = 500e6
 """A stated estimate for a model that was never loaded here: what a plain SSD reads."""
@@ -56,12 +60,29 @@ class Chooser:
         self._laid: list[Part] = []
         """Of what the shelf was made."""
 
-    def ranking(self, request: Work, engines: Mapping[str, Engine], now_s: float) -> Ranking:
+    def counting(
+        self, request: Request, engines: Mapping[str, Engine]
+    ) -> dict[str, Future[int | None]]:
+        """Begin to count a prompt where that decides what it costs; mostly that is nowhere."""
+        return {
+            target.card.name: target.engine.count(request, target.card.model)
+            for target in self.shelf(engines).counters
+            if isinstance(target.engine, Counter)
+        }
+
+    def ranking(
+        self,
+        request: Work,
+        engines: Mapping[str, Engine],
+        counts: Mapping[str, int],
+        now_s: float,
+    ) -> Ranking:
         """Rank who can serve a request now."""
         seen = Seen(
             now_s=now_s,
             strategy=self._strategy,
             warm=self.warmth.of(request, now_s),
+            counts=counts,
             held=self._breakers.held(now_s),
             glance=self._glance,
             draws=self._draws,

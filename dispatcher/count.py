@@ -10,9 +10,11 @@ from llmdispatcher.models.errors import Cancelled, NoCandidate, TimedOut
 from llmdispatcher.models.request import Request
 from llmdispatcher.release import Watch
 from llmdispatcher.route import expected_usage
+from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Emit, Step, Wait
 from llmdispatcher.trial import Job
-from llmdispatcher.vendors.contract import Counter
+from llmdispatcher.vendors.contract import Counter, Resident
+from llmdispatcher.warm import arrive
 
 
 def count(job: Job[Request]) -> Generator[Step, Any, None]:
@@ -26,11 +28,22 @@ def count(job: Job[Request]) -> Generator[Step, Any, None]:
     card, engine = target.card, target.engine
     told = None
     if isinstance(engine, Counter):
+        if card.local and isinstance(engine, Resident):  # its own tokenizer comes with the model
+            yield from _loaded(job, target)
         told = yield from _asked(job, engine, card.model)
     tokens = expected_usage(job.request).prompt_tokens if told is None else told
     yield Emit(
         TokenCount(vendor=card.vendor, model=card.model, tokens=tokens, estimated=told is None)
     )
+
+
+def _loaded(job: Job[Request], target: Target) -> Generator[Step, Any, None]:
+    """Have a local model loaded, which counts with its own tokenizer."""
+    lease = job.landlord.lease(target.card, target.engine)
+    try:
+        yield from arrive(lease, target, job.deadlines.load_s)
+    finally:
+        lease.end()
 
 
 def _asked(job: Job[Request], engine: Counter, model: str) -> Generator[Step, Any, int | None]:

@@ -19,7 +19,7 @@ import attrs
 
 from llmdispatcher.models.errors import ContextOverflow, DispatcherError, RateLimited, Refused
 from llmdispatcher.models.policy import RetryPolicy
-from llmdispatcher.retry import Allowance, Verdict, backoff_s, same_at_most, verdict
+from llmdispatcher.retry import Allowance, Ration, Verdict, backoff_s, same_at_most, verdict
 
 MIN_WAIT_S, FLOOR_S = 0.05, 1.0
 """Whoever is said to be ready again at once is not asked again at once, round and round: the least
@@ -77,20 +77,39 @@ class _Standing:
 class Course:
     """Says whom to ask, for one request. Not safe for threads; one flow owns it."""
 
-    def __init__(self, places: Sequence[Place], policy: RetryPolicy, began_s: float) -> None:
-        self.allowance = Allowance(policy=policy, began_s=began_s)
-        self._policy = policy
+    def __init__(
+        self,
+        places: Sequence[Place],
+        policy: RetryPolicy,
+        began_s: float,
+        ration: Ration | None = None,
+    ) -> None:
+        """``ration`` is that of a larger request, which this one is a part of."""
+        self._ration = ration or Ration(policy, began_s)
+        self._policy, self._began_s = policy, began_s
+        self._loaded_s = 0.0
         self._places = tuple(places)
         self._standings = [_Standing() for _ in places]
-        self._asked: int | None = None
+        self.asked: int | None = None
+        """Whom ``after`` is about: the one asked last, until another one is set."""
 
     def begin(self) -> Move:
         """Ask the first candidate."""
-        return self._fresh() or End("there is no candidate")
+        return self._fresh(self._began_s) or End("there is no candidate")
+
+    def another(self, now_s: float) -> Move:
+        """Ask one more candidate, beside those that are being asked."""
+        return self._fresh(now_s) or End("there is nobody else to ask")
+
+    @property
+    def allowance(self) -> Allowance:
+        """What is spent of the request's allowance, and of its time on loading here."""
+        return self._ration.spent.spend(loaded_s=self._loaded_s)
 
     def spend(self, *, cost_microusd: int | None = 0, loaded_s: float = 0.0) -> None:
         """Note what an attempt cost (None: not known), and what of its time was loading."""
-        self.allowance = self.allowance.spend(cost_microusd=cost_microusd, loaded_s=loaded_s)
+        self._ration.pay(cost_microusd)
+        self._loaded_s += loaded_s
 
     def after(
         self,
@@ -101,15 +120,16 @@ class Course:
         left_s: float | None = None,
         hurries: bool = False,
     ) -> Move:
-        """Say what to do now that the candidate asked last has failed.
+        """Say what to do now that the candidate number ``asked`` has failed.
 
         ``draw`` is random in [0, 1), and ``left_s`` what is left of the caller's own deadline.
         ``hurries`` is whether a reader sits before half a reply: others go before the same then.
         """
-        if self._asked is None:
+        index = self.asked
+        if index is None:
             raise RuntimeError("nobody was asked")
-        if not isinstance(error, Refused):  # ours: nothing was sent
-            self.allowance = self.allowance.spend(attempts=1)
+        if isinstance(error, Refused):  # ours: nothing was sent
+            self._ration.give_back()
         said = verdict(error)
         is_soon = said is Verdict.SAME or isinstance(error, RateLimited)
         said = Verdict.LATER if hurries and said is Verdict.SAME else said
@@ -117,27 +137,24 @@ class Course:
             return End("another candidate is not asked after this")
         if reason := self.allowance.refusal(now_s):
             return End(reason)
-        standing = self._standings[self._asked]
+        standing = self._standings[index]
         pause_s = self._pause_s(error, said, standing, draw)
         if pause_s is None:
-            self._strike(error, said, self._asked)
-            return self._fresh() or self._first_back(now_s, left_s)
+            self._strike(error, said, index)
+            return self._fresh(now_s) or self._first_back(now_s, left_s)
         standing.retries += 1
         standing.ready_s, standing.pause_s = now_s + pause_s, pause_s
         is_soon = is_soon and not hurries and standing.retries <= self._policy.same_target
         if is_soon and pause_s <= self._policy.backoff_cap_s:
-            move = self._wait(self._asked, pause_s, now_s, left_s)
+            move = self._wait(index, pause_s, now_s, left_s)
             if isinstance(move, Ask):
                 return move
-        return self._fresh() or self._first_back(now_s, left_s)
+        return self._fresh(now_s) or self._first_back(now_s, left_s)
 
     def again(self, now_s: float) -> Move:
         """Ask the same at once in another way: it refused how it was asked, and not the request."""
-        assert self._asked is not None  # noqa: S101 - somebody was asked
-        self.allowance = self.allowance.spend(attempts=1)
-        if reason := self.allowance.refusal(now_s):
-            return End(reason)
-        return self._ask(self._asked, 0.0)
+        assert self.asked is not None  # noqa: S101 - somebody was asked
+        return self._ask(self.asked, 0.0, now_s)
 
     def _pause_s(
         self, error: DispatcherError, said: Verdict, standing: _Standing, draw: float
@@ -180,11 +197,11 @@ class Course:
         for standing, is_out in zip(self._standings, out, strict=True):
             standing.is_out = standing.is_out or is_out
 
-    def _fresh(self) -> Ask | None:
+    def _fresh(self, now_s: float) -> Move | None:
         """Ask the first candidate that nobody has asked yet."""
         for index, standing in enumerate(self._standings):
             if not standing.is_asked and not standing.is_out:
-                return self._ask(index, 0.0)
+                return self._ask(index, 0.0, now_s)
         return None
 
     def _first_back(self, now_s: float, left_s: float | None) -> Move:
@@ -203,14 +220,13 @@ class Course:
         """Ask after a pause, if there is time for it."""
         if left_s is not None and wait_s >= left_s:
             return End(f"the deadline comes before a wait of {wait_s:.1f} s ends", wait_s)
-        if reason := self.allowance.refusal(now_s, wait_s):
-            return End(reason, wait_s)
-        return self._ask(index, wait_s)
+        return self._ask(index, wait_s, now_s)
 
-    def _ask(self, index: int, wait_s: float) -> Ask:
-        if wait_s:
-            self.allowance = self.allowance.spend(waited_s=wait_s)
+    def _ask(self, index: int, wait_s: float, now_s: float) -> Move:
+        """Ask a candidate, if there is an attempt left for it."""
+        if reason := self._ration.take(now_s - self._loaded_s, wait_s):
+            return End(reason, wait_s or None)
         standing = self._standings[index]
         standing.is_asked, standing.ready_s = True, None
-        self._asked = index
+        self.asked = index
         return Ask(index, wait_s)

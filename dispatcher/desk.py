@@ -252,16 +252,25 @@ class Desk:
         streaming: bool = False,
     ) -> Flow:
         """Return the flow of a request, which first waits for vendors that look for models."""
-        self._check_open()
+        engines = self._all()
+        counting = self.chooser.counting(request, engines) if isinstance(request, Request) else {}
         finders = self._finders
-        if not finders:
-            return serve(self._job(request, stopper, streaming=streaming))
-        from llmdispatcher import look  # noqa: PLC0415 - few need it
 
-        def ranked() -> Job[W]:
-            return self._job(request, stopper, streaming=streaming)
+        def begun(counts: Mapping[str, int]) -> Flow:
+            def ranked() -> Job[W]:
+                return self._job(request, stopper, streaming=streaming, counts=counts)
 
-        return look.first(finders, ranked, serve, self._deadlines_of(request))
+            if not finders:
+                return serve(ranked())
+            from llmdispatcher import look  # noqa: PLC0415 - few need it
+
+            return look.first(finders, ranked, serve, self._deadlines_of(request))
+
+        if not counting:
+            return begun({})
+        from llmdispatcher import weigh  # noqa: PLC0415 - few need it
+
+        return weigh.first(counting, begun, stopper)
 
     def _deadlines_of(self, request: Work) -> Deadlines:
         return request.deadlines or self._deadlines
@@ -273,16 +282,18 @@ class Desk:
         *,
         streaming: bool = False,
         account: Account | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> Job[W]:
         """Rank who can serve a request now, and put together what its flow needs."""
         account = account or Account(self._ledger, request)
 
         def ask(another: Request, its_stopper: Stopper, *, streaming: bool) -> Job[Request]:
-            return self._job(another, its_stopper, streaming=streaming, account=account)
+            part = account.share(another)
+            return self._job(another, its_stopper, streaming=streaming, account=part)
 
         return Job(
             request=request,
-            ranking=self.chooser.ranking(request, self._all(), self._clock()),
+            ranking=self.chooser.ranking(request, self._all(), counts or {}, self._clock()),
             deadlines=self._deadlines_of(request),
             streaming=streaming,
             books=self.books,

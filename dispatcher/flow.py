@@ -25,6 +25,7 @@ from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
     DispatcherError,
+    LimitReached,
     NoCandidate,
     RequestError,
     StreamInterrupted,
@@ -96,7 +97,8 @@ def serve(job: Job[W], draft: Callable[[], D]) -> Generator[Step, Any, Served[D]
     """
     if not job.ranking.targets:
         raise NoCandidate({f"{c.vendor}/{c.model}": c.note for c in job.ranking.excluded})
-    job.books.begin()
+    if job.ration is None:
+        job.books.begin()
     tries = Tries(job, draft)
     while isinstance(tries.move, Ask):
         if tries.move.wait_s:
@@ -113,7 +115,7 @@ class Tries(Generic[W, D]):
         self._job, self._draft = job, draft
         self._targets = job.ranking.targets
         places = [Place(id(each.engine), each.card.context_tokens) for each in self._targets]
-        self._course = Course(places, job.patience.retry, began_s=job.clock())
+        self._course = Course(places, job.patience.retry, job.clock(), job.ration)
         self._trials: list[Trial[W, D]] = []
         self._errors: list[DispatcherError] = []
         self._names: list[str] = []
@@ -159,11 +161,16 @@ class Tries(Generic[W, D]):
         finally:
             breakers.release(passage, job.clock())
         job.account.served()
+        if job.ration is not None and trial.attempt is not None:
+            job.ration.pay(trial.attempt.cost_microusd)
         attempts = tuple(each.attempt for each in self._trials if each.attempt is not None)
         return Served(attempts, trial.draft, finish)
 
     def error(self) -> DispatcherError:
         """Return what to raise: the error of the only candidate, or all of them."""
+        if not self._errors:
+            assert isinstance(self.move, End)  # noqa: S101 - nobody was asked
+            return LimitReached(f"nobody was asked: {self.move.reason}")
         errors, last = self._errors, self._errors[-1]
         if len(set(self._names)) > 1:
             last = AllVendorsFailed.after(errors)
@@ -180,17 +187,17 @@ class Tries(Generic[W, D]):
 
     def _trial(self, target: Target, index: int) -> Trial[W, D] | None:
         """Make the next attempt; None where this one cannot go on with what was shown."""
-        number, left_s = len(self._trials) + 1, self._left_s()
+        left_s = self._left_s()
         if self._shown is not None and not self._shown.has_gap and index not in self._deaf:
             resumed = _resumed(self._job, self._shown.draft, target, self._written)
             if resumed is not None:
                 job, draft = resumed
-                trial = Trial(job, target, number, left_s, draft)
+                trial = Trial(job, target, job.account.number(), left_s, draft)
                 trial.continues = True
                 return trial
         if self._shown is not None and not self._begins_anew:
             return None
-        return Trial(self._job, target, number, left_s, self._draft())
+        return Trial(self._job, target, self._job.account.number(), left_s, self._draft())
 
     def _restart(self, name: str) -> Delta:
         """Say that what was shown counts no more."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -47,11 +47,11 @@ def _looking(
     rank, serve = steps
     job = rank()
     total = _Total(limits.total_s, job.clock)
-    yield from _wait(looking, total.at_most(PATIENCE_S), job.stopper)
+    yield from wait(looking, total.at_most(PATIENCE_S), job.stopper)
     job = rank()
     if not job.ranking.targets:  # then they are all there is to wait for, and may have news
         afresh = [finder.found(afresh=True) for finder in finders]
-        yield from _wait(afresh, total.at_most(limits.connect_s), job.stopper)
+        yield from wait(afresh, total.at_most(limits.connect_s), job.stopper)
         job = rank()
     return (yield from serve(total.rest(job)))
 
@@ -83,8 +83,8 @@ class _Total:
         return attrs.evolve(job, deadlines=attrs.evolve(job.deadlines, total_s=left_s))
 
 
-def _wait(
-    looking: Sequence[Future[None]], limit_s: float | None, stopper: Stopper
+def wait(
+    looking: Sequence[Future[Any]], limit_s: float | None, stopper: Stopper
 ) -> Generator[Step, None, None]:
     """Wait for all of them together, no longer than the limit. Raises Cancelled."""
     left = [found for found in looking if not found.done()]
@@ -100,14 +100,14 @@ def _wait(
         watch.leave()
 
 
-def _together(futures: Sequence[Future[None]]) -> Future[None]:
+def _together(futures: Sequence[Future[Any]]) -> Future[None]:
     """Return a future that is done when all of them are, of which none fails."""
     import threading  # noqa: PLC0415 - few get here
 
     done: Future[None] = Future()
     lock, left = threading.Lock(), len(futures)
 
-    def count(_: Future[None]) -> None:
+    def count(_: Future[Any]) -> None:
         nonlocal left
         with lock:
             left -= 1

@@ -23,7 +23,7 @@ have to be bought again divide the cost by their chance.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -91,15 +91,16 @@ def size(request: Work) -> Size:
     return Size(weight, images, NO_LIMIT if most is None else most, most or 1, request.n)
 
 
-def estimates(
-    shelf: Shelf, able: Sequence[int], sized: Size, now: tuple[Warm, Complexity, float]
-) -> list[Estimate]:
+Now = tuple[Warm, Mapping[str, int], Complexity, float]
+
+
+def estimates(shelf: Shelf, able: Sequence[int], sized: Size, now: Now) -> list[Estimate]:
     """Return what is expected of each of the models named by their places on the shelf.
 
-    ``now`` is who has been shown how much of the conversation, how hard the request is, and the
-    time in seconds.
+    ``now`` is who has been shown how much of the conversation, who has counted its tokens, how hard
+    the request is, and the time in seconds.
     """
-    warmth, complexity, now_s = now
+    warmth, counts, complexity, now_s = now
     weight_bytes, images, most, _, choices = sized
     history, level = shelf.history, complexity - 1
     usual = int(history.output / history.replies + 0.5)
@@ -109,6 +110,8 @@ def estimates(
     for at in able:
         record, rates = records[at], rates_of[at]
         prompt = more + ceil(weight_bytes * record.per_byte)
+        if counts:
+            prompt = counts.get(shelf.names[at], prompt)
         output = record.typical or usual
         output = min(output, most)
         warm = _warm(record, warmth.get(shelf.names[at], 0), prompt) if warmth else 0

@@ -7,6 +7,7 @@ forgotten. ``course`` does what the table says. Pure: times and random draws are
 
 from __future__ import annotations
 
+import threading
 from enum import Enum
 from http import HTTPStatus
 
@@ -172,3 +173,34 @@ class Allowance:
         if self.cost_microusd >= limit:
             return f"{self.cost_microusd} of {limit} micro-dollars are spent"
         return ""
+
+
+class Ration:
+    """The allowance of one request while it is spent, by whatever is made of it. Thread-safe."""
+
+    def __init__(self, policy: RetryPolicy, began_s: float) -> None:
+        self._lock = threading.Lock()
+        self.spent = Allowance(policy=policy, began_s=began_s)
+        """Until now, the attempts under way included."""
+
+    def take(self, now_s: float, wait_s: float = 0.0) -> str:
+        """Take one attempt, after so long a wait; returns why there is none, or nothing."""
+        with self._lock:
+            if not (reason := self.spent.refusal(now_s, wait_s)):
+                self.spent = self.spent.spend(attempts=1, waited_s=wait_s)
+        return reason
+
+    def give_back(self) -> None:
+        """Give back an attempt that was not made."""
+        with self._lock:
+            self.spent = self.spent.spend(attempts=-1)
+
+    def pay(self, cost_microusd: int | None) -> None:
+        """Note what an attempt cost; None is not known."""
+        with self._lock:
+            self.spent = self.spent.spend(cost_microusd=cost_microusd)
+
+    def loaded(self, seconds: float) -> None:
+        """Note that the whole request waited so long for models to be loaded."""
+        with self._lock:
+            self.spent = self.spent.spend(loaded_s=seconds)

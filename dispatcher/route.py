@@ -7,7 +7,7 @@ arithmetic or as excluded with its reason; those rows are made when somebody rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,8 @@ class Seen:
     """For requests that bring none."""
     complexity: Complexity = Complexity.ORDINARY
     warm: Warm = attrs.field(factory=dict)
+    counts: Mapping[str, int] = attrs.field(factory=dict)
+    """Tokens of the prompt, by the name of a model that counted them."""
     held: AbstractSet[str] = frozenset()
     """Names of models that their breaker lets nobody ask now."""
     glance: Callable[[Target], Glance] = lambda _: Glance()
@@ -86,7 +88,7 @@ def rank(request: Work, shelf: Shelf, seen: Seen | None = None) -> Ranking:
     strategy = own or seen.strategy
     fit = shelf.fit(request, strategy.only)
     sized = size(request)
-    made = estimates(shelf, fit.able, sized, (seen.warm, seen.complexity, seen.now_s))
+    made = estimates(shelf, fit.able, sized, (seen.warm, seen.counts, seen.complexity, seen.now_s))
     if shelf.routing.value_of_time_usd:
         made = _timed(shelf, made, seen)
     late = _late(request, shelf, made, sized, seen)

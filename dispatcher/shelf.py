@@ -7,7 +7,7 @@ A shelf is made anew when a vendor shows other models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import attrs
 
@@ -17,9 +17,7 @@ from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.quality import UNKNOWN_QUALITY
 from llmdispatcher.models.routing import Routing
 from llmdispatcher.needs import is_chosen, needs, unfit
-
-if TYPE_CHECKING:
-    from llmdispatcher.vendors.contract import Engine
+from llmdispatcher.vendors.contract import Counter, Engine
 
 MAX_KINDS = 64
 """Kinds of requests for which it is remembered who can serve them."""
@@ -77,6 +75,15 @@ class Shelf:
         """By priority, then registration."""
         for place, at in enumerate(order):
             self.places[at] = place
+        self.counters = [
+            target
+            for target in self.targets
+            if target.card.local
+            and (price := target.card.price) is not None
+            and not price.is_free
+            and isinstance(target.engine, Counter)
+        ]
+        """Those whose price depends on how many tokens a prompt is, and who can tell."""
         self._fits: dict[object, Fit] = {}
 
     def fit(self, request: Work, only: str) -> Fit:

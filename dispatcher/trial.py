@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import attrs
 
 from llmdispatcher import turns
-from llmdispatcher.account import Account, Ended
+from llmdispatcher.account import Account, Ended, Entry
 from llmdispatcher.bucket import Needs
 from llmdispatcher.draft import Draft
 from llmdispatcher.landlord import Landlord, Lease
@@ -32,6 +32,7 @@ from llmdispatcher.models.reply import Attempt, Finish, Outcome, Piece, Progress
 from llmdispatcher.models.request import Deadlines, Request
 from llmdispatcher.patience import Patience
 from llmdispatcher.release import Stopper, Watch, own
+from llmdispatcher.retry import Ration
 from llmdispatcher.route import Ranking, expected_usage
 from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Emit, Receive, Step, Wait
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from llmdispatcher.chooser import Chooser
-    from llmdispatcher.ledger_entry import Slip
 
 PACE_S = 30.0
 """Over so long the pace of a stream is looked at where no ``idle_s`` says it."""
@@ -72,6 +72,9 @@ class Job(Generic[W]):
     landlord: Landlord = attrs.field(factory=Landlord)
     """Who has the models loaded."""
     patience: Patience = attrs.field(factory=Patience)
+    ration: Ration | None = None
+    """What is left of the allowance of a larger request, which this one is a part of: parts of one
+    request are counted as one, and spend one allowance."""
     chooser: Chooser | None = None
     """Learns from what becomes of the attempts."""
     ask: Asking | None = None
@@ -105,7 +108,7 @@ class Trial(Generic[W, D]):
         self._is_whole = False
         self._pace = (0.0, 0)
         """Since when how many pieces have come; see ``_watch_pace``."""
-        self._slip: Slip | None = None
+        self._entry: Entry | None = None
         self._permit: Permit | None = None
         self._error: DispatcherError | None = None
         self.continues = False
@@ -194,11 +197,11 @@ class Trial(Generic[W, D]):
         """Set aside what this may cost, where money is limited, and wait until that is written."""
         card, engine = self.target.card, self.target.engine
         key = getattr(engine, "key_fingerprint", "")  # ``Keyed``, which is slow to ask
-        slip = self._slip = self.job.account.open(card, self.number, key)
-        if slip is None or slip.waiting is None:
+        entry = self._entry = self.job.account.open(card, self.number, key)
+        if entry is None or entry.waiting is None:
             return
         try:
-            yield from turns.written(slip.waiting, self.job.stopper)
+            yield from turns.written(entry.waiting, self.job.stopper)
         finally:
             self._waited_s = self.job.clock() - self._started  # the turn was before it
 
@@ -361,7 +364,7 @@ class Trial(Generic[W, D]):
             end = self._finish or self._error
             self.job.chooser.settle(card, self.job.request, self.attempt, end)
         ended = Ended(self._error, was_sent=self._call is not None, was_shown=self.shown)
-        self.job.account.settle(self._slip, card, self.attempt, ended)
+        self.job.account.settle(self._entry, card, self.attempt, ended)
         if self._permit is not None:
             turns.end(self._permit, self._call, usage, self._error, self.job.clock())
         self.job.report(AttemptEnded(attempt=self.attempt, number=self.number))

@@ -167,9 +167,8 @@ def test_an_unknown_worst_case_is_refused_unless_all_caps_allow_it() -> None:
 def test_one_purse_covers_all_attempts_of_a_request() -> None:
     """``max_cost_usd`` is for retries and fallbacks together."""
     purse = RequestPurse(100)
-    purse.admit(Worst(60))
-    purse.spend(60)
-    purse.admit(Worst(40))
+    purse.spend(60, purse.admit(Worst(60)))
+    purse.spend(0, purse.admit(Worst(40)))
     with pytest.raises(BudgetExceeded, match=r"\$0\.000041, and of its max_cost_usd \$0\.000040"):
         purse.admit(Worst(41))
     with pytest.raises(BudgetExceeded, match="nobody knows"):
@@ -177,6 +176,16 @@ def test_one_purse_covers_all_attempts_of_a_request() -> None:
     purse.spend(100)
     purse.admit(Worst(0))
     RequestPurse(None).admit(Worst(None))
+
+
+def test_what_is_under_way_is_set_aside_in_the_purse() -> None:
+    """Attempts side by side may not cost more than the limit together."""
+    purse = RequestPurse(100)
+    first = purse.admit(Worst(60))
+    with pytest.raises(BudgetExceeded, match=r"\$0\.000040 are left"):
+        purse.admit(Worst(41))
+    purse.spend(10, first)
+    assert purse.admit(Worst(90)) == 90
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from llmdispatcher import (
     Overloaded,
     Price,
     Request,
+    RetryPolicy,
     Routing,
     Scripted,
     Strategy,
@@ -125,8 +126,12 @@ def test_weights_are_shares() -> None:
 def test_whoever_fails_gets_less_and_never_nothing() -> None:
     """The share of one that fails shrinks, and is enough to find it when it is back."""
     failing = vendor("a", CHEAP, *[Overloaded("full")] * 20, "back")
-    lenient = BreakerPolicy(failures=1000)
-    with Dispatcher(failing, vendor("b"), strategy="weighted", breaker=lenient) as d:
+    refusing: dict[str, Any] = {
+        "strategy": "weighted",
+        "breaker": BreakerPolicy(failures=1000),
+        "retry": RetryPolicy(same_target=0),
+    }
+    with Dispatcher(failing, vendor("b"), **refusing) as d:
         for _ in range(20):
             d.send("hi", vendor="b" if d.stats().by_model.get("b/script") is None else None)
         firsts = Counter(order(d)[0] for _ in range(1000))

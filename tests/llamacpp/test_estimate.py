@@ -67,7 +67,13 @@ def check_all(path: Path, cases: list[tuple[int, Use]], real_llama: Ask) -> None
         check(estimate(header, cells, use), real)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.soak) if name in {"1b", "8b"} else name
+        for name in SHAPES
+    ],
+)
 def test_the_estimate_is_within_ten_percent(name: str, tmp_path: Path, real_llama: Ask) -> None:
     """Whatever the context, the batch, the slots and the cache, the total is as in llama.cpp."""
     path = sparse_model(tmp_path / "m.gguf", **SHAPES[name])

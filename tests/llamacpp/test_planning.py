@@ -77,11 +77,13 @@ def grown_bytes(path: Path, plan: Plan) -> int:
             id="135m",
             marks=pytest.mark.soak,
         ),
-        pytest.param(WIDE, {"cache_type": "q8_0"}, id="wide vocabulary"),
+        pytest.param(WIDE, {"cache_type": "q8_0"}, id="wide vocabulary", marks=pytest.mark.soak),
         pytest.param(DEEP, {"max_parallel": 1}, id="many layers"),
-        pytest.param(WIDE | {"vocab": 8000}, {"cache_type": "f32"}, id="exact"),
-        pytest.param(SLIDING, {}, id="sliding window"),
-        pytest.param(MAMBA, {}, id="recurrent"),
+        pytest.param(
+            WIDE | {"vocab": 8000}, {"cache_type": "f32"}, id="exact", marks=pytest.mark.soak
+        ),
+        pytest.param(SLIDING, {}, id="sliding window", marks=pytest.mark.soak),
+        pytest.param(MAMBA, {}, id="recurrent", marks=pytest.mark.soak),
         pytest.param(QUANTISED, {}, id="repacked"),
     ],
 )

@@ -322,15 +322,16 @@ def test_the_work_is_proportional_to_the_text(
 
 
 @pytest.mark.timeout(60)
-def test_a_megabyte_of_arguments_a_character_at_a_time() -> None:
-    """Long arguments are passed on whole, and in no time worth mentioning."""
-    told = '{"a": "' + 'x\\"{}<' * 170_000 + '"}'
+@pytest.mark.parametrize("times", [17_000, pytest.param(170_000, marks=pytest.mark.soak)])
+def test_much_of_arguments_a_character_at_a_time(times: int) -> None:
+    """Long arguments, of a tenth of a megabyte or a whole one, are passed on whole and soon."""
+    told = '{"a": "' + 'x\\"{}<' * times + '"}'
     raw = '<tool_call>{"name": "now", "arguments": ' + told + "}</tool_call>"
     reader = Reader(HERMES, [ToolSpec("now")], new_id=lambda: "-")
 
     said = joined([*map(reader.feed, raw), reader.flush()])
 
-    assert len(raw) > 1_000_000
+    assert len(raw) > 6 * times
     assert said.calls == (("-", "now", told),)
 
 

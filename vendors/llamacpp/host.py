@@ -8,17 +8,19 @@ does, the host's methods return at once and every call that was submitted ends.
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
 from llmdispatcher.models.errors import DispatcherError, Refused
-from llmdispatcher.models.event import Event
+from llmdispatcher.models.event import Event, LoadProgress
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
+    from llmdispatcher.models.card import ModelCard
     from llmdispatcher.models.embedding import Work
     from llmdispatcher.models.reply import Saved
     from llmdispatcher.models.request import Request
@@ -66,6 +68,16 @@ class Reporting:
         return Refused("on_event must not ask the model that reports to it: it would wait")
 
 
+def progress(card: ModelCard, fraction: float, began_s: float) -> LoadProgress:
+    """Return the event of a load that began at a ``time.monotonic()``, and is so far done."""
+    return LoadProgress(
+        vendor=card.vendor,
+        model=card.model,
+        fraction=min(1.0, max(0.0, fraction)),
+        elapsed_s=time.monotonic() - began_s,
+    )
+
+
 class Host(Protocol):
     """One life of one model."""
 
@@ -96,6 +108,9 @@ class Host(Protocol):
 
     def trim(self) -> None:
         """Give back what memory can be spared: what is remembered of finished conversations."""
+
+    def count(self, request: Request) -> Future[Saved] | None:
+        """Count the tokens of a prompt, which are ``Saved.tokens``; None where nobody could."""
 
     def save(self, request: Request, path: Path) -> Future[Saved]:
         """See ``contract.Keeper.save``."""

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from llmdispatcher.models.card import ModelCard
-from llmdispatcher.models.event import LoadProgress
 from llmdispatcher.vendors.contract import Report
 from llmdispatcher.vendors.llamacpp.binding.native import NativeBackend
 from llmdispatcher.vendors.llamacpp.binding.opening import Setup
@@ -23,6 +22,7 @@ from llmdispatcher.vendors.llamacpp.engine.backend import Backend, Sharing
 from llmdispatcher.vendors.llamacpp.engine.engine import Loaded
 from llmdispatcher.vendors.llamacpp.engine.guessing import MORE_ROWS
 from llmdispatcher.vendors.llamacpp.files.header import Header
+from llmdispatcher.vendors.llamacpp.host import progress
 from llmdispatcher.vendors.llamacpp.limits import probe
 from llmdispatcher.vendors.llamacpp.limits.governor import Governor, Times
 from llmdispatcher.vendors.llamacpp.plan import planning
@@ -104,14 +104,7 @@ class Making:
         return govern
 
     def _tell(self, fraction: float) -> None:
-        self._report(
-            LoadProgress(
-                vendor=self._card.vendor,
-                model=self._card.model,
-                fraction=fraction,
-                elapsed_s=time.monotonic() - self._started,
-            )
-        )
+        self._report(progress(self._card, fraction, self._started))
 
 
 def _setup(spec: LlamaCpp, plan: Plan, *, guessing: bool) -> Setup:

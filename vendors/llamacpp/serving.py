@@ -178,6 +178,22 @@ class LlamaCppEngine:
         """See ``contract.Engine.submit``."""
         return self._there(model).submit(work)
 
+    def count(self, request: Request, model: str) -> Future[int | None]:
+        """See ``contract.Counter.count``. None while the model is not loaded."""
+        with self._lock:
+            host, loading = self._host, self._loading
+        is_there = host is not None and loading is not None and loading.done()
+        counted: Future[int | None] = Future()
+        if host is None or not is_there or host.ended() is not None or model != self._card.model:
+            counted.set_result(None)
+            return counted
+        told = host.count(request)
+        if told is None:
+            counted.set_result(None)
+        else:
+            told.add_done_callback(lambda done: _hand_on(done, counted))
+        return counted
+
     def save(self, request: Request, path: Path) -> Future[Saved]:
         """See ``contract.Keeper.save``."""
         return self._there(self._card.model).save(request, path)
@@ -269,6 +285,14 @@ def _settle(
         _done(loading, error)
     else:
         there.loaded(host, error, loading)
+
+
+def _hand_on(done: Future[Saved], counted: Future[int | None]) -> None:
+    error = done.exception()
+    if error is None:
+        counted.set_result(done.result().tokens)
+    else:
+        counted.set_exception(error)
 
 
 def _done(future: Future[None], error: BaseException | None) -> None:

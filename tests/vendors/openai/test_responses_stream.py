@@ -286,7 +286,7 @@ LIKELY = st.recursive(
 EVENTS = st.sampled_from([e for name in ANSWERS for e in events(ANSWERS[name])])
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(EVENTS, st.dictionaries(st.sampled_from(FIELDS.split()), LIKELY))))
 def test_mutated_streams_make_pieces_or_our_errors(made: list[tuple[Any, Any]]) -> None:
     """Whatever events come in whatever order, there are pieces, or one of our errors."""

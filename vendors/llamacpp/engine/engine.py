@@ -83,12 +83,8 @@ class EngineLoop:
         self._govern = loaded.govern
         self._scan_s = loaded.scan_s
         self._inbox = inbox
-        pool = Pool(
-            cells=backend.cells,
-            slots=backend.slots,
-            sharing=backend.sharing,
-            keep_cells=loaded.keep_cells,
-        )
+        room = {"cells": backend.cells, "slots": backend.slots}
+        pool = Pool(**room, sharing=backend.sharing, keep_cells=loaded.keep_cells)
         self._scheduler = Scheduler(
             Cells(backend, pool), parallel=loaded.parallel, batch_tokens=backend.batch_tokens
         )
@@ -159,10 +155,12 @@ class EngineLoop:
         """Keep a conversation that ``save`` returned, in another life; False if it has no room."""
         if len(tokens) >= self._backend.context_tokens:
             raise ContextOverflow(len(tokens) + 1, self._backend.context_tokens)
-        count = len(tokens)
-        return self._scheduler.restore(
-            tokens, lambda slot: self._backend.restore(slot, data, count)
-        )
+        back, count = self._backend, len(tokens)
+        return self._scheduler.restore(tokens, lambda slot: back.restore(slot, data, count))
+
+    def count(self, request: Request) -> int:
+        """Return how many tokens its prompt is. Raises a RequestError for one that is wrong."""
+        return len(self._prompts.read(request).tokens)
 
     def _arrive(self) -> None:
         """Turn what has arrived into tokens; much of it over several steps."""

@@ -93,6 +93,11 @@ def restore(inbox: Inbox, subject: Subject, path: Path) -> Future[Saved]:
     return _later(work)
 
 
+def count(inbox: Inbox, subject: Subject, request: Request) -> Future[Saved]:
+    """Count the tokens of a prompt; told as of a state that has no file."""
+    return _later(lambda: subject.saved(_done(inbox, lambda loop: loop.count(request)), 0))
+
+
 def _done(inbox: Inbox, work: Callable[[EngineLoop], T]) -> T:
     """Have the engine do something between two steps, and wait for it."""
     job = Job(work)

@@ -198,6 +198,11 @@ class EngineThread:
         """See ``host.Host.trim``."""
         self._life.trim()
 
+    def count(self, request: Request) -> Future[Saved]:
+        """See ``host.Host.count``."""
+        self._check()
+        return keeping.count(self._life.inbox, self._subject, request)
+
     def save(self, request: Request, path: Path) -> Future[Saved]:
         """See ``host.Host.save``."""
         self._check()

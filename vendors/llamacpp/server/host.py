@@ -130,6 +130,9 @@ class ServerHost:
         Its prompt cache is bounded from the start, and the memory of its context is taken whole.
         """
 
+    def count(self, request: Request) -> None:
+        """See ``host.Host.count``: a server would have to be asked twice, and is not."""
+
     def save(self, request: Request, path: Path) -> Future[Saved]:  # noqa: ARG002 - nothing is kept
         """See ``host.Host.save``; fails."""
         return _failed(StateUnusable(_NO_STATES, path=str(path), part="settings"))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from llmdispatcher.models.event import LoadProgress
 from llmdispatcher.vendors.llamacpp.files import gguf
+from llmdispatcher.vendors.llamacpp.host import progress
 from llmdispatcher.vendors.llamacpp.limits import probe
 from llmdispatcher.vendors.llamacpp.limits.caps import Caps
 from llmdispatcher.vendors.llamacpp.plan.estimate import MIB
@@ -102,15 +102,7 @@ class Progress:
         if fraction < 1 and fraction < self._told + STEP:
             return
         self._told = fraction
-        card = self._life.card
-        self._life.report(
-            LoadProgress(
-                vendor=card.vendor,
-                model=card.model,
-                fraction=fraction,
-                elapsed_s=time.monotonic() - self._began_s,
-            )
-        )
+        self._life.report(progress(self._life.card, fraction, self._began_s))
 
 
 Look = Callable[[], None]

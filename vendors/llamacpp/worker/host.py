@@ -30,12 +30,11 @@ from llmdispatcher.models.errors import (
     TimedOut,
     VendorError,
 )
-from llmdispatcher.models.event import LoadProgress
 from llmdispatcher.models.reply import Saved
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.llamacpp.child import causes
 from llmdispatcher.vendors.llamacpp.engine.inbox import CLOSED, crashed
-from llmdispatcher.vendors.llamacpp.host import Vitals
+from llmdispatcher.vendors.llamacpp.host import Vitals, progress
 from llmdispatcher.vendors.llamacpp.worker import codec, obituary
 from llmdispatcher.vendors.llamacpp.worker.calls import Calls, WorkerCall
 from llmdispatcher.vendors.llamacpp.worker.guard import Guard
@@ -150,6 +149,10 @@ class WorkerHost:
         """See ``host.Host.trim``."""
         if (line := self._line) is not None and self._error is None:
             line.tell(["trim"])
+
+    def count(self, request: Request) -> Future[Saved]:
+        """See ``host.Host.count``."""
+        return self._keep(lambda n: ["count", n, codec.work_out(request)[1]])
 
     def save(self, request: Request, path: Path) -> Future[Saved]:
         """See ``host.Host.save``."""
@@ -320,15 +323,7 @@ class WorkerHost:
                 raise codec.Garbled(f"the message {message[0]!r} is not known")
 
     def _report(self, fraction: float) -> None:
-        card = self._life.card
-        self._life.report(
-            LoadProgress(
-                vendor=card.vendor,
-                model=card.model,
-                fraction=min(1.0, max(0.0, fraction)),
-                elapsed_s=time.monotonic() - self._began_s,
-            )
-        )
+        self._life.report(progress(self._life.card, fraction, self._began_s))
 
     def _look(self, line: Line) -> None:
         """See whether the child works, and keeps to its limits."""

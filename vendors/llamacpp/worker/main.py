@@ -189,6 +189,10 @@ class Worker:
                 self._link.send(["pong", stamp, *self._beat()])
             case ["trim"]:
                 self._life.trim()
+            case ["count", int(number), values]:
+                asked = codec.work_in("Request", values)
+                counting = keeping.count(self._life.inbox, self._subject(), asked)  # type: ignore[arg-type]
+                counting.add_done_callback(lambda done: self._done(number, done))
             case ["save", int(number), values, str(path)]:
                 request = codec.work_in("Request", values)
                 saving = keeping.save(self._life.inbox, self._subject(), request, Path(path))  # type: ignore[arg-type]
