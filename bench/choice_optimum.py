@@ -47,6 +47,11 @@ class Optimum:
             talks[ask.talk].append(ask)
         return sum(map(self.talk, talks.values()))
 
+    def shares(self, asks: Sequence[Ask]) -> list[int]:
+        """Return what each of some requests costs by itself, at least: nothing of it is cached."""
+        turns = [self._turn(ask) for ask in asks]
+        return [min(map(turn.pico, turn.completions)) for turn in turns]
+
     def talk(self, asks: Sequence[Ask]) -> int:
         """Return the cost of the cheapest way through a conversation."""
         turns = [self._turn(ask) for ask in asks]

@@ -12,7 +12,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -43,7 +42,7 @@ from llmdispatcher.models.form import Shape
 from llmdispatcher.models.message import Message, Role
 from llmdispatcher.models.reply import Delta, Finish, Piece
 from llmdispatcher.release import Stopper
-from llmdispatcher.steps import Emit, Flow, Receive
+from llmdispatcher.steps import Emit, Flow, Fork, Receive, Wait
 from llmdispatcher.vendors.contract import State, Status
 
 MOST_OUTPUT = 32_000
@@ -53,7 +52,7 @@ FIRST_S, REFUSES_S = 0.5, 0.1
 PICO_PER_USD = 10**12
 
 
-class Sequence_:
+class Timeline:
     """Calls what is due, in the order of its time; the clock is the time of what is called."""
 
     def __init__(self) -> None:
@@ -76,7 +75,7 @@ class Sequence_:
 class Run:
     """Drives one flow; ``drive`` does the same with threads."""
 
-    def __init__(self, clock: Sequence_, flow: Flow, ended: Callable[[Any], None]) -> None:
+    def __init__(self, clock: Timeline, flow: Flow, ended: Callable[[Any], None]) -> None:
         self._clock, self._flow, self._ended = clock, flow, ended
         self._turn = 0
         """Which wait this is: whatever comes second for one is too late."""
@@ -93,12 +92,14 @@ class Run:
             answer = error = None
             if isinstance(step, Emit):
                 continue
-            if not isinstance(step, Receive) and step.future.done():
-                error = step.future.exception()  # type: ignore[assignment]
+            if isinstance(step, Fork):
+                raise NotImplementedError("plans are not replayed")
+            if isinstance(step, Wait) and step.future.done():
+                error = _failure(step.future)
                 continue
             return self._wait(step)
 
-    def _wait(self, step: Any) -> None:  # noqa: ANN401 - Wait or Receive
+    def _wait(self, step: Wait | Receive) -> None:
         self._turn += 1
         turn, clock = self._turn, self._clock
         if isinstance(step, Receive):
@@ -106,9 +107,7 @@ class Run:
             clock.at(call.ends_s, lambda: self._resume(turn, *call.outcome))
         else:
             step.future.add_done_callback(
-                lambda done: clock.at(
-                    clock.now_s, lambda: self._resume(turn, None, done.exception())
-                )
+                lambda done: clock.at(clock.now_s, lambda: self._resume(turn, None, _failure(done)))
             )
         if step.timeout_s is not None:
             clock.at(clock.now_s + step.timeout_s, lambda: self._resume(turn, None, TimeoutError()))
@@ -117,6 +116,13 @@ class Run:
         if turn == self._turn:
             self._turn += 1
             self.go(answer, error)
+
+
+def _failure(done: Future[Any]) -> Exception | None:
+    error = done.exception()
+    if error is not None and not isinstance(error, Exception):
+        raise error
+    return error
 
 
 @attrs.frozen
@@ -266,7 +272,7 @@ class Scene:
     """A world that is being replayed."""
 
     world: World
-    clock: Sequence_ = attrs.field(factory=Sequence_)
+    clock: Timeline = attrs.field(factory=Timeline)
     meter: Meter = attrs.field(
         default=attrs.Factory(lambda scene: Meter(scene.world), takes_self=True)
     )
@@ -289,7 +295,8 @@ def replay(world: World, **options: Any) -> Scene:  # noqa: ANN401 - those of Di
     """Send every request of a world at its time; ``options`` are those of ``Dispatcher``."""
     scene = Scene(world)
     clock = scene.clock
-    with Dispatcher(*scene.vendors(), **options) as d:
+    vendors: Any = scene.vendors()  # engines that a simulated driver reads, and no other
+    with Dispatcher(*vendors, **options) as d:
         desk = d._desk  # noqa: SLF001 - its flows, on another clock
         desk._clock = lambda: clock.now_s  # noqa: SLF001 - as above
         draw = random.Random(world.seed).random  # noqa: S311 - to be drawn again

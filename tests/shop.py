@@ -105,7 +105,7 @@ class ShopEngine(ScriptedEngine):
         super().__init__(
             Scripted(self._reply, name=shop.name, load_s=FOR_EVER_S if loads else 0.0), report
         )
-        self._cards = tuple(map(card, shop.offers))
+        self._stock = tuple(map(card, shop.offers))
         self._offers = {offer.model: offer for offer in shop.offers}
         self._offer = shop.offers[0]
         """Of the model that was asked last."""
@@ -114,7 +114,7 @@ class ShopEngine(ScriptedEngine):
 
     def cards(self) -> Sequence[ModelCard]:
         """Return all of them."""
-        return self._cards
+        return self._stock
 
     def submit(self, work: Work, model: str) -> Call:
         """Begin to reply, as the model."""
