@@ -102,6 +102,7 @@ from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
     from llmdispatcher.ledger import Ledger
+    from llmdispatcher.models.stages import Cascade, Chain, Step
     from llmdispatcher.vendors.http.preset import (
         VLLM,
         Anthropic,
@@ -131,6 +132,9 @@ __version__ = VERSION
 _PRESETS = "llmdispatcher.vendors.http.preset"
 _LATE = {
     "Ledger": "llmdispatcher.ledger",
+    "Cascade": "llmdispatcher.models.stages",
+    "Chain": "llmdispatcher.models.stages",
+    "Step": "llmdispatcher.models.stages",
     **dict.fromkeys(
         (
             "Anthropic",
@@ -162,7 +166,7 @@ _LATE = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a vendor, or the ledger, when it is first named."""
+    """Import a vendor, a plan or the ledger when it is first named."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - only here
@@ -196,6 +200,8 @@ __all__ = [
     "CallDelta",
     "Cancelled",
     "Capability",
+    "Cascade",
+    "Chain",
     "Choice",
     "ConfigError",
     "ContentRefused",
@@ -271,6 +277,7 @@ __all__ = [
     "SpendingCap",
     "StateUnusable",
     "Stats",
+    "Step",
     "Strategy",
     "Stream",
     "StreamInterrupted",

@@ -44,6 +44,7 @@ class Ended:
     """How an attempt ended, beside what its ``Attempt`` says."""
 
     error: DispatcherError | None
+    asked: Work
     was_sent: bool
     was_shown: bool
 
@@ -117,26 +118,29 @@ class Account:
             self._names[asked] = str(uuid4())
         return self._names[asked]
 
-    def open(self, card: ModelCard, number: int, key: str = "") -> Entry | None:
+    def open(self, card: ModelCard, asked: Work, number: int, key: str = "") -> Entry | None:
         """Enter an attempt that is about to be made; ``Entry.waiting`` says when it may be sent.
 
+        ``asked`` is what is sent, which may be more than the request: a reply to be put right.
         ``key`` is the fingerprint of the API key that it is sent with.
         Raises BudgetExceeded and LedgerUnusable; then there is nothing to settle.
         """
         reserved = 0
         if self._purse is not None:
-            reserved = self._purse.admit(worst_case(card, self._request))
+            reserved = self._purse.admit(worst_case(card, asked))
         if self._ledger is None:
             return None if self._purse is None else Entry(None, reserved)
+        slip = None
         try:
-            return Entry(self._open(self._ledger, card, number, key), reserved)
-        except BaseException:
-            if self._purse is not None:
+            slip = self._open(self._ledger, (card, asked), number, key)
+        finally:
+            if slip is None and self._purse is not None:
                 self._purse.spend(0, reserved)
-            raise
+        return Entry(slip, reserved)
 
-    def _open(self, ledger: Ledger, card: ModelCard, number: int, key: str) -> Slip:
-        """Enter an attempt in the ledger."""
+    def _open(self, ledger: Ledger, what: tuple[ModelCard, Work], number: int, key: str) -> Slip:
+        """Enter an attempt in the ledger: whom, and what it is asked for."""
+        card, asked = what
         from llmdispatcher.ledger_entry import Opening  # noqa: PLC0415 - who has one has it loaded
 
         tags = self._request.tags if isinstance(self._request, Request) else ()
@@ -149,7 +153,7 @@ class Account:
             tags=tags,
             retry_of=self._unknown,
         )
-        return ledger.open(opening, lambda: worst_case(card, self._request))
+        return ledger.open(opening, lambda: worst_case(card, asked))
 
     def settle(self, entry: Entry | None, card: ModelCard, attempt: Attempt, ended: Ended) -> None:
         """Take note of how an attempt ended; ``entry`` is None where it was not entered."""
@@ -157,7 +161,7 @@ class Account:
         if self._purse is not None and entry is not None:
             cost = attempt.cost_microusd
             if cost is None or ended.is_unknown:
-                cost = max(cost or 0, worst_case(card, self._request).microusd or 0)
+                cost = max(cost or 0, worst_case(card, ended.asked).microusd or 0)
             self._purse.spend(cost, entry.reserved_microusd)
         blame = None if ended.error is None else blamed(ended.error)
         if isinstance(blame, BadReply) and blame.is_unfit:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from llmdispatcher import offline
 from llmdispatcher.breaker import blamed
 from llmdispatcher.breakers import Breakers
 from llmdispatcher.history import History
@@ -20,9 +21,8 @@ from llmdispatcher.models.errors import BadReply, DispatcherError
 from llmdispatcher.models.quality import Complexity
 from llmdispatcher.models.reply import Attempt, Finish
 from llmdispatcher.models.request import Request
-from llmdispatcher.models.routing import Routing
-from llmdispatcher.models.strategy import Strategy
 from llmdispatcher.orders import Draws, Glance
+from llmdispatcher.policies import Policies
 from llmdispatcher.route import Ranking, Seen, rank
 from llmdispatcher.shelf import Shelf, Target
 from llmdispatcher.vendors.contract import Counter, Engine, State
@@ -45,18 +45,18 @@ class Chooser:
 
     def __init__(
         self,
-        strategy: Strategy,
-        routing: Routing,
+        policies: Policies,
         catalog: Catalog,
         breakers: Breakers,
         landlord: Landlord,
     ) -> None:
         self.history, self.warmth = History(), Warmth()
-        self._strategy, self._routing, self._catalog = strategy, routing, catalog
+        self._strategy, self._routing, self._catalog = policies.strategy, policies.routing, catalog
+        self._is_offline = policies.offline
         self._breakers, self._landlord = breakers, landlord
         self._draws = Draws()
         self._kept: dict[str, Part] = {}
-        self._shelf = Shelf((), (), routing, self.history)
+        self._shelf = Shelf((), (), self._routing, self.history)
         self._laid: list[Part] = []
         """Of what the shelf was made."""
 
@@ -110,9 +110,13 @@ class Chooser:
             return name, (), engine.status().detail or "it has no models"
         known = self._kept.get(name)
         if known is None or known[1] is not cards:
-            theirs = tuple(Target(self._catalog.apply(card), engine) for card in cards)
+            theirs = tuple(self._target(card, engine) for card in cards)
             known = self._kept[name] = name, cards, theirs
         return known
+
+    def _target(self, card: ModelCard, engine: Engine) -> Target:
+        known = self._catalog.apply(card)
+        return Target(known, engine, offline.barred(known) if self._is_offline else "")
 
     def _made(self, laid: Sequence[Part]) -> Shelf:
         targets: list[Target] = []

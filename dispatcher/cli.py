@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import attrs
 
-from llmdispatcher import expenses, remote, usage_view
+from llmdispatcher import expenses, models_view, providers_view, remote, usage_view
 from llmdispatcher.interrupt import audible
 from llmdispatcher.models.errors import ConfigError, DispatcherError, Refused, RequestError
 from llmdispatcher.models.message import system, user
@@ -162,22 +162,6 @@ def doctor(args: argparse.Namespace, terminal: Terminal, _: Sequence[VendorSpec]
     return FAILED if diagnosis.problems else 0
 
 
-def models(args: argparse.Namespace, terminal: Terminal, _: Sequence[VendorSpec]) -> int:
-    """List the models of a vendor, or of the servers that run on this machine."""
-    from llmdispatcher import models_view  # noqa: PLC0415 - the other commands do without
-
-    specs = [remote.vendor(args, _LIMITS)] if args.vendor else None
-    if specs is None:
-        specs, notes = models_view.found()
-        for note in notes:
-            terminal.note(note)
-        if not specs:
-            terminal.note("no server was found on this machine; --vendor NAME asks one elsewhere")
-    vendors = models_view.listed(specs)
-    terminal.write(models_view.as_json(vendors) if args.json else models_view.text(vendors))
-    return 0 if any(vendor.cards for vendor in vendors) else FAILED
-
-
 def _question(args: argparse.Namespace, terminal: Terminal) -> str:
     """Put the question together from the command line and from stdin."""
     words = " ".join(args.prompt)
@@ -238,7 +222,10 @@ def _vendor(args: argparse.Namespace) -> VendorSpec:
     if args.model == "" or "://" in (args.model or ""):
         raise RequestError(f"--model takes a file, not {args.model!r}: download the model first")
     if args.model is not None:
-        return discovery.find("llamacpp")(args.model, **given)
+        from llmdispatcher.named import model_file  # noqa: PLC0415 - few name a model
+
+        file = model_file(args.model)
+        return discovery.find("llamacpp")(file.path, model_name=file.name, **given)
     demo: Any = discovery.find("embedded")()
     if args.command == "ask":  # one question of a model that is known to be well: it begins sooner
         given["isolation"] = "thread"
@@ -355,14 +342,15 @@ def _doctor_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _models_options(parser: argparse.ArgumentParser) -> None:
-    remote.add_options(parser.add_argument_group("where"))
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
 def _model_group(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model = parser.add_argument_group("the model")
-    model.add_argument("-m", "--model", metavar="FILE.gguf", help="default: the embedded one")
+    model.add_argument(
+        "-m",
+        "--model",
+        metavar="FILE.gguf",
+        help="a file, or the name of a model that Ollama, LM Studio, Hugging Face or llama.cpp has"
+        " on this machine; default: the embedded one",
+    )
     return model
 
 
@@ -384,7 +372,10 @@ COMMANDS = {
     "ask": Command("answer one question", _ask_options, ask),
     "chat": Command("hold a conversation", _common_options, chat),
     "plan": Command("say how a model would be loaded, and what that takes", _plan_options, plan),
-    "models": Command("list the models of a vendor, or of this machine", _models_options, models),
+    "models": Command("list the models that could be used", *models_view.MODELS),
+    "providers": Command(
+        "say who is there to ask, and who would answer", *providers_view.PROVIDERS
+    ),
     "usage": Command("show what was used and what it cost", *usage_view.USAGE),
     "export": Command("write the ledger for other programs", *usage_view.EXPORT),
     "doctor": Command(

@@ -17,7 +17,13 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import attrs
 
-from llmdispatcher.models.errors import ContextOverflow, DispatcherError, RateLimited, Refused
+from llmdispatcher.models.errors import (
+    BadReply,
+    ContextOverflow,
+    DispatcherError,
+    RateLimited,
+    Refused,
+)
 from llmdispatcher.models.policy import RetryPolicy
 from llmdispatcher.retry import Allowance, Ration, Verdict, backoff_s, same_at_most, verdict
 
@@ -170,7 +176,8 @@ class Course:
             return None  # nobody said when to come back
         if standing.retries >= MAX_RETURNS:
             return None
-        backed_s = backoff_s(self._policy, standing.retries + 1, draw)
+        is_well = isinstance(error, BadReply) and error.is_unfit  # what it wrote no time mends
+        backed_s = 0.0 if is_well else backoff_s(self._policy, standing.retries + 1, draw)
         least_s = min(MIN_WAIT_S * 2.0 ** min(standing.retries, 10), FLOOR_S)
         if told_s is None:
             return backed_s if said is Verdict.SAME else max(backed_s, least_s)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from llmdispatcher import health, patience
+from llmdispatcher import health, offline, patience
 from llmdispatcher.account import Account
 from llmdispatcher.breakers import Breakers
 from llmdispatcher.chooser import Chooser
@@ -106,12 +106,12 @@ class Desk:
         self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
         """Requests that say nothing but a text, whole and streamed: checked once for all."""
         self._catalog = Catalog.parse(catalog or {})
+        self._is_offline = policies.offline
         self._closed = False
         self.books = Books()
         self._landlord = Landlord(budget, self._report)
         self.chooser = Chooser(
-            policies.strategy,
-            policies.routing,
+            policies,
             self._catalog,
             self._patience.breakers,
             self._landlord,
@@ -133,6 +133,7 @@ class Desk:
         """Start a vendor; text is the name of an installed one. Raises ConfigError."""
         spec = _spec(vendor)
         self._check_open()
+        spec = offline.confined(spec) if self._is_offline else spec
         engine = spec.start(self._report)
         with self._lock:
             refused = self._closed or spec.name in self._engines
@@ -241,7 +242,7 @@ class Desk:
             return dict(self._engines)
 
     def _targets(self) -> Sequence[Target]:
-        return self.chooser.shelf(self._all()).targets
+        return [each for each in self.chooser.shelf(self._all()).targets if not each.barred]
 
     def _begin(
         self,

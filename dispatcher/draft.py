@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Iterable
 from itertools import chain, repeat
 from typing import Protocol, TypeVar
 
 from llmdispatcher.models.embedding import Score, Vector
 from llmdispatcher.models.errors import BadReply, BadRequest
+from llmdispatcher.models.fields import TEXT
 from llmdispatcher.models.form import ResponseFormat, Shape
 from llmdispatcher.models.message import Keepsake, ToolCall
 from llmdispatcher.models.reply import (
@@ -86,13 +88,13 @@ class ChoiceDraft:
         else:
             raise BadReply(f"a piece of tool call {piece.index} after {len(self.calls)} calls")
 
-    def done(self, reason: FinishReason, form: ResponseFormat) -> Choice:
+    def done(self, reason: FinishReason, form: ResponseFormat, *, loose: bool) -> Choice:
         """Return what has become of it. Raises BadReply if it is not what was asked for."""
         parsed = None
         if form.is_json and reason is FinishReason.STOP:
             from llmdispatcher import typed  # noqa: PLC0415 - on first use
 
-            parsed = typed.parsed(self.text, form)
+            parsed = typed.parsed(self.text, form, loose=loose)
         text, reasoning = self.text, "".join(self.reasoning)
         return Choice(
             text,
@@ -113,11 +115,18 @@ class ReplyDraft:
         self._form, self._must_call = form, must_call
         self._drafts = [ChoiceDraft() for _ in range(n)]
         self.choices: tuple[Choice, ...] = ()
+        self.is_loose = False
+        """Nobody holds the model to JSON, so that text may be around it; see ``typed.parsed``."""
 
     @property
     def text(self) -> str:
         """See ``Draft.text``."""
         return self._drafts[0].text
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether any choice calls a tool."""
+        return any(draft.calls for draft in self._drafts)
 
     @property
     def pieces(self) -> int:
@@ -152,17 +161,52 @@ class ReplyDraft:
 
     def finish(self, finish: Finish) -> None:
         """See ``Draft.finish``."""
-        reasons = chain((finish.reason,), finish.others, repeat(FinishReason.UNKNOWN))
         self.choices = tuple(
-            draft.done(reason, self._form)
-            for draft, reason in zip(self._drafts, reasons, strict=False)
+            draft.done(reason, self._form, loose=self.is_loose)
+            for draft, reason in self._ends(finish)
         )
-        ended = (each for each in self.choices if each.finish_reason is FinishReason.STOP)
-        if self._must_call and any(not each.tool_calls for each in ended):
+        for choice in self.choices:
+            self._check_call(choice)
+
+    def _ends(self, finish: Finish) -> Iterable[tuple[ChoiceDraft, FinishReason]]:
+        """Return every choice and why it ended."""
+        reasons = chain((finish.reason,), finish.others, repeat(FinishReason.UNKNOWN))
+        return zip(self._drafts, reasons, strict=False)
+
+    def _check_call(self, choice: Choice) -> None:
+        """Raise BadReply where a call of a tool was demanded, and none came."""
+        is_done = choice.finish_reason is FinishReason.STOP
+        if self._must_call and is_done and not choice.tool_calls:
             told = "a call of a tool was demanded, and text came: this model may know none"
             unfit = BadReply(told)
-            unfit.is_unfit = True
+            unfit.is_unfit, unfit.misfit = True, told
             raise unfit
+
+
+class JudgedDraft(ReplyDraft):
+    """A reply that somebody judges: one of another form than was asked for is not good, no more.
+
+    So its vendor has not failed, and is not asked the same again.
+    """
+
+    def __init__(self, n: int, form: ResponseFormat, *, must_call: bool = False) -> None:
+        """See ``ReplyDraft``."""
+        super().__init__(n, form, must_call=must_call)
+        self.unfit: dict[int, BadReply] = {}
+        """By the number of the choice."""
+
+    def finish(self, finish: Finish) -> None:
+        """See ``Draft.finish``."""
+        made = []
+        for index, (draft, reason) in enumerate(self._ends(finish)):
+            try:
+                choice = draft.done(reason, self._form, loose=self.is_loose)
+                self._check_call(choice)
+            except BadReply as error:
+                self.unfit[index] = error
+                choice = draft.done(reason, TEXT, loose=False)
+            made.append(choice)
+        self.choices = tuple(made)
 
 
 class VectorsDraft:

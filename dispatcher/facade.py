@@ -58,6 +58,9 @@ class Dispatcher(Front):
             for the longest time are unloaded to make room for one that is asked for; one that
             cannot fit is refused with ModelTooLarge. None unloads nothing to make room.
         max_vram_mb: the same for the memory of GPUs.
+        offline: connect to nothing but this machine, and look no name up. Vendors that are
+            elsewhere have no models then, and models whose server passes text on are not asked;
+            ``explain`` says so for each. A vendor that cannot be kept here raises ConfigError.
 
     Thread-safe. Close it, or use it in a ``with`` block, to give memory back early.
     """
@@ -86,6 +89,10 @@ class Dispatcher(Front):
 
         Pieces of several choices (``n``) come as they are made; ``Delta.index`` tells whose each
         is. A piece's text may be empty where ``logprobs`` were asked for.
+
+        Of a reply with a form (``schema``) pieces are shown before anybody can tell whether it
+        keeps to it: one that does not raises StreamInterrupted, whose cause says what is wrong and
+        where. With ``resume="restart"`` it begins anew instead; ``send`` asks again by itself.
 
         Takes and raises what ``send`` does; errors of vendors are raised while iterating. Once a
         piece was shown, a failure raises StreamInterrupted, which holds the text so far, of the

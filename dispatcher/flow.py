@@ -24,6 +24,7 @@ from llmdispatcher.models.decision import Decision
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
+    BadReply,
     DispatcherError,
     LimitReached,
     NoCandidate,
@@ -124,10 +125,14 @@ class Tries(Generic[W, D]):
         self._resumes, self._begins_anew = resume != "fail", resume == "restart"
         self._shown: Trial[W, D] | None = None
         """The last attempt of which something was shown."""
+        self._is_open = False
+        """Somebody may go on behind what was shown: it has no gap, and is not whole."""
         self._written = 0
         """Tokens of what was shown, as far as known; at least so many."""
         self._deaf: set[int] = set()
         """Candidates that did not take the text so far as a prefill."""
+        self._amended: dict[int, Job[W]] = {}
+        """By candidate: the job that says what was wrong with its last reply."""
         self.move: Move = self._course.begin()
 
     def next(self) -> Generator[Step, Any, Served[D] | None]:
@@ -187,17 +192,18 @@ class Tries(Generic[W, D]):
 
     def _trial(self, target: Target, index: int) -> Trial[W, D] | None:
         """Make the next attempt; None where this one cannot go on with what was shown."""
-        left_s = self._left_s()
-        if self._shown is not None and not self._shown.has_gap and index not in self._deaf:
+        left_s, number = self._left_s(), self._job.account.number
+        if self._shown is not None and self._is_open and index not in self._deaf:
             resumed = _resumed(self._job, self._shown.draft, target, self._written)
             if resumed is not None:
-                job, draft = resumed
-                trial = Trial(job, target, job.account.number(), left_s, draft)
+                job, draft = _worded(*resumed, target)
+                trial = Trial(job, target, number(), left_s, draft)
                 trial.continues = True
                 return trial
         if self._shown is not None and not self._begins_anew:
             return None
-        return Trial(self._job, target, self._job.account.number(), left_s, self._draft())
+        job, draft = _worded(self._amended.get(index, self._job), self._draft(), target)
+        return Trial(job, target, number(), left_s, draft)
 
     def _restart(self, name: str) -> Delta:
         """Say that what was shown counts no more."""
@@ -224,17 +230,30 @@ class Tries(Generic[W, D]):
         self._note(name, error)
         cost = trial.attempt.cost_microusd if trial.attempt is not None else 0
         self._course.spend(cost_microusd=cost, loaded_s=trial.load_s)
+        is_unfit = isinstance(blame := blamed(error), BadReply) and blame.is_unfit
+        if is_unfit:
+            self._amend(blame, trial)
         if trial.shown:
-            self._shown = trial
+            self._shown, self._is_open = trial, not (trial.has_gap or is_unfit)
             self._written = _written(trial) + (self._written if trial.continues else 0)
         is_deaf = trial.continues and not trial.shown and isinstance(error, RequestError)
-        if trial.out_of_time() or (self._shown is not None and not self._resumes):
+        goes_on = self._begins_anew if is_unfit else self._resumes
+        if trial.out_of_time() or (self._shown is not None and not goes_on):
             self.move = End("nobody else can go on")
         elif is_deaf and isinstance(self.move, Ask):  # it takes no prefill, or not this one
             self._deaf.add(self.move.index)
             self.move = self._course.again(self._job.clock())
         else:
-            self._go_on(blamed(error))
+            self._go_on(blame)
+
+    def _amend(self, error: DispatcherError, trial: Trial[W, D]) -> None:
+        """Have a candidate told what was wrong with its reply, should it be asked once more."""
+        assert isinstance(self.move, Ask)  # noqa: S101 - as above
+        from llmdispatcher import forms  # noqa: PLC0415 - few replies are of another form
+
+        told: Any = forms.put_right(self._job.request, trial.draft, error)
+        if told is not None:
+            self._amended[self.move.index] = attrs.evolve(self._job, request=told)
 
     def _note(self, name: str, error: DispatcherError) -> None:
         self._errors.append(error)
@@ -281,6 +300,19 @@ def _written(trial: Trial[W, D]) -> int:
     usage = trial.attempt.usage if trial.attempt is not None else Usage()
     pieces = trial.draft.pieces if isinstance(trial.draft, ReplyDraft) else 0
     return max(0 if usage.estimated else usage.completion_tokens, pieces - trial.continues)
+
+
+def _worded(job: Job[W], draft: D, target: Target) -> tuple[Job[W], D]:
+    """Return what asks for a form in words, of a model that is held to none by its vendor."""
+    request, made = job.request, draft
+    if isinstance(request, Request) and request.response_format.is_json:
+        from llmdispatcher import forms  # noqa: PLC0415 - for those who ask for JSON
+
+        told: Any = forms.tell(request, target.card)
+        if told is not request and isinstance(made, ReplyDraft):
+            made.is_loose = True
+            return attrs.evolve(job, request=told), draft
+    return job, draft
 
 
 def _resumed(job: Job[W], draft: D, target: Target, written: int) -> tuple[Job[W], D] | None:

@@ -36,6 +36,7 @@ class Front:
         catalog: Mapping[str, Any] | None = None,
         max_memory_mb: int | None = None,
         max_vram_mb: int | None = None,
+        offline: bool = False,
     ) -> None:
         budget = Budget(max_memory_mb=max_memory_mb, max_vram_mb=max_vram_mb)
         policies = Policies(
@@ -46,6 +47,7 @@ class Front:
             ledger=ledger,
             strategy=strategy,
             routing=routing,
+            offline=offline,
         )
         self._desk = Desk(vendors, on_event, policies, catalog, budget)
 

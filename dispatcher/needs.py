@@ -17,6 +17,8 @@ _SHAPES = {
 _CHAT, _COMPLETION = frozenset({Capability.CHAT}), frozenset({Capability.COMPLETION})
 _EMBED, _RERANK = frozenset({Capability.EMBED}), frozenset({Capability.RERANK})
 
+_FORMS = frozenset({Capability.JSON, Capability.SCHEMA})
+
 _AS_TWO = "it was registered to write text; LlamaCpp(…, name=…, pooling=…) registers a file for it"
 _WAYS_OUT = {
     Capability.EMBED: _AS_TWO,
@@ -37,6 +39,13 @@ def needs(request: Work) -> frozenset[Capability]:
     more = _more(request)
     plain = _CHAT if request.prompt is None else _COMPLETION
     return plain.union(more) if more else plain
+
+
+def in_words(request: Work) -> frozenset[Capability]:
+    """Return what a model need not be able to do, since it can be told: to reply with JSON."""
+    if not isinstance(request, Request) or request.prompt is not None:
+        return frozenset()
+    return _FORMS if request.response_format.is_json else frozenset()
 
 
 def _more(request: Request) -> list[Capability]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from llmdispatcher.ledger import Ledger
-from llmdispatcher.models.check import instance
+from llmdispatcher.models.check import flag, instance
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
 from llmdispatcher.models.request import Deadlines
@@ -56,3 +56,4 @@ class Policies:
         converter=_routing,
         validator=instance(Routing, "Routing(priorities={'openai': 1})"),
     )
+    offline: bool = flag(default=False)

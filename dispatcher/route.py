@@ -20,6 +20,7 @@ from llmdispatcher.models.quality import Complexity
 from llmdispatcher.models.reply import Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.models.strategy import STRATEGIES, Strategy
+from llmdispatcher.needs import needs
 from llmdispatcher.orders import Draws, Glance, Standing, order
 from llmdispatcher.outlook import (
     Estimate,
@@ -172,7 +173,10 @@ class _Rows:
             told = "price not known: after all whose price is known"
         else:
             told = words(each, self.choices)
-        if self.shelf.targets[each.at].card.last_resort:
+        card = self.shelf.targets[each.at].card
+        if needs(self.request) - card.capabilities:  # whoever lacks anything else is left out
+            told += ", told in words what form the reply is to have"
+        if card.last_resort:
             told += ", last resort"
         if reason := self.late.get(each.at):
             told += f"; {reason}"

@@ -7,16 +7,17 @@ A shelf is made anew when a vendor shows other models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 import attrs
 
 from llmdispatcher.history import History, Record
-from llmdispatcher.models.card import PICO_PER_MICRO, ModelCard
+from llmdispatcher.models.card import PICO_PER_MICRO, Capability, ModelCard
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.quality import UNKNOWN_QUALITY
 from llmdispatcher.models.routing import Routing
-from llmdispatcher.needs import is_chosen, needs, unfit
+from llmdispatcher.needs import in_words, is_chosen, needs, unfit
 from llmdispatcher.vendors.contract import Counter, Engine
 
 MAX_KINDS = 64
@@ -35,6 +36,8 @@ class Target:
 
     card: ModelCard
     engine: Engine
+    barred: str = ""
+    """Why it is not asked, whatever the request; empty if it may be."""
 
 
 @attrs.frozen
@@ -99,12 +102,9 @@ class Shelf:
 
     def _look(self, request: Work, only: str) -> Fit:
         needed = needs(request)
-        able, unable = [], []
-        for at, target in enumerate(self.targets):
-            if reason := unfit(request, needed, target.card, only):
-                unable.append((at, reason))
-            else:
-                able.append(at)
+        able, unable = self._split(request, needed, only)
+        if not able and (told := needed & in_words(request)):  # nobody can be held to the form
+            able, unable = self._split(request, needed - told, only)
         cards = [target.card for target in self.targets]
         regular = [at for at in able if not cards[at].last_resort or is_chosen(request, cards[at])]
         if regular:
@@ -112,6 +112,19 @@ class Shelf:
                 (at, "last resort, and others can serve") for at in able if at not in regular
             ]
         return Fit(tuple(regular or able), tuple(unable))
+
+    def _split(
+        self, request: Work, needed: AbstractSet[Capability], only: str
+    ) -> tuple[list[int], list[tuple[int, str]]]:
+        """Return who can do what is needed, and who cannot, each with the reason."""
+        able, unable = [], []
+        for at, target in enumerate(self.targets):
+            reason = target.barred or unfit(request, frozenset(needed), target.card, only)
+            if reason:
+                unable.append((at, reason))
+            else:
+                able.append(at)
+        return able, unable
 
 
 def _rates(card: ModelCard) -> Rates | None:

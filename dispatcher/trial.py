@@ -197,7 +197,8 @@ class Trial(Generic[W, D]):
         """Set aside what this may cost, where money is limited, and wait until that is written."""
         card, engine = self.target.card, self.target.engine
         key = getattr(engine, "key_fingerprint", "")  # ``Keyed``, which is slow to ask
-        entry = self._entry = self.job.account.open(card, self.number, key)
+        entry = self.job.account.open(card, self.job.request, self.number, key)
+        self._entry = entry
         if entry is None or entry.waiting is None:
             return
         try:
@@ -363,7 +364,9 @@ class Trial(Generic[W, D]):
         if self.job.chooser is not None:
             end = self._finish or self._error
             self.job.chooser.settle(card, self.job.request, self.attempt, end)
-        ended = Ended(self._error, was_sent=self._call is not None, was_shown=self.shown)
+        ended = Ended(
+            self._error, self.job.request, was_sent=self._call is not None, was_shown=self.shown
+        )
         self.job.account.settle(self._entry, card, self.attempt, ended)
         if self._permit is not None:
             turns.end(self._permit, self._call, usage, self._error, self.job.clock())

@@ -38,7 +38,7 @@ SHOWN_CHARS = 200
 """How much of a reply, of the path to a value, and of a class's own words an error shows."""
 
 
-def parsed(text: str, form: ResponseFormat) -> Any:  # noqa: ANN401 - whatever was asked for
+def parsed(text: str, form: ResponseFormat, *, loose: bool = False) -> Any:  # noqa: ANN401
     """Return the JSON of a reply, as ``form.into`` where that is a class.
 
     A class is made as ``models.schema.schema_of`` describes it; of a union, the first member that
@@ -46,10 +46,15 @@ def parsed(text: str, form: ResponseFormat) -> Any:  # noqa: ANN401 - whatever w
     far as ``models.conform`` does: what that leaves out, the engine guarantees for a local model,
     and most vendors for theirs. Without a class, a number that no float can hold is a Decimal.
 
+    ``loose`` also reads a single object with text around it, of a model that nobody holds to JSON.
+
     Raises BadReply that says where, what was expected and how the reply begins.
     """
     try:
-        value = _read(_unfenced(text), real=_real if form.into is None else _float)
+        value = _read(
+            _bared(_unfenced(text)) if loose else _unfenced(text),
+            real=_real if form.into is None else _float,
+        )
         _compare(value, form)
         return value if form.into is None else _maker(form.into).made(value)
     except _Mismatch as error:
@@ -88,7 +93,7 @@ def _refusal(text: str, told: str) -> BadReply:
         f"the reply is not the JSON that was asked for: {told}; ask again, or ask a model that"
         f" keeps to a schema. It begins: {begun or 'no, it is empty'}"
     )
-    unfit.is_unfit = True
+    unfit.is_unfit, unfit.misfit = True, told
     return unfit
 
 
@@ -109,6 +114,19 @@ def _unfenced(text: str) -> str:
     if lines[first].strip().lower() not in {"```", "```json"} or lines[last].strip() != "```":
         return text
     return "\n".join(lines[first + 1 : last])
+
+
+def _bared(text: str) -> str:
+    """Return the only object in a text; the text itself where there is none, or another brace."""
+    begin = text.find("{")
+    if begin <= 0 and text.rstrip().endswith("}"):
+        return text
+    try:
+        _, end = json.JSONDecoder().raw_decode(text, max(begin, 0))
+    except ValueError:
+        return text
+    rest = text[end:]
+    return text if begin < 0 or "{" in rest or "}" in rest else text[begin:end]
 
 
 def _read(text: str, *, real: Callable[[str], float | Decimal]) -> Any:  # noqa: ANN401 - JSON

@@ -202,6 +202,29 @@ def _capabilities(values: Iterable[Capability | str]) -> frozenset[Capability]:
     return frozenset(map(Capability, values))
 
 
+STRENGTHS = (
+    "code",
+    "long_context",
+    "multilingual",
+    "reasoning",
+    "speed",
+    "summarisation",
+    "vision",
+    "writing",
+)
+"""The words of ``ModelCard.strengths``."""
+
+
+def _strengths(values: Iterable[str]) -> frozenset[str]:
+    told: Any = values
+    given: list[Any] = (
+        [*told] if isinstance(told, Iterable) and not isinstance(told, str) else [None]
+    )
+    if any(each not in STRENGTHS for each in given):
+        raise BadRequest("strengths", told, f"a list of some of {', '.join(STRENGTHS)}")
+    return frozenset(given)
+
+
 @attrs.frozen(kw_only=True)
 class ModelCard:
     """One model of one vendor. ``None`` is "not known" throughout."""
@@ -218,6 +241,8 @@ class ModelCard:
     size_bytes: int | None = integer("size_bytes", 0, 2**63 - 1)
     quality: int | None = integer("quality", 1, 5)
     """Tier from 1 (toy) to 5 (frontier): a prior for how good its answers are."""
+    strengths: frozenset[str] = attrs.field(converter=_strengths, default=())
+    """What it is made for, in words of ``STRENGTHS``; empty is not known."""
     aliases: tuple[str, ...] = attrs.field(converter=_aliases, default=())
     """Other names by which a request may name it."""
     last_resort: bool = flag(default=False)

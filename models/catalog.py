@@ -21,6 +21,7 @@ _PATCHABLE = (
     "context_tokens",
     "max_output_tokens",
     "quality",
+    "strengths",
     "last_resort",
     "parameters",
 )

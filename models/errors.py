@@ -271,9 +271,9 @@ class ContentRefused(VendorError):
 
 
 class BadReply(VendorError):
-    """What came is no reply, or, ``is_unfit``, a whole one that is not of the form asked for."""
+    """No reply came, or, ``is_unfit``, a whole one of another form: ``misfit`` says where."""
 
-    is_unfit = False
+    is_unfit, misfit = False, ""
 
 
 class StreamInterrupted(VendorError):

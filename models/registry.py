@@ -23,6 +23,20 @@ FILE = "catalog.yaml"
 _DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
 """How OpenAI and Anthropic name one state of a model: it costs what the model costs."""
 
+_UNTOLD: tuple[Any, ...] = (None, frozenset())
+"""What a field of a card holds that was not told."""
+
+
+def names(vendor: str) -> tuple[str, ...]:
+    """Return the models of a vendor that are known by name, in the order of the file."""
+    start = f"{vendor}/"
+    return tuple(name.removeprefix(start) for name in _facts() if name.startswith(start))
+
+
+def vendors() -> tuple[str, ...]:
+    """Return the vendors of which models are known by name."""
+    return tuple(dict.fromkeys(name.partition("/")[0] for name in _facts()))
+
 
 def complete(card: ModelCard, vendor: str) -> ModelCard:
     """Return a card with what is known of the model at a vendor, where the card does not say it.
@@ -30,7 +44,7 @@ def complete(card: ModelCard, vendor: str) -> ModelCard:
     ``vendor`` is one of those that ``catalog.yaml`` knows; at any other nothing is known.
     """
     facts = known(vendor, card.model)
-    missing = {name: value for name, value in facts.items() if getattr(card, name) is None}
+    missing = {name: value for name, value in facts.items() if getattr(card, name) in _UNTOLD}
     return attrs.evolve(card, **missing) if missing else card
 
 

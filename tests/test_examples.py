@@ -27,6 +27,7 @@ EXAMPLES = {
     "structured.py": ([], "Sum(a=2, b=3)"),
     "whoever_answers.py": (["http://127.0.0.1:9"], "The capital of Japan is Tokyo."),
     "survive.py": ([], "The capital of France is Paris."),
+    "cascade.py": ([], "What is 13 * 17? 221"),
     "search.py": (["{embedder}", "What is a paperclip?", "{reranker}"], "."),
 }
 

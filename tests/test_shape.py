@@ -57,6 +57,7 @@ HttpVendor Keepsake Secret TokenCount
 BudgetAlert Ledger LedgerTrouble LedgerUnusable SpendingCap fingerprint
 BreakerMoved BreakerPolicy Limits Restarted Retried RetryPolicy
 Plan Routing Strategy
+Cascade Chain Step
 """
 
 

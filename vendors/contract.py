@@ -242,6 +242,19 @@ class Finder(Protocol):
 
 
 @runtime_checkable
+class Confinable(Protocol):
+    """A spec whose vendor can be kept on this machine: ``Dispatcher(offline=True)`` takes no other.
+
+    Whoever implements it promises that the engine, and every process that it starts, connects to
+    nothing but this machine and looks no name up. Models that would need more are left out of
+    ``cards``, and ``status`` says why.
+    """
+
+    def confined(self) -> VendorSpec:
+        """Return a spec like this one that keeps the promise; itself, where it always does."""
+
+
+@runtime_checkable
 class VendorSpec(Protocol):
     """How to reach a vendor: a value that can be printed, compared and registered twice."""
 

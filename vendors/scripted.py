@@ -126,6 +126,10 @@ class Scripted:
         kept = (memory_mb, pinned, keep_alive_s)
         self.__attrs_init__(name, card, made, load_s, load_error, *kept)
 
+    def confined(self) -> Scripted:
+        """See ``contract.Confinable``: it connects to nothing."""
+        return self
+
     def start(self, report: Report) -> ScriptedEngine:
         """Make the engine."""
         if self.memory_mb is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from bpe import BEGIN, END, PAD, PRE_TOKENIZER, SPECIAL_TOKENS, Tokenizer
+from bpe import BEGIN, BYTE_CHARACTERS, END, PAD, PRE_TOKENIZER, SPECIAL_TOKENS, Tokenizer
 from conversation import CHAT_TEMPLATE
 from network import Network
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ DESCRIPTION = (
     "llmdispatcher works offline. It knows llmdispatcher, capitals, small sums, yes or no "
     "questions and short JSON."
 )
+
+NO_MERGE = (BYTE_CHARACTERS[0], BYTE_CHARACTERS[0])
+"""Stands in a file of single bytes, since llama.cpp takes none without any merge. It makes what is
+no token, so that nothing is ever merged."""
 
 
 def tensors(network: Network) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -50,7 +54,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_tokenizer_pre(PRE_TOKENIZER)
     writer.add_token_list(tokenizer.tokens)
     writer.add_token_types([control if t in special else normal for t in tokenizer.tokens])
-    writer.add_token_merges([f"{a} {b}" for a, b in tokenizer.merges])
+    writer.add_token_merges([f"{a} {b}" for a, b in tokenizer.merges or [NO_MERGE]])
     writer.add_bos_token_id(tokenizer.ids[BEGIN])
     writer.add_eos_token_id(tokenizer.ids[END])
     writer.add_eot_token_id(tokenizer.ids[END])
@@ -60,11 +64,16 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_chat_template(CHAT_TEMPLATE)
 
 
-def _add_metadata(writer: gguf.GGUFWriter, network: Network, file_type: gguf.LlamaFileType) -> None:
+def _add_metadata(
+    writer: gguf.GGUFWriter,
+    network: Network,
+    file_type: gguf.LlamaFileType,
+    about: tuple[str, str],
+) -> None:
     shape = network.shape
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(NAME)
-    writer.add_description(DESCRIPTION)
+    writer.add_name(about[0])
+    writer.add_description(about[1])
     writer.add_license("mit")
     writer.add_languages(["en"])
     writer.add_file_type(file_type)
@@ -81,7 +90,14 @@ def _add_metadata(writer: gguf.GGUFWriter, network: Network, file_type: gguf.Lla
     writer.add_layer_norm_rms_eps(shape.norm_epsilon)
 
 
-def write_gguf(path: Path, network: Network, tokenizer: Tokenizer, *, quantised: bool) -> None:
+def write_gguf(
+    path: Path,
+    network: Network,
+    tokenizer: Tokenizer,
+    *,
+    quantised: bool,
+    about: tuple[str, str] = (NAME, DESCRIPTION),
+) -> None:
     """Write the model file.
 
     Args:
@@ -89,10 +105,11 @@ def write_gguf(path: Path, network: Network, tokenizer: Tokenizer, *, quantised:
         network: The trained network.
         tokenizer: Its tokenizer.
         quantised: True for Q8_0 matrices, False for F32.
+        about: The model's name, and what it is.
     """
     kind = gguf.LlamaFileType.MOSTLY_Q8_0 if quantised else gguf.LlamaFileType.ALL_F32
     writer = gguf.GGUFWriter(path, "llama")
-    _add_metadata(writer, network, kind)
+    _add_metadata(writer, network, kind, about)
     _add_tokenizer(writer, tokenizer)
     for name, values in tensors(network):
         if quantised and values.ndim == 2:

@@ -7,7 +7,7 @@ steps, never in seconds, so the same seed and steps give the same weights.
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -158,25 +158,13 @@ def batch_loss(network: Network, batch: Batch) -> Tensor:
     return (losses * batch.weights).sum() / batch.weights.sum()
 
 
-def train(seed: int, steps: int) -> Trained:
-    """Train a model from nothing.
-
-    Args:
-        seed: Decides the text, its order and the first weights.
-        steps: Number of updates; the schedule is stretched to it.
-    """
-    torch.set_num_threads(THREADS)
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(mode=True)
+def fit(network: Network, batches: Iterable[Batch], steps: int) -> tuple[int, float]:
+    """Train a network; return how many tokens it saw and its loss of late."""
     start = time.perf_counter()
-    tokenizer = learn_tokenizer(seed)
-    network = Network(Shape(vocabulary=len(tokenizer.tokens)))
-    _log.info("%d parameters, %d tokens", network.parameter_count(), len(tokenizer.tokens))
     matrices = [p for p in network.blocks.parameters() if p.ndim == 2]
     others = [p for n, p in network.named_parameters() if p.ndim == 1 or "embedding" in n]
     muon = Muon(matrices, MOMENTUM, DECAY)
     adam = torch.optim.AdamW(others, lr=RATE, betas=(0.9, 0.95), weight_decay=0.0)
-    batches = Batches(tokenizer, seed)
     seen_tokens = 0
     loss_average = math.nan
     for step, batch in zip(range(steps), batches, strict=False):
@@ -194,6 +182,25 @@ def train(seed: int, steps: int) -> Trained:
         if (step + 1) % LOG_EVERY_STEPS == 0:
             seconds = time.perf_counter() - start
             _log.info("step %d loss %.4f, %.0f s", step + 1, loss_average, seconds)
+    return seen_tokens, loss_average
+
+
+def train(seed: int, steps: int) -> Trained:
+    """Train a model from nothing.
+
+    Args:
+        seed: Decides the text, its order and the first weights.
+        steps: Number of updates; the schedule is stretched to it.
+    """
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(mode=True)
+    start = time.perf_counter()
+    tokenizer = learn_tokenizer(seed)
+    network = Network(Shape(vocabulary=len(tokenizer.tokens)))
+    _log.info("%d parameters, %d tokens", network.parameter_count(), len(tokenizer.tokens))
+    batches = Batches(tokenizer, seed)
+    seen_tokens, loss_average = fit(network, batches, steps)
     seconds = time.perf_counter() - start
     questions = frozenset(batches.questions)
     return Trained(network.eval(), tokenizer, seconds, seen_tokens, questions, loss_average)

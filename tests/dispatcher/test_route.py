@@ -102,8 +102,8 @@ def test_a_cloud_that_may_not_see_the_text_is_left_out() -> None:
     ("request_", "lacking"),
     [
         (Request.of("hi", tools=[ToolSpec("f")]), "tools"),
-        (Request.of("hi", response_format=ResponseFormat(Shape.JSON)), "json"),
-        (Request.of("x", response_format=ResponseFormat(Shape.SCHEMA, {"a": 1})), "schema"),
+        (Request(prompt="hi", response_format=ResponseFormat(Shape.JSON)), "json"),
+        (Request(prompt="x", response_format=ResponseFormat(Shape.SCHEMA, {"a": 1})), "schema"),
         (Request.of("x", response_format=ResponseFormat(Shape.GRAMMAR, grammar="r")), "grammar"),
         (Request.of([user([Image(data=b"x")])]), "vision"),
         (Request.of("x", n=2), "choices"),

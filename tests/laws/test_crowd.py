@@ -90,7 +90,7 @@ def live(folder: Path, url: str, size: Size) -> tuple[set[int], list[int]]:
         steady, other = (Callers(folder, url, half, seed) for seed in (1, 2))
         stack.callback(steady.process.kill)
         began_s, memory = time.monotonic(), psutil.Process(steady.process.pid)
-        while (passed_s := time.monotonic() - began_s) < size.seconds:
+        while (passed_s := time.monotonic() - began_s) < size.seconds or len(killed) < size.kills:
             took.append(memory.memory_info().rss)
             if passed_s > size.seconds * (len(killed) + 1) / (size.kills + 1):
                 killed.add(other.kill())

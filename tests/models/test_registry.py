@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from llmdispatcher import (
     Anthropic,
     BadRequest,
+    ConfigError,
     Dispatcher,
     Gemini,
+    Mistral,
     ModelCard,
     OpenAI,
     OpenAICompatible,
@@ -47,9 +49,38 @@ def test_there_are_many_models_of_every_cloud_that_tells_no_prices() -> None:
     """Where a vendor's list tells them, it is believed instead."""
     vendors = {name.partition("/")[0] for name in ALL}
 
-    assert len(ALL) >= 50
+    assert len(ALL) >= 60
     assert vendors == {"openai", "anthropic", "gemini", "deepseek", "mistral", "groq", "together"}
     assert all(row(vendor).key_domains for vendor in vendors), "an address that is its own"
+
+
+def test_the_strengths_of_a_model_reach_its_card() -> None:
+    """Those that are known, unless the user says otherwise; none is "not known"."""
+    name = "codestral-latest"
+    user = {"models": {f"mistral/{name}": {"strengths": ["writing", "speed"]}}}
+    card = card_of(Mistral, name)
+
+    assert card.strengths == {"code"}
+    assert Catalog.parse(user).apply(card).strengths == {"writing", "speed"}
+    assert card_of(OpenAI, "gpt-4.1").strengths == {"vision", "long_context"}
+    assert card_of(OpenAI, "gpt-17-nobody-knows").strengths == frozenset()
+
+
+@pytest.mark.parametrize("strengths", ["code", ["coding"], 5, [["code"]]], ids=str)
+def test_a_strength_that_is_none_is_refused(strengths: Any) -> None:
+    """With the place, and the words that there are."""
+    with pytest.raises(ConfigError, match=r"models\.a/b\.strengths.*code, long_context"):
+        Catalog.parse({"models": {"a/b": {"strengths": strengths}}})
+
+
+def test_what_is_known_of_a_vendor_is_listed() -> None:
+    """By name, in the order of the file: the best first."""
+    assert registry.names("openai")[0] == "gpt-6-astra"
+    assert registry.names("groq")[0] == "openai/gpt-oss-120b"
+    assert registry.names("nobody") == ()
+    assert {name for vendor in registry.vendors() for name in registry.names(vendor)} == {
+        name.partition("/")[2] for name in ALL
+    }
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -166,6 +166,8 @@ class HttpCall:
                 self._cancels = 0 if task is None else task.cancelling()
                 async with asyncio.timeout(timeout_s) as limit:
                     self._loop, self._limit = asyncio.get_running_loop(), limit
+                    if self._bound.is_stopped:  # while what is sent was being written
+                        limit.reschedule(self._loop.time())
                     pieces = await _Rest(reads, waits_for)
             has_failed = False
         except ENDINGS as error:

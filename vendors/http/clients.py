@@ -88,6 +88,9 @@ class Place:
     proxy: str | None = attrs.field(default=None, repr=False)
     ca_file: str | None = None
     kept_s: float = KEPT_S
+    loopback_only: bool = False
+    """Connections to this machine alone are made; another raises OfflineRefused. A caller's own
+    client, whose sockets are not ours, is not held to it."""
     client: httpx2.Client | None = None
     """The caller's own, which is not closed here."""
     async_client: httpx2.AsyncClient | None = None
@@ -132,7 +135,9 @@ class Door:
     def __init__(self, place: Place) -> None:
         self._transport = httpx2.HTTPTransport(**_settings(place))
         self._pool = self._transport._pool  # noqa: SLF001 - see above
-        self._pool._network_backend = Backend()  # noqa: SLF001 - see above
+        self._pool._network_backend = Backend(  # noqa: SLF001 - see above
+            loopback_only=place.loopback_only
+        )
 
     def send(self, sent: Sent) -> Received:
         """Send a request, and return the beginning of the answer."""
@@ -149,7 +154,9 @@ class AsyncDoor:
     def __init__(self, place: Place) -> None:
         self._transport = httpx2.AsyncHTTPTransport(**_settings(place))
         self._pool = self._transport._pool  # noqa: SLF001 - see ``Door``
-        self._pool._network_backend = AsyncBackend()  # noqa: SLF001 - see ``Door``
+        self._pool._network_backend = AsyncBackend(  # noqa: SLF001 - see ``Door``
+            loopback_only=place.loopback_only
+        )
 
     async def send(self, sent: Sent) -> Received:
         """See ``Door.send``."""

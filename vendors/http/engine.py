@@ -18,6 +18,7 @@ from llmdispatcher.models.errors import (
     AuthRejected,
     BadReply,
     DispatcherError,
+    OfflineRefused,
     Overloaded,
     Refused,
     Unreachable,
@@ -52,7 +53,8 @@ class Outfit:
     """A server of one's own, which may have to load a model before it serves."""
     warm_s: float = WARM_S
     problem: str = ""
-    """Why it cannot be asked at all: a key that is missing."""
+    """Why it cannot be asked at all: a key that is missing, a place that is elsewhere."""
+    problem_kind: type[AuthRejected | OfflineRefused] = AuthRejected
     key_fingerprint: str = ""
     """See ``contract.Keyed``."""
     once_header: str = ""
@@ -64,6 +66,8 @@ class HttpEngine:
 
     def __init__(self, outfit: Outfit) -> None:
         self._outfit = outfit
+        self.problem = outfit.problem
+        """See ``Outfit.problem``."""
         self.key_fingerprint = outfit.key_fingerprint
         """See ``contract.Keyed``."""
         self.names_requests = bool(outfit.once_header)
@@ -197,7 +201,7 @@ class HttpEngine:
         if self._closed:
             return Refused("the vendor is closed; make a new Dispatcher")
         if self._outfit.problem:
-            return AuthRejected(self._outfit.problem)
+            return self._outfit.problem_kind(self._outfit.problem)
         is_whole = isinstance(work, Request) and not work.streamed
         wire = self._outfit.whole if is_whole else self._outfit.wire
         try:

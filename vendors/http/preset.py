@@ -146,10 +146,13 @@ def wire(vendor: HttpVendor, chosen: Row, host: str, *, local: bool, streaming: 
             return ollama.OllamaWire(site, hosted=is_under(host, chosen.key_domains))
     from llmdispatcher.vendors.openai import rows  # noqa: PLC0415 - on first use
     from llmdispatcher.vendors.openai import wire as openai  # noqa: PLC0415
+    from llmdispatcher.vendors.openai.ways import Pictures  # noqa: PLC0415
 
     ways = rows.ROWS[chosen.name].ways
     if vendor.api_version is not None:
         ways = attrs.evolve(ways, api_version=vendor.api_version)
+    if vendor.loopback_only and ways.pictures is Pictures.ANY:
+        ways = attrs.evolve(ways, pictures=Pictures.DATA)  # the server would fetch it
     return openai.OpenAIWire(site, ways)
 
 
@@ -172,6 +175,7 @@ class HttpOptions(TypedDict, total=False):
     ca_file: str | None
     client: httpx2.Client | None
     async_client: httpx2.AsyncClient | None
+    loopback_only: bool
 
 
 @attrs.frozen

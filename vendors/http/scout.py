@@ -119,7 +119,7 @@ class _Look(threading.Thread):
         from llmdispatcher.vendors.http.transport import Connections, Place  # noqa: PLC0415
 
         root = f"http://{HOST}:{self._port}"
-        connections = Connections(Place(root=root, base=root))
+        connections = Connections(Place(root=root, base=root, loopback_only=True))
         try:
             for path in self._paths:
                 head, body = fetch(connections, Ask(path=path), self._bound)

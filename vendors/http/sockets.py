@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import httpcore2
 
 from llmdispatcher.vendors.http.bound import Bound, Gate, current
+from llmdispatcher.vendors.http.home import addresses_here
 from llmdispatcher.vendors.http.packet import WRITE_BYTES, Packet
 
 CONNECT_S = 30.0
@@ -78,10 +79,14 @@ def mark_rest(received: Received) -> None:
 
 
 class Backend(httpcore2.NetworkBackend):
-    """Makes sockets that keep to the bound of the thread that uses them."""
+    """Makes sockets that keep to the bound of the thread that uses them.
 
-    def __init__(self) -> None:
+    ``loopback_only`` connects to nothing but this machine, and looks no name up.
+    """
+
+    def __init__(self, *, loopback_only: bool = False) -> None:
         self._inner = httpcore2.SyncBackend()
+        self._loopback_only = loopback_only
 
     def connect_tcp(
         self,
@@ -91,12 +96,13 @@ class Backend(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Options = None,
     ) -> httpcore2.NetworkStream:
-        """Connect to the first of a host's addresses that answers."""
+        """Connect to the first of a host's addresses that answers. Raises OfflineRefused."""
         until_s = time.monotonic() + _limit_s(timeout)
+        here = addresses_here(host) if self._loopback_only else ()
 
         def connect() -> httpcore2.NetworkStream:
             failure: Exception = httpcore2.ConnectError(f"{host} has no address")
-            places = _addresses(host, port)
+            places = here or _addresses(host, port)
             for tried, place in enumerate(places):
                 left_s = max(0.001, until_s - time.monotonic())
                 share_s = left_s / (len(places) - tried)  # a dead one leaves time for the others
@@ -270,10 +276,14 @@ class _Stream(httpcore2.NetworkStream):
 
 
 class AsyncBackend(httpcore2.AsyncNetworkBackend):
-    """Makes connections of event loops, all of whose beginning has one limit."""
+    """Makes connections of event loops, all of whose beginning has one limit.
 
-    def __init__(self) -> None:
+    ``loopback_only`` is that of ``Backend``.
+    """
+
+    def __init__(self, *, loopback_only: bool = False) -> None:
         self._inner = httpcore2.AnyIOBackend()
+        self._loopback_only = loopback_only
 
     async def connect_tcp(
         self,
@@ -283,11 +293,20 @@ class AsyncBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Options = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Connect to whichever of a host's addresses answers first."""
+        """Connect to whichever of a host's addresses answers first. Raises OfflineRefused."""
         limit_s = CONNECT_S if timeout is None else timeout
         until_s = time.monotonic() + limit_s
-        made = await self._inner.connect_tcp(host, port, limit_s, local_address, socket_options)
-        return _AsyncStream(made, until_s)
+        failure: Exception = httpcore2.ConnectError(f"{host} has no address")
+        for place in addresses_here(host) if self._loopback_only else (host,):
+            try:
+                left_s = max(0.001, until_s - time.monotonic())
+                made = await self._inner.connect_tcp(
+                    place, port, left_s, local_address, socket_options
+                )
+                return _AsyncStream(made, until_s)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failure = error
+        raise failure
 
     async def connect_unix_socket(
         self,

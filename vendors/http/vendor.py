@@ -16,8 +16,8 @@ import attrs
 
 from llmdispatcher.models.budget import fingerprint
 from llmdispatcher.models.card import FREE, ModelCard
-from llmdispatcher.models.check import as_tuple, at_most, instance, mapping, number, title
-from llmdispatcher.models.errors import BadRequest, ConfigError, Problem
+from llmdispatcher.models.check import as_tuple, at_most, flag, instance, mapping, number, title
+from llmdispatcher.models.errors import BadRequest, ConfigError, OfflineRefused, Problem
 from llmdispatcher.vendors.http.address import shown
 from llmdispatcher.vendors.http.secret import Secret, is_sensitive, secret, secrets_of
 
@@ -133,6 +133,13 @@ class HttpVendor:
     """The caller's own client for threads. Its operations are bounded one by one, not together."""
     async_client: httpx2.AsyncClient | None = attrs.field(default=None, eq=False)
     """The caller's own client for event loops, to be used in one of them."""
+    loopback_only: bool = flag(default=False)
+    """No connection is made but to this machine, and no name looked up. A vendor that is elsewhere,
+    goes through a proxy or has a client of the caller's own then has no models, and says why."""
+
+    def confined(self) -> HttpVendor:
+        """See ``contract.Confinable``."""
+        return attrs.evolve(self, loopback_only=True)
 
     def start(self, report: Report) -> HttpEngine:  # noqa: ARG002 - there is nothing to report
         """Make the engine. Opens no connection. Raises ConfigError for what can never work."""
@@ -151,6 +158,8 @@ class HttpVendor:
         if not self._address(row):
             raise BadRequest("base_url", self.base_url, "the address of the server")
         place = address(self._address(row), row.api_path)  # in no variable: it may hold a password
+        if self.loopback_only and (away := self._leads_away(place)):
+            return self._shut(row, place, away)
         key = self._key(row, place)
         has_key = key is not None or self.client is not None or self.async_client is not None
         has_key = has_key or any(is_sensitive(name) for name in self.headers)
@@ -170,6 +179,28 @@ class HttpVendor:
                 key_fingerprint=self._fingerprint(row, key),
                 once_header=self._once_header(row),
             )
+        )
+
+    def _leads_away(self, place: Address) -> str:
+        """Return why connections might not end on this machine; empty if they do."""
+        if not place.is_loopback:
+            return f"offline, and {place.host} is not this machine"
+        if self.proxy:
+            return "offline, and a proxy may lead anywhere: leave out proxy=…"
+        if self.client is not None or self.async_client is not None:
+            return "offline, and a client of your own may connect anywhere: leave it out"
+        return ""
+
+    def _shut(self, row: Row, place: Address, away: str) -> HttpEngine:
+        """Make an engine that has no models and asks nobody, and says why."""
+        from llmdispatcher.vendors.http import preset  # noqa: PLC0415 - on first use
+        from llmdispatcher.vendors.http.clients import Place  # noqa: PLC0415
+        from llmdispatcher.vendors.http.engine import HttpEngine, Outfit  # noqa: PLC0415
+
+        wire = preset.wire(self, row, place.host, local=False, streaming=True)
+        where = Place(root=place.root, base=place.base, loopback_only=True)
+        return HttpEngine(
+            Outfit(wire=wire, whole=wire, place=where, problem=away, problem_kind=OfflineRefused)
         )
 
     def _address(self, row: Row) -> str | None:
@@ -231,6 +262,7 @@ class HttpVendor:
             kept_s=KEPT_S if place.is_inner else KEPT_CLOUD_S,
             client=self.client,
             async_client=self.async_client,
+            loopback_only=self.loopback_only,
         )
         check(made)
         return made

@@ -22,6 +22,7 @@ from llmdispatcher.vendors.llamacpp.embedding import pooling
 from llmdispatcher.vendors.llamacpp.files import gguf
 
 if TYPE_CHECKING:
+    from llmdispatcher.vendors.llamacpp.files.header import Header
     from llmdispatcher.vendors.llamacpp.plan.fit import Plan
     from llmdispatcher.vendors.llamacpp.serving import LlamaCppEngine
 
@@ -109,6 +110,7 @@ class LlamaCpp:
         gives_way: a child process leaves the processors to other programs where they want them.
         pinned: never unloaded to make room for another model.
         keep_alive_s: unloaded when nobody has asked for it so many seconds; None keeps it.
+        model_name: the model's name in requests and replies; None takes the file's.
 
     Nothing is read until it is registered, and nothing loaded until the first request.
     """
@@ -147,6 +149,7 @@ class LlamaCpp:
     gives_way: bool = flag(default=True)
     pinned: bool = flag(default=False)
     keep_alive_s: float | None = number("keep_alive_s", 0, math.inf)
+    model_name: str | None = attrs.field(default=None, validator=attrs.validators.optional(title))
 
     def plan(self) -> Plan:
         """Say how it would be loaded on this machine now: ``print(spec.plan().table())``.
@@ -158,6 +161,15 @@ class LlamaCpp:
 
         header = gguf.read_header(self.model_path)
         return planning.make_plan(self, header, pooling.pooling_or_none(header, self.pooling))
+
+    def confined(self) -> LlamaCpp:
+        """See ``contract.Confinable``.
+
+        Nothing here connects elsewhere: a worker is given no address, a server listens on a socket
+        or on loopback, is given a file and no address, and is told --offline where it knows that.
+        What an ``executable`` or ``worker_command`` of the caller's own does is the caller's.
+        """
+        return self
 
     def start(self, report: Report) -> LlamaCppEngine:
         """Make the engine; the file's header is read, the model is not."""
@@ -172,10 +184,17 @@ def embedded() -> LlamaCpp:
     return LlamaCpp(folder / "demo.gguf", name="embedded", quality=1, last_resort=True)
 
 
+def abilities(header: Header, asked: str | None = None) -> frozenset[Capability]:
+    """Return what a model can do here by itself; ``asked`` is the user's wish for pooling."""
+    if pooling.is_embedder(header, asked):
+        return frozenset({pooling.capability_of(header, asked)})
+    return frozenset({*ABLE, *({Capability.INFILL} if header.fills_in else ())})
+
+
 def card_of(spec: LlamaCpp) -> ModelCard:
     """Make the card from the file's header; of a file that cannot be read, from its name."""
     known: dict[str, Any] = {}
-    able = {*ABLE, *({Capability.VISION} if spec.projector_path else ())}
+    able = frozenset(ABLE) | ({Capability.VISION} if spec.projector_path else set())
     able |= {Capability.ADAPTERS} if spec.adapters else set()
     try:
         header = gguf.read_header(spec.model_path)
@@ -187,13 +206,11 @@ def card_of(spec: LlamaCpp) -> ModelCard:
             "parameters": header.parameter_count,
             "size_bytes": header.file_size,
         }
-        if pooling.is_embedder(header, spec.pooling):
-            able = {pooling.capability_of(header, spec.pooling)}
-        elif header.fills_in:
-            able.add(Capability.INFILL)
+        own = abilities(header, spec.pooling)
+        able = own if pooling.is_embedder(header, spec.pooling) else able | own
     return ModelCard(
         vendor=spec.name,
-        model=_PART.sub("", spec.model_path.stem),
+        model=spec.model_name or _PART.sub("", spec.model_path.stem),
         local=True,
         capabilities=able,
         price=spec.price,

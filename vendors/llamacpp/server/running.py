@@ -147,4 +147,5 @@ def _place(address: Address) -> Place:
         headers={"Authorization": f"Bearer {address.key}"},
         secrets=(address.key,),
         socket=None if address.socket is None else str(address.socket),
+        loopback_only=True,
     )

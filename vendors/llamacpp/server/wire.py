@@ -19,6 +19,7 @@ from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.openai import chat, embedding
 from llmdispatcher.vendors.openai.known import UNKNOWN
 from llmdispatcher.vendors.openai.rows import ROWS
+from llmdispatcher.vendors.openai.ways import Pictures
 from llmdispatcher.vendors.wire.exchange import Ask, Exchange, Site
 
 WAYS = attrs.evolve(
@@ -26,6 +27,7 @@ WAYS = attrs.evolve(
     always={**ROWS["llama-server"].ways.always, "cache_prompt": True},
     any_json={"type": ["object", "array"]},  # as our own engine means it
     joins_texts=False,  # templates do it, as they do for our own engine
+    pictures=Pictures.DATA,  # it would fetch any address that a prompt names; our own engine none
 )
 
 SITE = Site(vendor="llamacpp", local=True)
