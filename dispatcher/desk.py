@@ -77,6 +77,9 @@ class Listener:
 class Desk:
     """What both dispatchers share: the vendors, the books, the listener."""
 
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    """Of every request; a replay sets another one."""
+
     def __init__(
         self,
         vendors: tuple[VendorSpec | str, ...],
@@ -88,8 +91,6 @@ class Desk:
         self._lock = threading.RLock()  # a signal handler may close what this thread is using
         self._engines: dict[str, Engine] = {}
         self._report = Listener(on_event).report
-        self._clock: Callable[[], float] = time.monotonic
-        """Of every request; a replay sets another one."""
         self._deadlines = policies.deadlines or Deadlines()
         self._ledger = policies.ledger
         self._strategy = policies.strategy

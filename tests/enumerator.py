@@ -31,6 +31,8 @@ GOOD = {
 }
 """By tier of quality: how likely an answer is good, to a simple, an ordinary and a hard request."""
 
+FORMS = frozenset({"json", "schema"})
+
 USUAL_TOKENS = 256
 """Of a reply, where nobody knows better."""
 
@@ -123,8 +125,14 @@ class Asked:
 
 
 def allowed(asked: Asked, offers: Sequence[Offer]) -> list[Offer]:
-    """Return who may be asked at all."""
+    """Return who may be asked at all.
+
+    A form of the reply that nobody can keep to by itself may be asked for in words.
+    """
     able = [offer for offer in offers if _may(asked, offer)]
+    if not able and asked.needs & FORMS:
+        told = attrs.evolve(asked, needs=asked.needs - FORMS)
+        able = [offer for offer in offers if _may(told, offer)]
     named = asked.vendor is not None or asked.model is not None
     if named:
         return able
