@@ -9,10 +9,12 @@ What models have lived before it is not told, since its strategy asks for none o
 
 Replay: 10,000 requests of a world with list prices, caches, outages, limits and failures
 (``choice_world.py``), on a simulated clock. Dollars paid, divided by those of the optimum that
-knows how long each reply gets and who fails when (``choice_optimum.py``); beside it whoever guesses
-as well as can be. LiteLLM's Router has a shorter world of the same seed (``--peer-requests``: one
-takes it some hundred times as long), once as it is told that the local model is free, and once with
-a price of almost nothing in place of the 0. What it did not serve counts at the optimum's price.
+knows how long each reply gets and who fails when (``choice_optimum.py``). Ours goes twice: as it
+comes, and with policies of somebody who would rather wait than pay. Beside it are whoever guesses
+as well as can be, and the optimum of one who waits some seconds for who is out. LiteLLM's Router
+has a shorter world of the same seed (``--peer-requests``: one takes it some hundred times as long),
+once as it is told that the local model is free, and once with a price of almost nothing in place of
+the 0. What is not served counts at the optimum's price.
 
 Selection: processor time from the request to whom to ask, tokens of a short text included.
 Switching: from a failure on one socket to the request on the next, on loopback.
@@ -38,6 +40,8 @@ from choice_world import REQUESTS, TUNING, UNSEEN, World
 from harness import Child, machine, save, show_table
 from rivals import python_with
 
+from llmdispatcher import BreakerPolicy, RetryPolicy
+
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "tests"))  # where the situations and their judge are
 
@@ -50,6 +54,13 @@ GOAL_RATIO = 1.05
 GOAL_US = {20: 25.0, 200: 250.0}
 GOAL_SWITCH_MS = 5.0
 SWITCHES = 1000
+PATIENT: Mapping[str, Any] = {
+    "breaker": BreakerPolicy(failures=1000),
+    "retry": RetryPolicy(same_target=4),
+}
+"""Policies of a caller to whom money matters more than seconds: who is down is asked all the same,
+and asked again for a while before somebody dearer is."""
+WAITS_S = 8
 ALMOST_NOTHING = 1e-12
 """Dollars per token that a user of LiteLLM states who has found out that 0 is none."""
 
@@ -174,37 +185,51 @@ def replays(seeds: Sequence[int], peer: Child, peer_requests: int) -> Result:
     for seed in seeds:
         row: Result = {"seed": seed, "all": _replay(World(seed))}
         if peer_requests:
-            row["first"] = _beside(seed, peer, peer_requests)
+            row["short"] = _beside(seed, peer, peer_requests)
         rows.append(row)
         print(_line(row), flush=True)
+    heads = ["seed", "ours", "patient", "best of guesses", f"optimum that waits {WAITS_S} s"]
+    if peer_requests:
+        heads += ["ours, short", "patient, short", "LiteLLM, short", "LiteLLM, 0 as a price"]
     show_table(
-        f"dollars paid / optimum ({REQUESTS} requests; the first {peer_requests} for LiteLLM)",
-        ("seed", "ours", "best of guesses", "ours, first", "LiteLLM, first", "with a price for 0"),
+        f"dollars paid / optimum ({REQUESTS} requests; short: {peer_requests})",
+        heads,
         [_line(row) for row in rows],
     )
-    ratios = [row["all"]["ratio"] for row in rows]
-    print(f"\nours: {max(ratios):.3f} at most; goal {GOAL_RATIO}")
+    for name in ("as it comes", "patient"):
+        ratios = [row["all"][name]["ratio"] for row in rows]
+        waits = [row["all"][name]["mean_wait_s"] for row in rows]
+        print(
+            f"ours, {name}: {max(ratios):.3f} at most, goal {GOAL_RATIO};"
+            f" a reply after {statistics.mean(waits):.2f} s on average"
+        )
     return {"requests": REQUESTS, "peer_requests": peer_requests, "worlds": rows}
 
 
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
-    cells = [row["all"]["ratio"], row["all"]["informed_ratio"]]
-    if "first" in row:
-        first = row["first"]
-        cells += [first["ours"]["ratio"], first["free"]["ratio"], first["almost free"]["ratio"]]
+    cells = [row["all"][name]["ratio"] for name in ("as it comes", "patient")]
+    cells += [row["all"]["informed_ratio"], row["all"]["waiting_optimum_ratio"]]
+    if "short" in row:
+        short = row["short"]
+        cells += [short["ours"][name]["ratio"] for name in ("as it comes", "patient")]
+        cells += [short["free"]["ratio"], short["almost free"]["ratio"]]
     return (str(row["seed"]), *(f"{cell:.3f}" for cell in cells))
 
 
 def _replay(world: World) -> Result:
-    scene, optimum = replay(world), Optimum(world)
+    """Send all requests of a world twice: as a dispatcher comes, and set to wait for the cheap."""
+    optimum = Optimum(world)
     least = optimum.pico()
-    owed = sum(optimum.shares([world.asks[number] for number in scene.unserved]))
-    return {
-        "ratio": (scene.meter.pico + owed) / least,
-        "informed_ratio": well_informed(world) / least,
+    told: Result = {
         "optimum_usd": least / PICO_PER_USD,
-        **summary(scene),
+        "waiting_optimum_ratio": Optimum(world, WAITS_S).pico() / least,
+        "informed_ratio": well_informed(world) / least,
     }
+    for name, policies in (("as it comes", {}), ("patient", PATIENT)):
+        scene = replay(world, **policies)
+        owed = sum(optimum.shares([world.asks[number] for number in scene.unserved]))
+        told[name] = {"ratio": (scene.meter.pico + owed) / least, **summary(scene)}
+    return told
 
 
 def _beside(seed: int, peer: Child, requests: int) -> Result:

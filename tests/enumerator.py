@@ -149,8 +149,8 @@ def _may(asked: Asked, offer: Offer) -> bool:
         return False
     if not asked.needs <= offer.able:
         return False
-    if asked.only:
-        return offer.local is (asked.only == "local")
+    if asked.only and offer.local is not (asked.only == "local"):
+        return False
     return offer.local or asked.allow_cloud
 
 

@@ -42,6 +42,20 @@ RATES = st.sampled_from(["0", "0.1", "0.15", "0.6", "1", "2.5", "10"])
 MODELS = st.sampled_from(["a/m", "a/k", "b/m", "b/openai/m", "c/m", "d/k", "e/m"])
 
 
+STRATEGIES: list[tuple[str | None, str, tuple[str, ...]]] = [
+    (None, "", ()),
+    (None, "", ()),
+    ("cost", "", ()),
+    ("local_only", "local", ()),
+    ("cloud_only", "cloud", ()),
+    ("local_first", "", ("local",)),
+    ("cloud_first", "", ("cloud",)),
+    ("priority", "", ("priority",)),
+    ("quality", "", ("quality",)),
+]
+"""A name, whom it leaves standing, and what it looks at before money."""
+
+
 @st.composite
 def priced(draw: st.DrawFn) -> dict[str, Any]:
     """A price, now and then unknown, with longer prompts that cost more."""
@@ -83,6 +97,7 @@ def asked(draw: st.DrawFn) -> Asked:
     """A request of any length and bounds."""
     needs = draw(ABLE.map(lambda able: able - {"choices"}))
     several = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    strategy, only, ranks = draw(st.sampled_from(STRATEGIES))
     return Asked(
         bytes=draw(st.sampled_from([1, 40, 400, 3_999, 4_000, 4_001, 40_000, 400_001])),
         max_tokens=draw(st.sampled_from([None, None, 1, 50, 244, 1_000])),
@@ -92,6 +107,9 @@ def asked(draw: st.DrawFn) -> Asked:
         vendor=draw(st.sampled_from([None, None, None, "a", "b"])),
         model=draw(st.sampled_from([None, None, None, "m", "openai/m"])),
         allow_cloud=draw(st.sampled_from([True, True, False])),
+        strategy=strategy,
+        only=only,
+        ranks=ranks,
         max_cost_usd=draw(st.sampled_from([None, None, None, "0.0004", "0.01", "1"])),
     )
 
