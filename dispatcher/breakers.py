@@ -72,6 +72,17 @@ class Breakers:
         self._circuits: dict[str, Circuit] = {}
         self._numbers = 0
 
+    def obey(self, policy: BreakerPolicy) -> None:
+        """Go by another policy from now on; what is known of vendors stays known."""
+        with self._lock:
+            self._policy = policy
+
+    def share(self, sharing: Sharing | None) -> None:
+        """Share with these from now on, instead of those before; None is with nobody."""
+        others = None if sharing is None else _hearsay(sharing)
+        with self._lock:
+            self._others = others
+
     def admit(self, name: str, now_s: float) -> Passage | Hold:
         """Let a request go, perhaps as the probe, or say until when it has to wait."""
         others = self._others
@@ -187,8 +198,8 @@ class Breakers:
 
     def _say(self) -> None:
         """Tell other programs what was noted. The lock is not held."""
-        if self._others is not None:
-            self._others.say()
+        if (others := self._others) is not None:
+            others.say()
 
     def _make_room(self) -> None:
         """Drop the circuit that has been closed for longest, if there are too many."""

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import attrs
+
 from llmdispatcher import offline
 from llmdispatcher.breaker import blamed
 from llmdispatcher.breakers import Breakers
@@ -19,13 +21,14 @@ from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import BadReply, DispatcherError, VendorError
-from llmdispatcher.models.quality import Complexity
 from llmdispatcher.models.reply import Attempt, Finish, FinishReason
 from llmdispatcher.models.request import Request
+from llmdispatcher.models.strategy import Strategy
+from llmdispatcher.models.task import TASK_RULES, Complexity, Reading
 from llmdispatcher.needs import has_images
 from llmdispatcher.orders import Draws, Glance
 from llmdispatcher.policies import Policies
-from llmdispatcher.route import Ranking, Seen, rank
+from llmdispatcher.route import Ranking, Seen, rank, strategy_of
 from llmdispatcher.shelf import Shelf, Target
 from llmdispatcher.vendors.contract import Engine, State
 from llmdispatcher.warmth import Warmth
@@ -54,12 +57,15 @@ class Chooser:
         catalog: Catalog,
         breakers: Breakers,
         landlord: Landlord,
+        before: Chooser | None = None,
     ) -> None:
-        self.history, self.warmth = History(), Warmth()
+        """``before`` is the one whose place this takes: what was learned is not forgotten."""
+        self.history: History = History() if before is None else before.history
+        self.warmth: Warmth = Warmth() if before is None else before.warmth
+        self.draws: Draws = Draws() if before is None else before.draws
         self._strategy, self._routing, self._catalog = policies.strategy, policies.routing, catalog
         self._is_offline = policies.offline
         self._breakers, self._landlord = breakers, landlord
-        self._draws = Draws()
         self._kept: dict[str, Part] = {}
         self._laid: tuple[list[Part], Shelf] = [], Shelf((), (), self._routing, self.history)
         """The shelf, and of what it was made: together, since any thread may make another."""
@@ -88,16 +94,40 @@ class Chooser:
         now_s: float,
     ) -> Ranking:
         """Rank who can serve a request now."""
+        strategy, reading = strategy_of(request) or self._strategy, None
+        if isinstance(request, Request) and (strategy.reads_task or request.task is not None):
+            reading = self._read(request)
+            strategy = self._by_task(strategy, reading)
         seen = Seen(
             now_s=now_s,
-            strategy=self._strategy,
+            strategy=strategy,
+            reading=reading,
             warm=self.warmth.of(request, now_s),
             counts=counts,
             held=self._breakers.held(now_s),
             glance=self._glance,
-            draws=self._draws,
+            draws=self.draws,
         )
         return rank(request, self.shelf(engines), seen)
+
+    def _read(self, request: Request) -> Reading:
+        """Say what a request is, as its caller says, or as its words do."""
+        read = self._routing.classifier
+        if read is None:
+            from llmdispatcher import tasks  # noqa: PLC0415 - few ask for it
+
+            read = tasks.read
+        reading = read(request)
+        return reading if request.task is None else attrs.evolve(reading, task=request.task)
+
+    def _by_task(self, strategy: Strategy, reading: Reading) -> Strategy:
+        """Return a strategy with what the rule of a task adds to it."""
+        if not strategy.reads_task:
+            return strategy
+        rule = self._routing.tasks.get(reading.task) or TASK_RULES[reading.task]
+        first = strategy.first if rule.prefers == "any" else rule.prefers
+        least = rule.least_quality if strategy.least_quality is None else strategy.least_quality
+        return attrs.evolve(strategy, least_quality=least, first=first)
 
     def shelf(self, engines: Mapping[str, Engine]) -> Shelf:
         """Return all models of some engines, with what is known of each."""

@@ -7,23 +7,29 @@ options, the terminal and the vendors to ask; errors that it raises become one l
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import attrs
 
-from llmdispatcher import expenses, models_view, providers_view, remote, usage_view
+from llmdispatcher import (
+    asking,
+    config_view,
+    expenses,
+    explain_view,
+    models_view,
+    opening,
+    providers_view,
+    remote,
+    usage_view,
+)
 from llmdispatcher.interrupt import audible
 from llmdispatcher.models.errors import ConfigError, DispatcherError, Refused, RequestError
-from llmdispatcher.models.message import system, user
-from llmdispatcher.models.request import Options, Request
+from llmdispatcher.models.request import Options
 from llmdispatcher.terminal import OutputFailed, Terminal, abandon, one_line
 
 if TYPE_CHECKING:
-    from llmdispatcher.models.reply import Reply
-    from llmdispatcher.models.request import Prompt
     from llmdispatcher.session import Session
     from llmdispatcher.vendors.contract import VendorSpec
 
@@ -86,6 +92,10 @@ def _told(end: BaseException, terminal: Terminal) -> int:
             return BROKEN_PIPE
         case OutputFailed():
             abandon(sys.stdout)
+        case ConfigError() if len(end.problems) > 1:  # a line for each
+            for problem in end.problems:
+                terminal.error(ConfigError([problem]))
+            return WRONG
     terminal.error(end)
     return exit_code(end)
 
@@ -114,10 +124,10 @@ def exit_code(error: BaseException) -> int:
 
 def ask(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSpec]) -> int:
     """Answer one question."""
-    prompt = _prompt(args, _question(args, terminal))
+    prompt = asking.prompt(args, asking.question(args, terminal))
     with _session(args, terminal, vendors) as session:
         if args.json:
-            terminal.write(_as_json(session.fetch(prompt)) + "\n")
+            terminal.write(asking.as_json(session.fetch(prompt)) + "\n")
         else:
             session.show(prompt)
         if session.is_demo:
@@ -125,6 +135,7 @@ def ask(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSp
                 "answered by the small embedded model, which knows llmdispatcher, capitals and"
                 ' small sums; for real work: llmdispatcher ask --model FILE.gguf "…"'
             )
+            opening.note_keys(terminal)
     return 0
 
 
@@ -138,9 +149,26 @@ def chat(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorS
                 "the small embedded model answers, which knows llmdispatcher, capitals and small"
                 " sums; for real work: llmdispatcher chat --model FILE.gguf"
             )
+            opening.note_keys(terminal)
         if terminal.reads_tty:
             terminal.note("/help lists the commands, Ctrl-D leaves")
         return Chat(session, args.system).run()
+
+
+def explain(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSpec]) -> int:
+    """Say who would be asked."""
+    from llmdispatcher.facade import Dispatcher  # noqa: PLC0415 - as of ask
+
+    prompt = asking.prompt(args, asking.question(args, terminal))
+    opener = None if vendors else opening.opener(args, terminal, None)
+    is_named = args.model is not None or args.vendor is not None
+    specs = vendors or ([_vendor(args)] if is_named else ())
+    made = Dispatcher(*specs) if opener is None else opener(lambda _: None)
+    with made as d:
+        told = d.explain(prompt, **explain_view.options(args))
+    shown = explain_view.text(told, is_tty=terminal.writes_tty)
+    terminal.write(explain_view.as_json(told) if args.json else shown)
+    return 0 if told.candidates else REFUSED
 
 
 def plan(args: argparse.Namespace, terminal: Terminal, _: Sequence[VendorSpec]) -> int:
@@ -162,37 +190,6 @@ def doctor(args: argparse.Namespace, terminal: Terminal, _: Sequence[VendorSpec]
     return FAILED if diagnosis.problems else 0
 
 
-def _question(args: argparse.Namespace, terminal: Terminal) -> str:
-    """Put the question together from the command line and from stdin."""
-    words = " ".join(args.prompt)
-    if terminal.reads_tty and words != "-":
-        piped = ""
-    else:
-        words, piped = words.removeprefix("-") if words == "-" else words, terminal.read_all()
-    if not args.raw:
-        piped = piped.rstrip("\r\n")
-    try:
-        words.encode()
-    except UnicodeEncodeError:
-        raise RequestError(
-            "the question is not text in this terminal's encoding; set LANG=C.UTF-8"
-        ) from None
-    question = "\n\n".join(part for part in (words, piped) if part)
-    if not question.strip():
-        raise RequestError(
-            'there is no question: llmdispatcher ask "your question", or pipe text into it'
-        )
-    return question
-
-
-def _prompt(args: argparse.Namespace, question: str) -> Prompt:
-    if args.raw:
-        if args.system is not None:
-            raise RequestError("--raw sends the prompt alone: leave out --system, or --raw")
-        return Request(prompt=question)
-    return [*([] if args.system is None else [system(args.system)]), user(question)]
-
-
 def _session(
     args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSpec]
 ) -> Session:
@@ -207,8 +204,12 @@ def _session(
         "stop": args.stop,
         "max_cost_usd": args.max_cost,
     }
-    specs, ledger = vendors or [_vendor(args)], expenses.ledger(args, terminal)
-    return Session(terminal, specs, options, ledger=ledger, verbose=args.verbose)
+    ledger = expenses.ledger(args, terminal)
+    opener = None if vendors else opening.opener(args, terminal, ledger)
+    specs = vendors or ([_vendor(args)] if opener is None else ())
+    if opener is not None and args.model is not None:
+        options["model"] = args.model
+    return Session(terminal, specs, options, ledger=ledger, verbose=args.verbose, opener=opener)
 
 
 def _vendor(args: argparse.Namespace) -> VendorSpec:
@@ -230,24 +231,6 @@ def _vendor(args: argparse.Namespace) -> VendorSpec:
     if args.command == "ask":  # one question of a model that is known to be well: it begins sooner
         given["isolation"] = "thread"
     return cast("VendorSpec", attrs.evolve(demo, **given))
-
-
-def _as_json(reply: Reply) -> str:
-    """Write a reply as JSON, all in ASCII, which no locale and no terminal can spoil."""
-    cost = reply.cost_usd
-    return json.dumps(
-        {
-            "text": reply.text,
-            "finish_reason": reply.finish_reason,
-            "usage": attrs.asdict(reply.usage),
-            "vendor": reply.vendor,
-            "model": reply.model,
-            "cost_usd": None if cost is None else f"{cost:f}",
-            "latency_s": reply.latency_s,
-            "first_token_s": reply.first_token_s,
-            "warnings": reply.warnings,
-        }
-    )
 
 
 # -- options -----------------------------------------------------------------------------------
@@ -275,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"llmdispatcher {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND [-h]", title="commands")
     for name, command in COMMANDS.items():
         command.add_options(
             commands.add_parser(
@@ -323,6 +306,18 @@ def _common_options(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", default=[], metavar="TEXT", help="end there; may be repeated"
     )
     expenses.add_options(parser)
+    opening.add_options(parser)
+
+
+def _explain_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", nargs="*", metavar="PROMPT", help="as of ask; nobody is asked")
+    parser.add_argument("--system", metavar="TEXT", help="instructions for the model")
+    parser.add_argument("--raw", action="store_true", help="as it is, without a chat template")
+    model = _model_group(parser)
+    remote.add_options(model)
+    _add_limits(model, _LIMITS)
+    explain_view.add_options(parser)
+    opening.add_options(parser)
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:
@@ -371,11 +366,13 @@ _POOL = {"max_parallel": ("--parallel", "at most N conversations at once")}
 COMMANDS = {
     "ask": Command("answer one question", _ask_options, ask),
     "chat": Command("hold a conversation", _common_options, chat),
+    "explain": Command("say who would be asked, and why", _explain_options, explain),
     "plan": Command("say how a model would be loaded, and what that takes", _plan_options, plan),
     "models": Command("list the models that could be used", *models_view.MODELS),
     "providers": Command(
         "say who is there to ask, and who would answer", *providers_view.PROVIDERS
     ),
+    "config": Command("write, check or show the configuration", *config_view.CONFIG),
     "usage": Command("show what was used and what it cost", *usage_view.USAGE),
     "export": Command("write the ledger for other programs", *usage_view.EXPORT),
     "doctor": Command(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -22,24 +22,27 @@ from llmdispatcher.chooser import Chooser
 from llmdispatcher.flow import dispatch
 from llmdispatcher.landlord import Landlord
 from llmdispatcher.limits import Limiters
+from llmdispatcher.listener import Listener, OnEvent
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.embedding import EmbedRequest, RerankRequest, Work
 from llmdispatcher.models.errors import BadRequest, ConfigError, Problem, Refused
-from llmdispatcher.models.event import Event
 from llmdispatcher.models.reply import Reply
 from llmdispatcher.models.request import Deadlines, Options, Prompt, Request
 from llmdispatcher.patience import Patience
 from llmdispatcher.policies import Policies
 from llmdispatcher.release import Stopper
 from llmdispatcher.shelf import Target
+from llmdispatcher.spec import spec_of
 from llmdispatcher.steps import Flow
 from llmdispatcher.tenancy import Budget
 from llmdispatcher.trial import Job
 from llmdispatcher.usage import Books
 from llmdispatcher.vendors.contract import Engine, Finder, Status, VendorSpec
 
-OnEvent = Callable[[Event], None]
+if TYPE_CHECKING:
+    from llmdispatcher.eras import Eras
+    from llmdispatcher.ledger import Ledger
 
 W = TypeVar("W", bound=Work)
 
@@ -53,29 +56,19 @@ class Vendor:
     status: Status
 
 
-class Listener:
-    """The caller's ``on_event``. Engines hold this and never the dispatcher itself."""
+@attrs.frozen
+class Registered:
+    """A vendor that was started."""
 
-    def __init__(self, on_event: OnEvent | None) -> None:
-        self._on_event = on_event
-
-    def report(self, event: Event) -> None:
-        """Tell the listener; its errors are its own and never reach a request."""
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(event)
-        except Exception:  # foreign code: whatever it raises must not break a request
-            import logging  # noqa: PLC0415 - 5 ms at import, for a line that is rarely written
-
-            log = logging.getLogger("llmdispatcher")
-            if not log.handlers:  # or Python prints on stderr where nobody set logging up
-                log.addHandler(logging.NullHandler())
-            log.exception("on_event raised for %s", type(event).__name__)
+    spec: VendorSpec
+    engine: Engine
 
 
 class Desk:
     """What both dispatchers share: the vendors, the books, the listener."""
+
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    """Of every request; a replay sets another one."""
 
     def __init__(
         self,
@@ -87,10 +80,11 @@ class Desk:
     ) -> None:
         self._lock = threading.RLock()  # a signal handler may close what this thread is using
         self._engines: dict[str, Engine] = {}
+        self._specs: dict[str, VendorSpec] = {}
+        self.eras: Eras | None = None
+        """Of a dispatcher that can be reloaded; see ``swap``."""
         self._report = Listener(on_event).report
-        self._deadlines = policies.deadlines or Deadlines()
         self._ledger = policies.ledger
-        self._strategy = policies.strategy
         sharing = None
         if self._ledger is not None:
             sharing = self._ledger.sharing()
@@ -100,22 +94,17 @@ class Desk:
             breakers=Breakers(policies.breaker or patience.BREAKER, sharing),
             limiters=Limiters(dict(policies.limits), sharing),
         )
-        bare = Request(messages="?")
-        self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
-        """Requests that say nothing but a text, whole and streamed: checked once for all."""
+        self._follow(policies)
         self._catalog = Catalog.parse(catalog or {})
-        self._is_offline = policies.offline
+        self._is_offline, self._cache = policies.offline, policies.cache
         self._closed = False
         self.books = Books()
-        self._landlord = Landlord(budget, self._report)
-        self.chooser = Chooser(
-            policies,
-            self._catalog,
-            self._patience.breakers,
-            self._landlord,
-        )
+        self.landlord = self._landlord = Landlord(budget, self._report)
+        self.chooser = Chooser(policies, self._catalog, self._patience.breakers, self._landlord)
         self._finders: tuple[Finder, ...] = ()
         """Of the engines, and whoever else looks for models; asked before each request."""
+        self.found: set[str] = set()
+        """Names of the vendors that nobody named."""
         try:
             for vendor in vendors or ("embedded",):
                 self.register(vendor)
@@ -123,26 +112,82 @@ class Desk:
             self.close()
             raise
         if not vendors:
-            from llmdispatcher.around import Around  # noqa: PLC0415 - few programs name nothing
+            self.look_around()
 
-            self._finders = (*self._finders, Around(self.register))
+    def _follow(self, policies: Policies) -> None:
+        """Take over what requests are ranked and bounded by."""
+        self._deadlines = policies.deadlines or Deadlines()
+        self._strategy = policies.strategy
+        bare = Request(messages="?")
+        self._bare = [bare.within(self._deadlines, streamed=each) for each in (False, True)]
+        """Requests that say nothing but a text, whole and streamed: checked once for all."""
 
     def register(self, vendor: VendorSpec | str) -> Engine:
         """Start a vendor; text is the name of an installed one. Raises ConfigError."""
-        spec = _spec(vendor)
+        spec = spec_of(vendor)
         self._check_open()
-        spec = offline.confined(spec) if self._is_offline else spec
-        engine = spec.start(self._report)
+        engine = self.start(spec)
         with self._lock:
             refused = self._closed or spec.name in self._engines
             if not refused:
-                self._engines[spec.name] = engine
+                self._engines[spec.name], self._specs[spec.name] = engine, spec
                 self._finders += (engine,) if isinstance(engine, Finder) else ()
         if refused:
             engine.close()
             self._check_open()
             message = "registered already; give one of the two another name="
             raise ConfigError([Problem(message, f"vendor {spec.name!r}")])
+        return engine
+
+    def start(self, spec: VendorSpec) -> Engine:
+        """Make the engine of a vendor, not yet registered. Raises ConfigError."""
+        return (offline.confined(spec) if self._is_offline else spec).start(self._report)
+
+    def registered(self) -> dict[str, Registered]:
+        """Return the specs and the engines of all vendors, by name. Raises Refused when closed."""
+        with self._lock:
+            return {n: Registered(self._specs[n], engine) for n, engine in self._all().items()}
+
+    def obey(self, policies: Policies, catalog: Catalog, vendors: Mapping[str, Registered]) -> None:
+        """Go by these from now on, all at once; requests under way keep what they have."""
+        with self._lock:
+            self._check_open()
+            self._specs = {name: each.spec for name, each in vendors.items()}
+            self._engines = {name: each.engine for name, each in vendors.items()}
+            self._finders = tuple(
+                each for each in self._engines.values() if isinstance(each, Finder)
+            )
+            self._catalog = catalog
+            self._follow(policies)
+            self._patience = attrs.evolve(self._patience, retry=policies.retry or patience.RETRY)
+            self._patience.breakers.obey(policies.breaker or patience.BREAKER)
+            self._patience.limiters.obey(policies.limits)
+            if policies.ledger is not self._ledger:
+                self._write_into(policies.ledger)
+            self.chooser = Chooser(
+                policies, catalog, self._patience.breakers, self._landlord, self.chooser
+            )
+
+    def _write_into(self, ledger: Ledger | None) -> None:
+        """Keep books in another ledger from now on. The lock is held."""
+        self._ledger = ledger
+        sharing = None if ledger is None else ledger.sharing()
+        if ledger is not None:
+            ledger.listen(self._report)
+        self._patience.breakers.share(sharing)
+        self._patience.limiters.share(sharing)
+
+    def look_around(self) -> None:
+        """Have servers of this machine that answer join in, from a thread; requests wait for it."""
+        from llmdispatcher.around import Around  # noqa: PLC0415 - few programs name nothing
+
+        around = Around(self._take_in)
+        with self._lock:
+            self._finders = (*self._finders, around)
+
+    def _take_in(self, spec: VendorSpec) -> Engine:
+        engine = self.register(spec)
+        self.found.add(spec.name)
         return engine
 
     def vendors(self) -> tuple[Vendor, ...]:
@@ -178,10 +223,17 @@ class Desk:
             request = Request.of(prompt, **options)
         plan = (request.strategy or self._strategy).plan
         if plan is None:
-            return self._begin(request, stopper, dispatch, streaming=streaming)
+            serve = dispatch if self._cache is None else self._cached
+            return self._begin(request, stopper, serve, streaming=streaming)
         from llmdispatcher import plans  # noqa: PLC0415 - few need it
 
         return self._begin(request, stopper, plans.flow_of(plan), streaming=streaming)
+
+    def _cached(self, job: Job[Request]) -> Flow:
+        from llmdispatcher import cached  # noqa: PLC0415 - few programs keep replies
+
+        assert self._cache is not None  # noqa: S101 - or nobody would call this
+        return cached.dispatch(job, self._cache)
 
     def embedding(self, request: EmbedRequest) -> Flow:
         """Return the flow of a request for vectors, not yet begun."""
@@ -251,13 +303,29 @@ class Desk:
         streaming: bool = False,
     ) -> Flow:
         """Return the flow of a request, which first waits for vendors that look for models."""
+        if self.eras is None:
+            return self._serving(request, stopper, serve, streaming=streaming)
+        self._check_open()
+        return self.eras.within(
+            lambda: self._serving(request, stopper, serve, streaming=streaming), self._lock
+        )
+
+    def _serving(
+        self,
+        request: W,
+        stopper: Stopper,
+        serve: Callable[[Job[W]], Flow],
+        *,
+        streaming: bool,
+    ) -> Flow:
         engines = self._all()
         counting = self.chooser.counting(request, engines) if isinstance(request, Request) else {}
         finders = self._finders
 
         def begun(counts: Mapping[str, int]) -> Flow:
             def ranked() -> Job[W]:
-                return self._job(request, stopper, streaming=streaming, counts=counts)
+                with self._lock if self.eras is not None else contextlib.nullcontext():
+                    return self._job(request, stopper, streaming=streaming, counts=counts)
 
             if not finders:
                 return serve(ranked())
@@ -292,13 +360,13 @@ class Desk:
 
         return Job(
             request=request,
-            ranking=self.chooser.ranking(request, self._all(), counts or {}, time.monotonic()),
+            ranking=self.chooser.ranking(request, self._all(), counts or {}, self._clock()),
             deadlines=self._deadlines_of(request),
             streaming=streaming,
             books=self.books,
             report=self._report,
             stopper=stopper,
-            clock=time.monotonic,
+            clock=self._clock,
             landlord=self._landlord,
             patience=self._patience,
             account=account,
@@ -315,6 +383,8 @@ class Desk:
             self._ledger.leave(self._report)
         self._landlord.close()
         with contextlib.ExitStack() as stack:  # all of them, also if one raises
+            if self.eras is not None:
+                stack.callback(self.eras.close)
             for engine in engines:
                 stack.callback(engine.close)
 
@@ -324,19 +394,3 @@ class Desk:
     def _check_open(self) -> None:
         if self._closed:
             raise Refused("the dispatcher is closed; make a new one")
-
-
-def _spec(vendor: object) -> VendorSpec:
-    """Find the vendor that a name stands for."""
-    if isinstance(vendor, str):
-        from llmdispatcher.vendors import discovery  # noqa: PLC0415 - importlib.metadata is slow
-
-        try:
-            vendor = discovery.find(vendor)()
-        except TypeError as error:
-            message = f"cannot be made without arguments: {error}"
-            raise ConfigError([Problem(message, f"vendor {vendor!r}")]) from error
-    if isinstance(vendor, VendorSpec):
-        return vendor
-    message = f"must be a vendor such as LlamaCpp(…) or a vendor's name, not {vendor!r}"
-    raise ConfigError([Problem(message, "vendors")])

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llmdispatcher.desk import Desk, OnEvent, Vendor
+from llmdispatcher.cache import Cache
+from llmdispatcher.configured import Configured
+from llmdispatcher.desk import Desk, Vendor
 from llmdispatcher.ledger import Ledger
+from llmdispatcher.listener import OnEvent
 from llmdispatcher.models.plan import Plan
 from llmdispatcher.models.policy import BreakerPolicy, Limits, RetryPolicy
 from llmdispatcher.models.reply import Reply
@@ -19,7 +22,7 @@ from llmdispatcher.usage import Stats
 from llmdispatcher.vendors.contract import Engine, VendorSpec
 
 
-class Front:
+class Front(Configured):
     """What both dispatchers are made of."""
 
     def __init__(  # noqa: PLR0913 - keywords of the public face, each with a default
@@ -37,9 +40,12 @@ class Front:
         max_memory_mb: int | None = None,
         max_vram_mb: int | None = None,
         offline: bool = False,
+        cache: Cache | None = None,
+        preset: str | None = None,
     ) -> None:
         budget = Budget(max_memory_mb=max_memory_mb, max_vram_mb=max_vram_mb)
-        policies = Policies(
+        policies = Policies.over(
+            preset,
             deadlines=deadlines,
             retry=retry,
             breaker=breaker,
@@ -48,6 +54,7 @@ class Front:
             strategy=strategy,
             routing=routing,
             offline=offline,
+            cache=cache,
         )
         self._desk = Desk(vendors, on_event, policies, catalog, budget)
 

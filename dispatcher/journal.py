@@ -136,6 +136,10 @@ def _trouble(event: events.LedgerTrouble) -> tuple[int, str, Facts]:
     return (INFO if event.kind == "over" else ERROR), "ledger: {detail}", facts
 
 
+def _uncached(event: events.CacheTrouble) -> tuple[int, str, Facts]:
+    return WARNING, "cache: {detail}", {"kind": event.kind, "detail": event.detail}
+
+
 def _retried(event: events.Retried) -> tuple[int, str, Facts]:
     facts = {"name": event.name, "waited_s": event.waited_s, "error": _class_of(event.reason)}
     return INFO, "asking {name} again after {error} and {waited_s:.2f} s", facts
@@ -158,6 +162,23 @@ def _moved(event: events.BreakerMoved) -> tuple[int, str, Facts]:
     return level, "the breaker of {name} went from {before} to {after}", facts
 
 
+def _reloaded(event: events.ConfigReloaded) -> tuple[int, str, Facts]:
+    facts = {
+        "file": event.file,
+        "started": ", ".join(event.started),
+        "kept": ", ".join(event.kept),
+        "closed": ", ".join(event.closed),
+    }
+    sentence = "the configuration {file} holds from now on; started: {started}; closed: {closed}"
+    return INFO, sentence, facts
+
+
+def _refused(event: events.ConfigRefused) -> tuple[int, str, Facts]:
+    problems = "; ".join(map(str, event.problems))  # they show no secrets
+    facts = {"file": event.file, "count": len(event.problems), "problems": problems}
+    return ERROR, "the configuration {file} is wrong, so what held before holds: {problems}", facts
+
+
 _TELLERS: dict[type, Callable[[Any], tuple[int, str, Facts]]] = {
     events.LoadProgress: _progress,
     events.AttemptStarted: _started,
@@ -170,4 +191,7 @@ _TELLERS: dict[type, Callable[[Any], tuple[int, str, Facts]]] = {
     events.ModelUnloaded: _unloaded,
     events.BudgetAlert: _alert,
     events.LedgerTrouble: _trouble,
+    events.CacheTrouble: _uncached,
+    events.ConfigReloaded: _reloaded,
+    events.ConfigRefused: _refused,
 }

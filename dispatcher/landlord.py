@@ -17,15 +17,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import attrs
-
 from llmdispatcher.clerk import Clerk
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.errors import DispatcherError, ModelTooLarge, Refused, VendorError
 from llmdispatcher.models.event import ModelUnloaded
 from llmdispatcher.residency import Residency
+from llmdispatcher.rooms import Room, Rooms
 from llmdispatcher.tenancy import Action, Admit, Budget, Load, Pause, Refuse, Stage, Unload, Weigh
-from llmdispatcher.vendors.contract import Engine, Footprint, Report, Resident, State
+from llmdispatcher.vendors.contract import Engine, Footprint, Report, State
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -35,20 +34,6 @@ R = TypeVar("R")
 CLOSED = "the dispatcher was closed"
 
 _SERVING = (State.READY, State.BUSY)
-
-
-@attrs.frozen(eq=False)
-class Room:
-    """A model and its engine."""
-
-    engine: Engine
-    resident: Resident | None
-    """The same engine, if it can give the model's memory back."""
-    card: ModelCard
-
-    def load(self) -> Future[None]:
-        """Begin to load the model, or join the load."""
-        return self.engine.load(self.card.model)
 
 
 class Lease:
@@ -70,7 +55,7 @@ class Lease:
             return self._room.load()
         self.ready = Future()
         landlord.enter(self._room, self)
-        if self.ready.done() or not landlord.has_begun(self._room.card.name):
+        if self.ready.done() or not landlord.has_begun(self._room.name):
             return self.ready
         joined = self._room.load()  # an engine knows whom it must not keep waiting, such as itself
         return joined if joined.done() and joined.exception() else self.ready
@@ -101,8 +86,7 @@ class Landlord:
     def __init__(self, budget: Budget | None = None, report: Report = lambda _: None) -> None:
         self._residency: Residency[Lease] = Residency(budget or Budget())
         self._report = report
-        self._rooms: dict[str, Room] = {}
-        """One for each model that was asked for."""
+        self._rooms = Rooms()
         self._notes: deque[Callable[[], None]] = deque()
         """What happened and was not carried out yet: at most a few for each request."""
         self._news: deque[Callable[[], object]] = deque()
@@ -116,6 +100,7 @@ class Landlord:
         """Begin in this process; in one that was forked, again: threads are left behind there."""
         self._pid = os.getpid()
         self._baton = threading.Lock()
+        self._rooms.begin()
         self._beginning = threading.Lock()
         """Held while an engine is told to load: it may report before it is noted that it loads."""
         me = weakref.ref(self)
@@ -129,7 +114,7 @@ class Landlord:
 
     def lease(self, card: ModelCard, engine: Engine) -> Lease:
         """Make a lease on a model, not yet begun."""
-        return Lease(self, self._room(card, engine))
+        return Lease(self, self._rooms.of(card, engine))
 
     def unload(self, card: ModelCard, engine: Engine) -> Future[None] | None:
         """Unload a model when nobody uses it; None where there is nothing that could be unloaded.
@@ -138,21 +123,29 @@ class Landlord:
         """
         from concurrent.futures import Future  # noqa: PLC0415 - 10 ms at import
 
-        if self._room(card, engine).resident is None:
+        room = self._rooms.of(card, engine)
+        if room.resident is None:
             return None
         gone: Future[None] = Future()
-        self._note(lambda: self._ask(card.name, gone))
+        self._note(lambda: self._ask(room.name, gone))
         return gone
 
     def waiting(self, name: str) -> int:
         """Return how many requests wait for a model to be loaded."""
-        model = self._residency.model(name)
-        return 0 if model is None else len(model.waiters)
+        return self._waiters(self._rooms.latest(name))
 
     def load_s(self, name: str) -> float | None:
         """Return how long the last load of a model took."""
-        model = self._residency.model(name)
+        model = self._residency.model(self._rooms.latest(name))
         return None if model is None else model.load_s
+
+    def obey(self, budget: Budget) -> None:
+        """Keep to another budget from now on."""
+        self._note(lambda: self._residency.obey(budget))
+
+    def forget(self, engine: Engine) -> None:
+        """Forget the models of an engine that was closed."""
+        self._note(lambda: self._rooms.forget(engine, self._residency.forget))
 
     def close(self) -> None:
         """Fail whoever waits, and load nothing any more. Idempotent; the engines stay open."""
@@ -160,22 +153,19 @@ class Landlord:
         self._clerk.close()
         self._note(self._evict)
 
-    def _room(self, card: ModelCard, engine: Engine) -> Room:
-        room = self._rooms.get(card.name)
-        if room is None:  # asking for a Protocol takes longer than looking it up
-            resident = engine if isinstance(engine, Resident) else None
-            room = self._rooms[card.name] = Room(engine, resident, card)
-        return room
+    def _waiters(self, name: str) -> int:
+        model = self._residency.model(name)
+        return 0 if model is None else len(model.waiters)
 
     # -- what leases tell ----------------------------------------------------------------------
 
     def enter(self, room: Room, lease: Lease) -> None:
         """Have a lease wait for its model."""
-        self._note(lambda: self._residency.enter(room.card.name, lease, time.monotonic()))
+        self._note(lambda: self._residency.enter(room.name, lease, time.monotonic()))
 
     def leave(self, room: Room, lease: Lease) -> None:
         """Take a lease back."""
-        self._note(lambda: self._residency.leave(room.card.name, lease, time.monotonic()))
+        self._note(lambda: self._residency.leave(room.name, lease, time.monotonic()))
 
     def has_begun(self, name: str) -> bool:
         """Whether this model is being loaded, once a load that is just begun has been noted.
@@ -194,7 +184,7 @@ class Landlord:
 
     def reloading(self, room: Room, loading: Future[None]) -> None:
         """Take note that a model had died and is being loaded again."""
-        self._note(lambda: self._begun(room.card.name, loading))
+        self._note(lambda: self._begun(room.name, loading))
 
     # -- carrying it out -----------------------------------------------------------------------
 
@@ -334,13 +324,14 @@ class Landlord:
 
     def _evict(self) -> None:
         """Fail whoever waits: the dispatcher is closed."""
-        for name in list(self._rooms):  # others add to it
-            if self.waiting(name) or name in self._leaving:
+        for name in self._rooms.names():
+            if self._waiters(name) or name in self._leaving:
                 self._fail(name, Refused(CLOSED))
 
     def _footprint(self, name: str) -> Footprint | DispatcherError:
-        room = self._rooms[name]
-        assert room.resident is not None  # noqa: S101 - for the type checker
+        room = self._rooms.get(name)
+        if room is None or room.resident is None:
+            return VendorError("it was closed")
         return _tried(partial(room.resident.footprint, room.card.model))
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llmdispatcher.bucket import NOTHING, Needs, buckets
@@ -239,6 +239,26 @@ class Limiters:
         self._limits, self._sharing = dict(limits or {}), sharing
         self._lock = threading.Lock()
         self._limiters: dict[str, Limiter] = {}
+
+    def share(self, sharing: Sharing | None) -> None:
+        """Share with these from now on, instead of those before; None is with nobody."""
+        with self._lock:
+            if sharing is not None or self._sharing is not None:
+                self._limiters.clear()
+            self._sharing = sharing
+
+    def obey(self, limits: Mapping[str, Limits]) -> None:
+        """Go by other limits from now on; where they are as before, what was used counts on.
+
+        Who waits for its turn, or has it, keeps to those that it asked.
+        """
+        with self._lock:
+            before, self._limits = self._limits, dict(limits)
+            for name in list(self._limiters):
+                vendor = name.partition("/")[0]
+                was = before.get(name, before.get(vendor))
+                if was != self._limits.get(name, self._limits.get(vendor)):
+                    del self._limiters[name]
 
     def of(self, vendor: str, model: str) -> Limiter:
         """Return the limiter of a model."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
+from llmdispatcher.cache import Cache
 from llmdispatcher.ledger import Ledger
 from llmdispatcher.models.check import flag, instance
 from llmdispatcher.models.errors import BadRequest
@@ -57,3 +59,16 @@ class Policies:
         validator=instance(Routing, "Routing(priorities={'openai': 1})"),
     )
     offline: bool = flag(default=False)
+    cache: Cache | None = attrs.field(default=None, validator=instance(Cache, "Cache(max_mb=64)"))
+
+    @classmethod
+    def over(cls, preset: str | None, **given: Any) -> Policies:  # noqa: ANN401 - its own fields
+        """Make policies of what is given, and of a preset for what is not. Raises BadRequest."""
+        if preset is None:
+            return cls(**given)
+        from llmdispatcher.models import presets  # noqa: PLC0415 - reads a file, for few
+
+        row = presets.read_preset(preset)
+        told = {name: value for name, value in given.items() if value is not None}
+        names = [field.name for field in attrs.fields(cls) if hasattr(row, field.name)]
+        return cls(**{name: getattr(row, name) for name in names} | told)

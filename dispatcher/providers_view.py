@@ -7,6 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
+from llmdispatcher import opening
+
 if TYPE_CHECKING:
     from llmdispatcher.providers import Provider
     from llmdispatcher.terminal import Terminal
@@ -16,13 +20,20 @@ if TYPE_CHECKING:
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+    opening.add_file_options(parser.add_argument_group("the configuration"))
 
 
 def providers(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSpec]) -> int:
     """List vendors; the exit code is 1 where none can be used."""
     from llmdispatcher.providers import Standing, look  # noqa: PLC0415 - the others do without
 
-    found = look(vendors)
+    priorities: Mapping[str, int] = {}
+    if not vendors:
+        vendors, priorities = opening.named(args)
+    found = [
+        attrs.evolve(each, priority=priorities.get(each.name, each.priority))
+        for each in look(vendors)
+    ]
     terminal.write(as_json(found) if args.json else text(found, terminal.writes_tty))
     usable = (Standing.ANSWERS, Standing.READY)
     return 0 if any(each.standing in usable for each in found) else 1

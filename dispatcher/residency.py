@@ -92,8 +92,8 @@ class Residency(Generic[T]):
 
     def grown(self, name: str, footprint: Footprint) -> None:
         """Note what a loaded model was found to take, where that is more than was thought."""
-        model = self._models[name]
-        if model.stage is Stage.LOADED:
+        model = self._models.get(name)
+        if model is not None and model.stage is Stage.LOADED:
             model.footprint = attrs.evolve(
                 footprint,
                 memory_bytes=max(footprint.memory_bytes, model.footprint.memory_bytes),
@@ -129,6 +129,24 @@ class Residency(Generic[T]):
         """Note that a model is no longer in memory: it was unloaded, or died."""
         model = self._models[name]
         model.stage, model.is_shut, model.is_leaving = Stage.ABSENT, False, False
+        for each in self._models.values():
+            each.is_weighed = False
+
+    def forget(self, name: str) -> bool:
+        """Forget a model that has no engine any more. False while something is going on."""
+        model = self._models.get(name)
+        if model is None:
+            return True
+        is_moving = model.stage in {Stage.LOADING, Stage.UNLOADING} or model.is_being_weighed
+        if is_moving or model.users or model.waiters:
+            return False
+        self.gone(name)
+        del self._models[name]
+        return True
+
+    def obey(self, budget: Budget) -> None:
+        """Note that another budget holds from now on."""
+        self._budget = budget
         for each in self._models.values():
             each.is_weighed = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Self
 
@@ -14,6 +14,7 @@ from llmdispatcher.vendors.contract import State, VendorSpec
 
 if TYPE_CHECKING:
     from llmdispatcher.ledger import Ledger
+    from llmdispatcher.listener import OnEvent
     from llmdispatcher.models.request import Options, Prompt
     from llmdispatcher.terminal import Terminal
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class Session:
     """Asks a dispatcher and shows on a terminal what comes of it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is beside the words, each by its name
         self,
         terminal: Terminal,
         vendors: Sequence[VendorSpec],
@@ -29,15 +30,19 @@ class Session:
         *,
         ledger: Ledger | None = None,
         verbose: bool = False,
+        opener: Callable[[OnEvent], Dispatcher] | None = None,
     ) -> None:
-        """``ledger`` is closed with the session."""
+        """``ledger`` is closed with the session. ``opener`` makes the dispatcher instead."""
         self.terminal = terminal
         self._options = options
         self._verbose = verbose
         self._bar: LoadBar | None = None
         self._stream: Stream | None = None
         self._ledger = ledger
-        self._dispatcher = Dispatcher(*vendors, on_event=self._hear, ledger=ledger)
+        if opener is None:
+            self._dispatcher = Dispatcher(*vendors, on_event=self._hear, ledger=ledger)
+        else:
+            self._dispatcher = opener(self._hear)
         if self.is_demo and options.get("temperature") is None:
             # The demo model is sure of what it knows and guesses the rest: drawing anything but
             # the likeliest token can only make its answers worse.

@@ -2,7 +2,8 @@
 
     {"models": {"llamacpp/tiny": {"quality": 2, "price": {"input": "0.10", "output": "0.40"}}}}
 
-Keys are ``vendor/model``. Reading a file into the mapping is not done here.
+Keys are ``vendor/model``, or ``vendor/*`` for all models of a vendor, where nothing is said of one
+by its name. Reading a file into the mapping is not done here.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Catalog:
 
     def apply(self, card: ModelCard) -> ModelCard:
         """Return the card with the user's facts over the vendor's."""
-        facts = self.facts.get(card.name)
+        facts = {**self.facts.get(f"{card.vendor}/*", {}), **self.facts.get(card.name, {})}
         return attrs.evolve(card, **facts) if facts else card
 
 

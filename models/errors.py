@@ -17,8 +17,7 @@ DispatcherError
 ├─ Cancelled              the caller stopped the request while it was being served
 └─ AllVendorsFailed       an exception group: one error for each vendor that was tried
 
-Errors carry facts in attributes, and decisions read those, never the text. Every error can be
-pickled, so that it crosses process boundaries whole.
+Errors carry facts in attributes, and decisions read those, never the text. All can be pickled.
 """
 
 from __future__ import annotations
@@ -59,10 +58,11 @@ class Problem:
     key_path: str = ""
     file: str = ""
     line: int | None = None
+    column: int | None = None
 
     def __str__(self) -> str:
-        """``file:line: key.path: message``, leaving out what is not known."""
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        """``file:line:column: key.path: message``, leaving out what is not known."""
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
         return ": ".join(part for part in (place, self.key_path, self.message) if part)
 
 

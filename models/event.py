@@ -8,6 +8,7 @@ from __future__ import annotations
 import attrs
 
 from llmdispatcher.models.budget import SpendingCap
+from llmdispatcher.models.errors import Problem
 from llmdispatcher.models.reply import Attempt
 
 
@@ -135,6 +136,38 @@ class LedgerTrouble:
     """Entries given up since the ledger was opened, because memory for them is bounded."""
 
 
+@attrs.frozen(kw_only=True)
+class CacheTrouble:
+    """The cache cannot be used; told once, until a reply is kept again. Requests are served."""
+
+    kind: str
+    """``full``, ``read-only``, ``corrupt`` (the file was moved aside and begun anew), ``locked``,
+    ``newer`` or ``unusable``."""
+    detail: str
+    """What is wrong, and where."""
+
+
+@attrs.frozen(kw_only=True)
+class ConfigReloaded:
+    """The configuration was read again, and what is sent from now on goes by it."""
+
+    file: str
+    started: tuple[str, ...] = ()
+    """Vendors that are new, or that changed and were started anew."""
+    kept: tuple[str, ...] = ()
+    """Vendors that are as they were: what they had loaded stays loaded."""
+    closed: tuple[str, ...] = ()
+    """Vendors that are gone, or that changed: each ends with its last request."""
+
+
+@attrs.frozen(kw_only=True)
+class ConfigRefused:
+    """The configuration was read again and is wrong: what held before still holds, all of it."""
+
+    file: str
+    problems: tuple[Problem, ...]
+
+
 Event = (
     LoadProgress
     | AttemptStarted
@@ -147,4 +180,7 @@ Event = (
     | ModelUnloaded
     | BudgetAlert
     | LedgerTrouble
+    | CacheTrouble
+    | ConfigReloaded
+    | ConfigRefused
 )

@@ -71,6 +71,8 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("RUNTIME", "CRASH", "CACHE"):
             patch.setenv(f"LLMDISPATCHER_{name}_DIR", str(folder / name.lower()))
         patch.setenv("XDG_DATA_HOME", str(folder / "data"))
+        patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+        patch.delenv("LLMDISPATCHER_CONFIG", raising=False)
         yield
 
 

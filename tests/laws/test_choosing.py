@@ -1,78 +1,168 @@
-"""Whatever happened to the models of a dispatcher, choosing among them comes to an end."""
+"""Laws of choosing: any order is the one that trying all of them finds."""
 
 from __future__ import annotations
 
-import attrs
-from hypothesis import given, settings
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import permutations
+from typing import Any
+
+import pytest
+from enumerator import Asked, Offer, Trial, allowed, best_order, dollars, refused, trial, worst
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from shop import request, shop
 
-from llmdispatcher import FinishReason, Price, Request, Routing, Scripted, Usage
-from llmdispatcher.history import History
-from llmdispatcher.models.reply import Attempt, Finish, Outcome
-from llmdispatcher.models.strategy import STRATEGIES
-from llmdispatcher.route import Seen, rank
-from llmdispatcher.shelf import Shelf, Target
+TENTHS = st.integers(1, 10).map(lambda n: Fraction(n, 10))
+MONEY = st.integers(0, 12).map(Fraction)
+TRIALS = st.lists(st.builds(Trial, MONEY, TENTHS, TENTHS, MONEY), min_size=1, max_size=5)
 
-PRICE = Price.per_million(1, 1)
+AROUND = 2_000
+"""Tokens that a worst case may count around a text; budgets are not drawn so close to one."""
 
-COUNTS = st.integers(0, 2**40)
+
+@given(TRIALS)
+def test_the_index_orders_trials_as_trying_every_order_does(trials: list[Trial]) -> None:
+    """Least index first costs least of all orders.
+
+    By an exchange: two neighbours who serve with chances p and q, and cost s and t each time they
+    are asked, cost s + (1 - p)t in one order and t + (1 - q)s in the other. The first is no dearer
+    if s/p <= t/q, whoever comes before and behind them; and s/p is the index.
+    """
+    by_index = dollars(sorted(trials, key=lambda each: each.index))
+
+    assert by_index == min(map(dollars, permutations(trials)))
+
+
+ABLE = st.frozensets(st.sampled_from(["prefill", "json", "logprobs", "choices"])).map(
+    lambda able: able | {"chat"}
+)
+RATES = st.sampled_from(["0", "0.1", "0.15", "0.6", "1", "2.5", "10"])
+MODELS = st.sampled_from(["a/m", "a/k", "b/m", "b/openai/m", "c/m", "d/k", "e/m"])
+
+
+STRATEGIES: list[tuple[str | None, str, tuple[str, ...]]] = [
+    (None, "", ()),
+    (None, "", ()),
+    ("cost", "", ()),
+    ("local_only", "local", ()),
+    ("cloud_only", "cloud", ()),
+    ("local_first", "", ("local",)),
+    ("cloud_first", "", ("cloud",)),
+    ("priority", "", ("priority",)),
+    ("quality", "", ("quality",)),
+]
+"""A name, whom it leaves standing, and what it looks at before money."""
 
 
 @st.composite
-def happened(draw: st.DrawFn) -> tuple[Attempt, Finish | None]:
-    """Draw what became of an attempt, in any figures that a vendor may tell."""
-    prompt, cached = draw(COUNTS), draw(COUNTS)
-    usage = Usage(
-        prompt_tokens=prompt,
-        cached_tokens=min(prompt, cached),
-        completion_tokens=draw(COUNTS),
-        estimated=draw(st.booleans()),
-    )
-    outcome = draw(st.sampled_from(Outcome))
-    attempt = Attempt(
-        vendor="v",
-        model="m",
-        outcome=outcome,
-        usage=usage,
-        cost_microusd=draw(st.none() | COUNTS),
-        latency_s=draw(st.floats(0, 1e6)),
-    )
-    end = Finish(draw(st.sampled_from(FinishReason)), usage)
-    return attempt, end if outcome is Outcome.SERVED else None
+def priced(draw: st.DrawFn) -> dict[str, Any]:
+    """A price, now and then unknown, with longer prompts that cost more."""
+    reading, writing = draw(RATES), draw(RATES)
+    steps = draw(st.sampled_from([(), ((1_000, _twice(reading), _twice(writing)),)]))
+    known: dict[str, Any] = {"input": reading, "output": writing, "above": steps}
+    known["per_request"] = draw(st.sampled_from(["0", "0", "0.000123", "0.01"]))
+    return draw(st.sampled_from([{}, known, known, known, known]))
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from("ab"), happened(), st.floats(-1e9, 1e9)), max_size=12),
-    st.sampled_from([name for name, each in STRATEGIES.items() if each.only == "anywhere"]),
-    st.floats(0, 1e9),
-)
-@settings(max_examples=100, deadline=None)
-def test_whatever_happened_everybody_stands_in_the_ranking(
-    past: list[tuple[str, tuple[Attempt, Finish | None], float]], strategy: str, now_s: float
-) -> None:
-    """After any attempts, at times in any order, each has one place, and its arithmetic is told."""
-    vendors = Scripted(name="a", price=PRICE), Scripted(name="b", price=None)
-    tiered = Price.per_million(1, 1, above={"tokens": 9, "input": 2, "output": 3})
-    targets = [Target(each.card, each.start(lambda _: None)) for each in vendors]
-    targets.append(
-        Target(attrs.evolve(vendors[0].card, vendor="c", price=tiered), targets[0].engine)
-    )
-    history, request = History(), Request.of("x" * 5000, n=64, strategy=strategy)
-    routing = Routing(value_of_time_usd=20)
-    cards = {target.card.vendor: target.card for target in targets}
-    for name, (attempt, end), at_s in past:
-        history.begin(cards[name])
-        history.settle(cards[name], attempt, at_s)
-        if end is not None:
-            history.replied(cards[name], request, end, 2000)
-    shelf = Shelf(targets, (), routing, history)
-    ranking = rank(
-        request, shelf, Seen(now_s=now_s, warm={"a/script": 4000}, counts={"a/script": 7})
+def _twice(usd: str) -> str:
+    return f"{float(usd) * 2:g}"
+
+
+@st.composite
+def offers(draw: st.DrawFn) -> list[Offer]:
+    """One to five models, several of a vendor at times."""
+    names = draw(st.lists(MODELS, min_size=1, max_size=5, unique=True))
+    return [
+        Offer(
+            name=name,
+            **draw(priced()),
+            local=draw(st.booleans()),
+            able=draw(ABLE),
+            context=draw(st.sampled_from([None, None, 500, 8_192, 200_000])),
+            most=draw(st.sampled_from([None, 256, 4_096])),
+            quality=draw(st.sampled_from([None, 1, 2, 3, 4, 5])),
+            last=draw(st.sampled_from([False, False, False, True])),
+            named_only=draw(st.sampled_from([False, False, False, True])),
+            state=draw(st.sampled_from(["", "", "", "dead", "cooling"])),
+            priority=draw(st.integers(-1, 1)),
+        )
+        for name in sorted(names, key=lambda name: name.partition("/")[0])
+    ]
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> Asked:
+    """A request of any length and bounds."""
+    needs = draw(ABLE.map(lambda able: able - {"choices"}))
+    several = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    strategy, only, ranks = draw(st.sampled_from(STRATEGIES))
+    return Asked(
+        bytes=draw(st.sampled_from([1, 40, 400, 3_999, 4_000, 4_001, 40_000, 400_001])),
+        max_tokens=draw(st.sampled_from([None, None, 1, 50, 244, 1_000])),
+        n=several,
+        needs=(needs if draw(st.booleans()) else frozenset({"chat"}))
+        | ({"choices"} if several > 1 else set()),
+        vendor=draw(st.sampled_from([None, None, None, "a", "b"])),
+        model=draw(st.sampled_from([None, None, None, "m", "openai/m"])),
+        allow_cloud=draw(st.sampled_from([True, True, False])),
+        strategy=strategy,
+        only=only,
+        ranks=ranks,
+        max_cost_usd=draw(st.sampled_from([None, None, None, "0.0004", "0.01", "1"])),
     )
 
-    assert sorted(target.card.vendor for target in ranking.targets) == ["a", "b", "c"]
-    assert [row.vendor for row in ranking.candidates] == [t.card.vendor for t in ranking.targets]
-    for record in shelf.records:
-        assert 0 < record.available(now_s) <= 1
-        assert 0 < record.per_byte <= 1
-        assert record.in_hand == 0
+
+def _is_clear(asked: Asked, offers: Sequence[Offer]) -> bool:
+    """Whether no worst case is so near to the budget that what stands around a text decides."""
+    if asked.max_cost_usd is None:
+        return True
+    for offer in offers:
+        least, most = worst(asked, offer, 0), worst(asked, offer, AROUND)
+        if least is not None and most is not None and least <= Fraction(asked.max_cost_usd) < most:
+            return False
+    return True
+
+
+@pytest.fixture
+def asked_once() -> None:
+    """Breakers and retries are the product's own here."""
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.soak)])
+def test_any_order_is_the_best_of_all_orders(count: int) -> None:
+    """Whatever is there and asked for: the same order, the same are left out, the same dollars.
+
+    Of those who would be refused now, only that they are last: they have lived through failures.
+    """
+
+    @settings(max_examples=count, deadline=None)
+    @given(asked(), offers())
+    def check(asked: Asked, offers: list[Offer]) -> None:
+        assume(_is_clear(asked, offers))
+        best = best_order(asked, offers)
+        ready = [offer.name for offer in best if not refused(asked, offer)]
+        with shop(asked, offers) as d:
+            told = d.explain(request(asked, offers))
+        found = [f"{each.vendor}/{each.model}" for each in told.candidates]
+
+        assert found[: len(ready)] == ready, str(told)
+        assert set(found) == {offer.name for offer in allowed(asked, offers)}, str(told)
+        for each, offer in zip(told.candidates, best[: len(ready)], strict=False):
+            _same(each.expected_cost_microusd, _microusd(asked, offer), str(told))
+
+    check()
+
+
+def _same(shown: int | None, exact: int | None, told: str) -> None:
+    """Compare dollars: a division that is not exact may round up once more."""
+    if shown is None or exact is None:
+        assert shown is exact, told
+    else:
+        assert 0 <= shown - exact <= 1, told
+
+
+def _microusd(asked: Asked, offer: Offer) -> int | None:
+    """Return the index as it is shown: rounded up."""
+    return None if offer.input is None else math.ceil(trial(asked, offer).index * 10**6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -73,6 +74,21 @@ def test_the_catalog_wins_over_the_card() -> None:
     assert patched.price == Price.per_million("0.1", "0.4")
     assert (patched.quality, patched.context_tokens) == (3, 512)
     assert Catalog.parse({}).apply(card) is card
+
+
+def test_facts_of_all_models_of_a_vendor() -> None:
+    """``vendor/*`` says them where nothing is said of a model by its name, fact by fact."""
+    rows: dict[str, Any] = {"v/*": {"quality": 2, "price": {"input": 1, "output": 1}}}
+    rows["v/m"] = {"quality": 4}
+    catalog = Catalog.parse({"models": rows})
+    named, other, foreign = (
+        catalog.apply(ModelCard(vendor=vendor, model=model, local=True))
+        for vendor, model in (("v", "m"), ("v", "n"), ("w", "m"))
+    )
+
+    assert (named.quality, other.quality, foreign.quality) == (4, 2, None)
+    assert named.price == other.price == Price.per_million(1, 1)
+    assert foreign.price is None
 
 
 def test_null_price_is_unknown() -> None:
