@@ -56,7 +56,7 @@ OpenAI OpenAICompatible OpenRouter Together VLLM
 HttpVendor Keepsake Secret TokenCount
 BudgetAlert Cache CacheTrouble Ledger LedgerTrouble LedgerUnusable SpendingCap fingerprint
 BreakerMoved BreakerPolicy Limits Restarted Retried RetryPolicy
-Plan Routing Strategy
+Plan Reading Routing Strategy Task TaskRule
 Ensemble Hedge NoGoodAnswer Parallel
 ConfigRefused ConfigReloaded
 Cascade Chain Step
