@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from typing import Any
 
@@ -13,6 +12,7 @@ import attrs
 
 from llmdispatcher import accept
 from llmdispatcher.accept import Finding
+from llmdispatcher.ballot import form_of
 from llmdispatcher.draft import JudgedDraft, ReplyDraft
 from llmdispatcher.ladder import ladder
 from llmdispatcher.models.agreement import agreement
@@ -20,7 +20,7 @@ from llmdispatcher.models.card import Capability, ModelCard
 from llmdispatcher.models.confidence import TOP
 from llmdispatcher.models.errors import BadReply, BadRequest, Cancelled, DispatcherError
 from llmdispatcher.models.message import assistant, user
-from llmdispatcher.models.reply import Choice, Reply
+from llmdispatcher.models.reply import Reply
 from llmdispatcher.models.request import Request
 from llmdispatcher.models.sampling import MAX_SEED
 from llmdispatcher.models.stages import HAND_OVER, HAND_OVER_CHARS, Cascade
@@ -175,7 +175,7 @@ class _Climb:
         """
         of, least = self._of(), accept.threshold(self._plan, "samples")
         drawn = [attrs.evolve(answer, choices=(each,)) for each in answer.choices]
-        said = [_said(answer, at) for at in range(len(answer.choices))]
+        said = [self._said(answer, at) for at in range(len(answer.choices))]
         while len(said) < of and not agreement(said, of).is_decided(len(said), least):
             if refusal := self._stages.refusal():
                 self._stages.note(f"{answer.name}: no further samples: {refusal}")
@@ -188,12 +188,19 @@ class _Climb:
                 self._stages.note(f"{answer.name}: no further samples: {told(error)}")
                 break
             drawn.append(another)
-            said.append(_said(another, 0))
+            said.append(self._said(another, 0))
         found = agreement(said, of)
         finding = accept.by_agreement(self._plan, found)
         if not found.count:
             return answer, attrs.evolve(finding, is_answer=not _unfit(answer))
         return (answer if self._job.request.n > 1 else drawn[found.index]), finding
+
+    def _said(self, answer: Answer, index: int) -> str | None:
+        """Return what a sample says, to compare it; None for one that is not whole."""
+        choice = answer.choices[index]
+        if index in _unfit(answer) or accept.broken((choice,)):
+            return None
+        return form_of(choice, self._plan.normalise)
 
     def _of(self) -> int:
         """Return how many samples are compared."""
@@ -250,14 +257,3 @@ def _sample(request: Request, number: int, n: int) -> Request:
 def _unfit(answer: Answer) -> dict[int, BadReply]:
     draft = answer.served.draft
     return draft.unfit if isinstance(draft, JudgedDraft) else {}
-
-
-def _said(answer: Answer, index: int) -> str | None:
-    """Return what a sample says, to compare it; None for one that is not whole."""
-    choice: Choice = answer.choices[index]
-    if index in _unfit(answer) or accept.broken((choice,)):
-        return None
-    if choice.parsed is not None:
-        return json.dumps(choice.parsed, sort_keys=True, default=repr)
-    calls = [(call.name, call.arguments) for call in choice.tool_calls]
-    return f"{choice.text} {calls}" if calls else choice.text

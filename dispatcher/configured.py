@@ -41,7 +41,7 @@ class Configured:
         variable LLMDISPATCHER_CONFIG names, ``./llmdispatcher.yaml``, and ``llmdispatcher.yaml`` in
         the user's configuration folder. Where none is, what is found is used: local servers that
         answer, the embedded model, and with ``allow_cloud=True`` the clouds whose key is in the
-        environment.
+        environment, which a request asks by the name of one of their models.
 
         Args:
             path: the file.

@@ -67,6 +67,9 @@ class Registered:
 class Desk:
     """What both dispatchers share: the vendors, the books, the listener."""
 
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    """Of every request; a replay sets another one."""
+
     def __init__(
         self,
         vendors: tuple[VendorSpec | str, ...],
@@ -357,13 +360,13 @@ class Desk:
 
         return Job(
             request=request,
-            ranking=self.chooser.ranking(request, self._all(), counts or {}, time.monotonic()),
+            ranking=self.chooser.ranking(request, self._all(), counts or {}, self._clock()),
             deadlines=self._deadlines_of(request),
             streaming=streaming,
             books=self.books,
             report=self._report,
             stopper=stopper,
-            clock=time.monotonic,
+            clock=self._clock,
             landlord=self._landlord,
             patience=self._patience,
             account=account,

@@ -162,6 +162,23 @@ def _moved(event: events.BreakerMoved) -> tuple[int, str, Facts]:
     return level, "the breaker of {name} went from {before} to {after}", facts
 
 
+def _reloaded(event: events.ConfigReloaded) -> tuple[int, str, Facts]:
+    facts = {
+        "file": event.file,
+        "started": ", ".join(event.started),
+        "kept": ", ".join(event.kept),
+        "closed": ", ".join(event.closed),
+    }
+    sentence = "the configuration {file} holds from now on; started: {started}; closed: {closed}"
+    return INFO, sentence, facts
+
+
+def _refused(event: events.ConfigRefused) -> tuple[int, str, Facts]:
+    problems = "; ".join(map(str, event.problems))  # they show no secrets
+    facts = {"file": event.file, "count": len(event.problems), "problems": problems}
+    return ERROR, "the configuration {file} is wrong, so what held before holds: {problems}", facts
+
+
 _TELLERS: dict[type, Callable[[Any], tuple[int, str, Facts]]] = {
     events.LoadProgress: _progress,
     events.AttemptStarted: _started,
@@ -175,4 +192,6 @@ _TELLERS: dict[type, Callable[[Any], tuple[int, str, Facts]]] = {
     events.BudgetAlert: _alert,
     events.LedgerTrouble: _trouble,
     events.CacheTrouble: _uncached,
+    events.ConfigReloaded: _reloaded,
+    events.ConfigRefused: _refused,
 }

@@ -38,7 +38,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--allow-cloud",
         action="store_true",
-        help="ask clouds too whose key is in the environment; text goes there",
+        help="ask clouds too whose key is in the environment, of which --model is then the name of"
+        " a model; text goes there",
     )
 
 
@@ -80,7 +81,10 @@ def opener(
     ``ledger`` is for a file that names none. Raises RequestError for options that contradict each
     other, and ConfigError.
     """
-    named = [option for field, option in _NAMING.items() if vars(args).get(field) is not None]
+    given = vars(args)
+    named = [option for field, option in _NAMING.items() if given.get(field) is not None]
+    if args.allow_cloud and "--model" in named:
+        named.remove("--model")  # where there are clouds it is a name, and no file
     if args.config is not None and (named or args.no_config):
         others = ", ".join([*named, *(["--no-config"] if args.no_config else [])])
         raise RequestError(f"--config names a file, and {others} goes without: leave one out")
@@ -109,8 +113,8 @@ def _opened(
     wish = Wish(args.config, True if args.allow_cloud else None, reads_file=not args.no_config)
     source = Source(wish, hear, otherwise=ledger)
     if source.place is not None and source.place.is_strange:
-        terminal.note(f"asks whom ./{source.place.path} names; --no-config does without")
-    for hint in source.settings.hints if args.verbose else ():
+        terminal.note(f"asks whom {source.place.path} names; --no-config does without")
+    for hint in source.settings.hints if vars(args).get("verbose") else ():
         terminal.note(str(hint))
     made = Dispatcher.from_source(source, hear)
     if args.command == "chat" and not terminal.reads_tty:
@@ -132,5 +136,5 @@ def note_keys(terminal: Terminal) -> None:
         return
     from llmdispatcher.config import found  # noqa: PLC0415 - few have such a key
 
-    if line := found.hint(os.environ, "--allow-cloud"):
+    if line := found.hint(os.environ, "--allow-cloud --model NAME"):
         terminal.note(line)

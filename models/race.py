@@ -68,7 +68,8 @@ def _count(plan: object, field: attrs.Attribute[Any], value: object) -> None:
         whole("count", 1, MAX_COUNT)(plan, field, value)
 
 
-def _normalise(_: object, field: attrs.Attribute[Any], value: object) -> None:
+def check_normalise(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    """Accept the name of a form, or a function of the text."""
     if value not in FORMS and not callable(value):
         names = ", ".join(map(repr, FORMS))
         raise BadRequest(field.name, value, f"one of {names}, or a function of the text")
@@ -151,7 +152,7 @@ class Ensemble(Plan):
     quality tier that can."""
     same_model: bool = flag(default=False)
     """All answers come from the first model, each drawn with another seed."""
-    normalise: str | Normalise = attrs.field(default="answer", validator=_normalise)
+    normalise: str | Normalise = attrs.field(default="answer", validator=check_normalise)
     """What of an answer is compared: "answer", its text without differences of case, space,
     punctuation around it and the ways to write a number or JSON; "last_number", the last number in
     it, for answers with reasoning; or a function of the text that returns text."""

@@ -27,7 +27,12 @@ from llmdispatcher.config.secrecy import is_secret, safe
 from llmdispatcher.models.card import ModelCard, Price
 from llmdispatcher.models.check import nearest
 from llmdispatcher.models.errors import BadRequest, ConfigError, VendorError
+from llmdispatcher.models.stages import Step
+from llmdispatcher.models.strategy import Strategy
 from llmdispatcher.models.told import shown
+
+_BY_WORD = {Strategy, Step}
+"""Values that whoever takes them also takes by a word."""
 
 _SCALARS = {bool, int, float, str, Path, Decimal, NoneType}
 
@@ -61,7 +66,7 @@ class Converter:
             (kinds.is_anything, lambda _: lambda node, _: self.plain(node)),
             (
                 lambda kind: attrs.has(kind) and kind is not Price,
-                lambda kind: lambda node, _: self.made(arguments.maker(kind), node),
+                lambda kind: lambda node, _: self._value(node, kind),
             ),
             (kinds.is_union, lambda kind: lambda node, _: self._union(node, kind)),
             (kinds.is_mapping, lambda kind: lambda node, _: self._mapping(node, kind)),
@@ -100,6 +105,12 @@ class Converter:
         # also where it is of no use any more: more may be wrong
         made = self.built(maker, {**found, **said}, node)
         return made if len(self.notes.problems) == before else NOTHING
+
+    def _value(self, node: Node, kind: type) -> Any:  # noqa: ANN401 - of the type, or its word
+        """Read the fields of a value, or the word that stands for it where it is a part."""
+        if kind in _BY_WORD and isinstance(node.value, str):
+            return self._str(node)
+        return self.made(arguments.maker(kind), node)
 
     def given(
         self, allowed: Mapping[str, Argument], node: Node, beside: Iterable[str] = ()
@@ -247,6 +258,8 @@ class Converter:
         several = [each for each in typing.get_args(kind) if each not in {NoneType, ModelCard}]
         if node.value is None and NoneType in typing.get_args(kind):
             return None
+        if isinstance(node.value, bool) and bool in several:
+            return node.value
         if isinstance(node.value, dict) and (whole := [k for k in several if attrs.has(k)]):
             return self.read(node, whole[0])
         for each in (Path, Decimal, bool, float, int, str):  # the most exact of them

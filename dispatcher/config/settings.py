@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from llmdispatcher.config import arguments, older, reading, specs
+from llmdispatcher.config import arguments, older, reading, specs, strange
 from llmdispatcher.config.convert import Converter
 from llmdispatcher.config.guard import NOTHING
 from llmdispatcher.config.node import Node, Notes, overlaid
@@ -65,27 +65,12 @@ def load(
     """Read a file; ``allow_cloud`` goes before what it says of that.
 
     One that ``is_strange`` was found in the current folder, which may have come from elsewhere: it
-    may not name programs to start. Raises ConfigError with every problem in it.
+    may not do all that others may; see ``strange``. Raises ConfigError with every problem in it.
     """
     notes = Notes(str(path))
     top = reading.read_file(path, notes)
-    if is_strange and top is not None:
-        _tame(top, notes)
-    return _settings(
-        top, Converter(notes, environment, path.absolute().parent), allow_cloud=allow_cloud
-    )
-
-
-def _tame(top: Node, notes: Notes) -> None:
-    """Note where a file would have a program started."""
-    for node in top.all():
-        if node.path.rpartition(".")[2] in PROGRAMS:
-            message = "names a program, which only a file may that you name yourself (--config)"
-            notes.wrong(node, message, at_key=True)
-
-
-PROGRAMS = ("executable", "worker_command")
-"""Keys of vendors that have something started."""
+    converter = Converter(notes, environment, path.absolute().parent)
+    return _settings(top, converter, allow_cloud=allow_cloud, is_strange=is_strange)
 
 
 def parse(data: bytes, environment: Mapping[str, str], file: str = "") -> Settings:
@@ -95,7 +80,11 @@ def parse(data: bytes, environment: Mapping[str, str], file: str = "") -> Settin
 
 
 def _settings(
-    top: Node | None, converter: Converter, *, allow_cloud: bool | None = None
+    top: Node | None,
+    converter: Converter,
+    *,
+    allow_cloud: bool | None = None,
+    is_strange: bool = False,
 ) -> Settings:
     notes = converter.notes
     if top is None:
@@ -104,6 +93,8 @@ def _settings(
     top = older.translated(top, converter)
     top = _over_preset(top, converter)
     vendors = specs.named(top.get("vendors"), converter)
+    if is_strange:
+        strange.tame(vendors, notes)
     sections = _sections(top, converter)
     if allow_cloud is None and (said := top.get("allow_cloud")) is not None:
         allow_cloud = said.value

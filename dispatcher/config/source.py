@@ -64,6 +64,8 @@ class Source:
         self._watcher: Watcher | None = None
         self.place = self._chosen()
         self.settings = self._read(self.place)
+        if self.place is not None:  # or another folder might become the current one
+            self.place = attrs.evolve(self.place, path=self.place.path.absolute())
         self._ledger = _ledger(self.settings.sections)
         self.specs = self._specs(self.settings)
 
@@ -115,7 +117,8 @@ class Source:
             except ConfigError as error:
                 self._report(ConfigRefused(file=file, problems=error.problems))
                 raise
-            self.place = place
+            if place is not None:
+                self.place = attrs.evolve(place, path=place.path.absolute())
         event = ConfigReloaded(
             file=file, started=swapped.started, kept=swapped.kept, closed=swapped.closed
         )

@@ -193,7 +193,7 @@ def test_ask_goes_by_the_file(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert main(["ask", "Who?"]) == 0
     told = capsys.readouterr()
-    assert (told.out, told.err.count("./llmdispatcher.yaml")) == ("here\n", 1)
+    assert (told.out, told.err.count("llmdispatcher.yaml names; --no-config")) == ("here\n", 1)
     assert main(["ask", "--config", "named.yaml", "Who?"]) == 0
     assert capsys.readouterr() == ("named\n", "")
 
@@ -228,6 +228,15 @@ def test_options_that_contradict_each_other_are_told(
     assert told in capsys.readouterr().err
 
 
+def test_where_clouds_are_allowed_a_model_is_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a cloud or of whoever is there; nobody else answers in its place."""
+    assert main(["ask", "--allow-cloud", "--model", "nonesuch", "Who?"]) == 3
+    assert "the request names the model 'nonesuch'" in capsys.readouterr().err
+    write("vendors: {a: {type: scripted, model: mine, replies: [here]}}")
+    assert main(["ask", "--allow-cloud", "--model", "mine", "Who?"]) == 0
+    assert capsys.readouterr().out == "here\n"
+
+
 def test_every_problem_of_a_file_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     """Also where it is met on the way to an answer."""
     write("retry: {attempts: 0}\nbreaker: {failures: 0}")
@@ -250,7 +259,10 @@ def test_keys_that_nobody_may_use_are_told_in_a_line(
     assert main(["ask", "--no-config", "What is the capital of France?"]) == 0
 
     err = capsys.readouterr().err
-    assert "OPENAI_API_KEY is set, and no cloud is asked unless you say so: --allow-cloud" in err
+    assert (
+        "OPENAI_API_KEY is set, and no cloud is asked unless you say so: --allow-cloud --model NAME"
+        in err
+    )
     assert KEYS["OPENAI_API_KEY"] not in err
 
 
@@ -272,9 +284,8 @@ def test_providers_are_those_of_the_file(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_commands_are_programs(run: Run) -> None:
-    """Init, check, show and ask, one after the other, as a user would."""
+    """One that writes, and one that finds a mistake."""
     assert run("config", "init").returncode == 0
-    assert run("config", "check").stdout == b"llmdispatcher.yaml: ok; asks embedded\n"
     write(HELLO.format("0").replace("type", "tpye"))
     refused = run("config", "check")
     assert refused.returncode == 2

@@ -73,6 +73,19 @@ def test_the_first_place_that_has_a_file_counts(
     assert said == ["given", "named", "here", "user"]
 
 
+def test_the_file_stays_the_same_in_another_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that changes its current folder reloads what it has read."""
+    write(folder / "here" / "llmdispatcher.yaml", "one")
+    write(folder / "llmdispatcher.yaml", "stranger")
+    with Dispatcher.from_config() as d:
+        monkeypatch.chdir(folder)
+        write(folder / "here" / "llmdispatcher.yaml", "two")
+        assert d.reload().file == str(folder / "here" / "llmdispatcher.yaml")
+        assert d.send("Who?").text == "two"
+
+
 @pytest.mark.parametrize("how", ["argument", "variable"])
 def test_a_file_that_is_named_must_be_there(
     folder: Path, monkeypatch: pytest.MonkeyPatch, how: str

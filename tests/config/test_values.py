@@ -11,6 +11,7 @@ import yaml
 
 from llmdispatcher import (
     Cascade,
+    Chain,
     ConfigError,
     Deadlines,
     Limits,
@@ -20,6 +21,7 @@ from llmdispatcher import (
     Price,
     Routing,
     SpendingCap,
+    Step,
     Strategy,
 )
 from llmdispatcher.config import arguments, settings
@@ -231,6 +233,22 @@ def test_a_strategy_is_said_as_a_whole() -> None:
     assert read(text.format("{plan: cascade}")).sections.strategy == Strategy(plan=Cascade())
 
 
+def test_plans_are_said_with_their_fields() -> None:
+    """Their steps by a word or by their own fields, and strategies within them by name."""
+    made = read(
+        "strategy: {plan: chain, rounds: 2, steps: [draft, {role: refine, strategy: quality,"
+        " vendor: a, max_tokens: 9}]}"
+    ).sections.strategy
+    refine = Step("refine", strategy="quality", vendor="a", max_tokens=9)
+    assert made == Strategy(plan=Chain(steps=["draft", refine], rounds=2))
+
+    text = "strategy: {plan: cascade, hand_over: true, threshold: 0.7, tiers: [a, b]}"
+    plan = Cascade(hand_over=True, threshold=0.7, tiers=["a", "b"])
+    assert read(text).sections.strategy == Strategy(plan=plan)
+    (told,) = problems("strategy: {plan: chain, steps: [draft, {role: dance}]}")
+    assert "strategy.steps[1].role: is 'dance'; must be" in told
+
+
 def test_a_preset_and_a_file_can_be_at_odds() -> None:
     """A cap that is below what the preset says is told where the file says it."""
     (told,) = problems("preset: speed_first\nbreaker: {cap_s: 2}")
@@ -261,6 +279,37 @@ def test_a_file_that_may_be_a_strangers_starts_no_program(tmp_path: Path) -> Non
     settings.load(file, {})
     with pytest.raises(ConfigError, match="names a program"):
         settings.load(file, {}, is_strange=True)
+
+
+ELSEWHERE = "base_url: 'https://evil.example.com'"
+STOLEN = (
+    f"{{type: openai, {ELSEWHERE}, api_key_env: OPENAI_API_KEY}}",
+    f"{{type: vllm, {ELSEWHERE}, api_key_env: GROQ_API_KEY}}",
+    f"{{type: vllm, {ELSEWHERE}, headers: {{Authorization: 'Bearer ${{ANTHROPIC_API_KEY}}'}}}}",
+)
+OWN = (
+    "{type: openai, api_key_env: OPENAI_API_KEY}",
+    "{type: openai, base_url: 'https://eu.api.openai.com', api_key: '${OPENAI_API_KEY}'}",
+    "{type: litellm, base_url: 'http://127.0.0.1:4000', api_key_env: OPENAI_API_KEY}",
+    "{type: openai-compatible, base_url: 'https://gw.example.com', api_key_env: GW_KEY}",
+)
+
+
+@pytest.mark.parametrize("vendor", [*STOLEN, *OWN])
+def test_a_file_that_may_be_a_strangers_sends_no_key_of_a_cloud_elsewhere(
+    tmp_path: Path, vendor: str
+) -> None:
+    """A key that a cloud's own client reads goes to that cloud, and to servers of one's own."""
+    file = tmp_path / "llmdispatcher.yaml"
+    file.write_text(f"vendors: {{a: {vendor}}}")
+    environment = dict.fromkeys(("OPENAI_API_KEY", "GROQ_API_KEY", "ANTHROPIC_API_KEY"), "a-key")
+
+    settings.load(file, environment)
+    if vendor in OWN:
+        settings.load(file, environment, is_strange=True)
+    else:
+        with pytest.raises(ConfigError, match=r"_API_KEY to evil\.example\.com, which only a file"):
+            settings.load(file, environment, is_strange=True)
 
 
 def test_anchors_and_merge_keys_work() -> None:

@@ -350,6 +350,18 @@ def test_choices_that_the_caller_wants_are_the_samples_where_there_is_nothing_el
     assert (reply.vendor, [choice.text for choice in reply.choices]) == ("a", ["4", "4"])
 
 
+@pytest.mark.parametrize(("normalise", "vendor"), [("last_number", "a"), ("answer", "b")])
+def test_what_is_compared_of_samples_is_the_callers(normalise: str, vendor: str) -> None:
+    """Of answers with reasoning, the number at the end."""
+    replies = "so 3 and 4 are 7", "it must be 7.0", "7, since 3 + 4 = 7"
+    vendors = says("a", *replies, capabilities=CHAT), says("b", usd=50)
+
+    with Dispatcher(*vendors) as d:
+        reply = d.send("hi", strategy=Cascade("samples", samples=3, normalise=normalise))
+
+    assert reply.vendor == vendor
+
+
 def test_samples_leave_no_room_for_choices() -> None:
     """The plan draws several itself."""
     with (
@@ -631,6 +643,7 @@ def test_a_retry_keeps_within_its_tier(world: World) -> None:
         ({"accept": "luck"}, "accept"),
         ({"threshold": 2}, "threshold"),
         ({"samples": 1}, "samples"),
+        ({"normalise": "first_word"}, "normalise"),
         ({"tiers": "a"}, "tiers"),
         ({"tiers": ()}, "tiers"),
         ({"tiers": ("a", "a")}, "tiers"),

@@ -14,6 +14,8 @@ from llmdispatcher import (
     BreakerMoved,
     BudgetAlert,
     CacheTrouble,
+    ConfigRefused,
+    ConfigReloaded,
     EngineDied,
     Event,
     Fallback,
@@ -26,6 +28,7 @@ from llmdispatcher import (
     Usage,
 )
 from llmdispatcher.journal import Journal
+from llmdispatcher.models.errors import Problem
 from llmdispatcher.models.reply import Attempt, Outcome
 
 EVIL = "Overloaded: sk-secret\nCRITICAL forged \x1b[31mline"
@@ -55,6 +58,10 @@ EVENTS: list[Event] = [
     BudgetAlert(cap=CAP, percent=80, spent_microusd=800_000, period_start="2026-11-20"),
     LedgerTrouble(kind="full", detail="no room", kept=5),
     CacheTrouble(kind="corrupt", detail="moved aside"),
+    ConfigReloaded(file="x.yaml", started=("a", "b"), kept=(), closed=("a",)),
+    ConfigRefused(
+        file="x.yaml", problems=(Problem("is\x1b[31m 0", "retry.attempts", "x.yaml", 1),)
+    ),
 ]
 
 

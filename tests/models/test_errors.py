@@ -61,6 +61,13 @@ def test_errors_travel_whole(error: DispatcherError, way: str) -> None:
     assert {k: v for k, v in vars(there).items() if k in facts} == facts
 
 
+def test_a_problem_says_where_it_is() -> None:
+    """File, line and column, then the keys; what is not known is left out."""
+    assert str(Problem("bad", "a.b", "x.yaml", 3, 5)) == "x.yaml:3:5: a.b: bad"
+    assert str(Problem("bad", "a.b", "x.yaml", 3)) == "x.yaml:3: a.b: bad"
+    assert str(Problem("bad", "a.b")) == "a.b: bad"
+
+
 def test_a_value_that_cannot_be_pickled_travels_as_its_repr() -> None:
     """A BadRequest about a lock or a socket still gets through a pipe."""
     error = BadRequest("stop", lambda: None, "text")
