@@ -173,13 +173,12 @@ def test_few_modules_touch_each_native_library() -> None:
         "psutil": {"probe.py"},
         "subprocess": {"spawn.py"},
     }
+    used = {
+        path: {module.split(".")[0] for module in imports(path, run=True)}
+        for path in PACKAGE.rglob("*.py")
+    }
     for library, allowed in owners.items():
-        users = {
-            path.name
-            for path in PACKAGE.rglob("*.py")
-            if any(module.split(".")[0] == library for module in imports(path, run=True))
-        }
-        assert users == allowed
+        assert {path.name for path, found in used.items() if library in found} == allowed
 
 
 def test_no_second_copy_of_the_package() -> None:
