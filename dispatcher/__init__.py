@@ -60,6 +60,7 @@ from llmdispatcher.models.event import (
     AttemptStarted,
     BreakerMoved,
     BudgetAlert,
+    CacheTrouble,
     ConfigRefused,
     ConfigReloaded,
     EngineDied,
@@ -103,7 +104,9 @@ from llmdispatcher.models.strategy import Strategy
 from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
+    from llmdispatcher.cache import Cache
     from llmdispatcher.ledger import Ledger
+    from llmdispatcher.models.race import Ensemble, Hedge, NoGoodAnswer, Parallel
     from llmdispatcher.models.stages import Cascade, Chain, Step
     from llmdispatcher.vendors.http.preset import (
         VLLM,
@@ -133,6 +136,7 @@ __version__ = VERSION
 
 _PRESETS = "llmdispatcher.vendors.http.preset"
 _LATE = {
+    "Cache": "llmdispatcher.cache",
     "Ledger": "llmdispatcher.ledger",
     "Cascade": "llmdispatcher.models.stages",
     "Chain": "llmdispatcher.models.stages",
@@ -159,6 +163,7 @@ _LATE = {
         ),
         _PRESETS,
     ),
+    **dict.fromkeys(("Ensemble", "Hedge", "NoGoodAnswer", "Parallel"), "llmdispatcher.models.race"),
     "HttpVendor": "llmdispatcher.vendors.http.vendor",
     "Secret": "llmdispatcher.vendors.http.secret",
     "LlamaCpp": "llmdispatcher.vendors.llamacpp.vendor",
@@ -199,6 +204,8 @@ __all__ = [
     "BreakerPolicy",
     "BudgetAlert",
     "BudgetExceeded",
+    "Cache",
+    "CacheTrouble",
     "CallDelta",
     "Cancelled",
     "Capability",
@@ -221,6 +228,7 @@ __all__ = [
     "Embeddings",
     "EngineCrashed",
     "EngineDied",
+    "Ensemble",
     "Event",
     "ExecutableNotFound",
     "Fallback",
@@ -228,6 +236,7 @@ __all__ = [
     "FinishReason",
     "Gemini",
     "Groq",
+    "Hedge",
     "HttpVendor",
     "Image",
     "InvalidGrammar",
@@ -252,6 +261,7 @@ __all__ = [
     "ModelTooLarge",
     "ModelUnloaded",
     "NoCandidate",
+    "NoGoodAnswer",
     "OfflineRefused",
     "Ollama",
     "OpenAI",
@@ -259,6 +269,7 @@ __all__ = [
     "OpenRouter",
     "OutOfMemory",
     "Overloaded",
+    "Parallel",
     "Plan",
     "Price",
     "QuotaExhausted",

@@ -29,6 +29,8 @@ class Finding:
 
     is_good: bool
     why: str
+    is_answer: bool = True
+    """It can be returned where nobody better can be asked."""
 
 
 def signal_of(plan: Cascade, card: ModelCard, request: Request) -> str:

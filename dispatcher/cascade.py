@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from typing import Any
 
@@ -13,6 +12,7 @@ import attrs
 
 from llmdispatcher import accept
 from llmdispatcher.accept import Finding
+from llmdispatcher.ballot import form_of
 from llmdispatcher.draft import JudgedDraft, ReplyDraft
 from llmdispatcher.ladder import ladder
 from llmdispatcher.models.agreement import agreement
@@ -20,7 +20,7 @@ from llmdispatcher.models.card import Capability, ModelCard
 from llmdispatcher.models.confidence import TOP
 from llmdispatcher.models.errors import BadReply, BadRequest, Cancelled, DispatcherError
 from llmdispatcher.models.message import assistant, user
-from llmdispatcher.models.reply import Choice, Reply
+from llmdispatcher.models.reply import Reply
 from llmdispatcher.models.request import Request
 from llmdispatcher.models.sampling import MAX_SEED
 from llmdispatcher.models.stages import HAND_OVER, HAND_OVER_CHARS, Cascade
@@ -82,7 +82,7 @@ class _Climb:
             self._stages.note(f"{answer.name}: {said}: {finding.why}")
             if finding.is_good:
                 return (yield from self._return(answer))
-            self._keep(answer)
+            self._keep(answer, finding)
             self._at = rung + 1
             if refusal := self._stages.refusal():
                 return (yield from self._settle_for_best(refusal))
@@ -129,9 +129,8 @@ class _Climb:
             case "confidence":
                 return attrs.evolve(request, logprobs=max(request.logprobs or 0, TOP))
             case "samples":
-                n = accept.samples(self._plan)
                 able = Capability.CHOICES in card.capabilities
-                return _sample(request, 0, n if able else 1)
+                return _sample(request, 0, self._of() if able else 1)
         return request
 
     # -- judging -------------------------------------------------------------------------------
@@ -142,8 +141,8 @@ class _Climb:
         """Say whether an answer is good enough; of several samples, which one stands for all."""
         signal = accept.signal_of(self._plan, target.card, self._job.request)
         if signal != "samples":
-            if found := _lack(answer):
-                return answer, Finding(is_good=False, why=found)
+            if cut := accept.broken(answer.choices):
+                return answer, Finding(is_good=False, why=cut)
             if signal == "own":
                 return answer, self._by_own(answer)
             if signal == "confidence":
@@ -171,11 +170,12 @@ class _Climb:
     ) -> Generator[Step, Any, tuple[Answer, Finding]]:
         """Judge by how many samples say the same; the first that says so stands for them.
 
-        Where they have to be asked for one by one, no more are asked than it takes to decide.
+        Where they have to be asked for one by one, no more are asked than it takes to decide. A
+        caller who wants several choices gets all of them, and they are the samples.
         """
-        of, least = accept.samples(self._plan), accept.threshold(self._plan, "samples")
+        of, least = self._of(), accept.threshold(self._plan, "samples")
         drawn = [attrs.evolve(answer, choices=(each,)) for each in answer.choices]
-        said = [_said(answer, at) for at in range(len(answer.choices))]
+        said = [self._said(answer, at) for at in range(len(answer.choices))]
         while len(said) < of and not agreement(said, of).is_decided(len(said), least):
             if refusal := self._stages.refusal():
                 self._stages.note(f"{answer.name}: no further samples: {refusal}")
@@ -188,9 +188,23 @@ class _Climb:
                 self._stages.note(f"{answer.name}: no further samples: {told(error)}")
                 break
             drawn.append(another)
-            said.append(_said(another, 0))
+            said.append(self._said(another, 0))
         found = agreement(said, of)
-        return drawn[found.index], accept.by_agreement(self._plan, found)
+        finding = accept.by_agreement(self._plan, found)
+        if not found.count:
+            return answer, attrs.evolve(finding, is_answer=not _unfit(answer))
+        return (answer if self._job.request.n > 1 else drawn[found.index]), finding
+
+    def _said(self, answer: Answer, index: int) -> str | None:
+        """Return what a sample says, to compare it; None for one that is not whole."""
+        choice = answer.choices[index]
+        if index in _unfit(answer) or accept.broken((choice,)):
+            return None
+        return form_of(choice, self._plan.normalise)
+
+    def _of(self) -> int:
+        """Return how many samples are compared."""
+        return self._job.request.n if self._job.request.n > 1 else accept.samples(self._plan)
 
     def _another(self, target: Target, number: int) -> PartTries:
         """Return the attempts at one more sample of the same model."""
@@ -199,10 +213,10 @@ class _Climb:
 
     # -- ending --------------------------------------------------------------------------------
 
-    def _keep(self, answer: Answer) -> None:
+    def _keep(self, answer: Answer, finding: Finding) -> None:
         """Keep an answer that was not good enough: as the best so far, and to hand it over."""
-        unfit = _unfit(answer)
-        if unfit:
+        if not finding.is_answer:
+            unfit = _unfit(answer)
             self._unfit = unfit[min(unfit)].at(answer.attempt.vendor, answer.attempt.model)
         elif self._best is None or not accept.broken(answer.choices):
             self._best = answer
@@ -243,22 +257,3 @@ def _sample(request: Request, number: int, n: int) -> Request:
 def _unfit(answer: Answer) -> dict[int, BadReply]:
     draft = answer.served.draft
     return draft.unfit if isinstance(draft, JudgedDraft) else {}
-
-
-def _lack(answer: Answer) -> str:
-    """Return why an answer is no whole answer of the form asked for; empty if it is."""
-    if cut := accept.broken(answer.choices):
-        return cut
-    unfit = _unfit(answer)
-    return told(unfit[min(unfit)]) if unfit else ""
-
-
-def _said(answer: Answer, index: int) -> str | None:
-    """Return what a sample says, to compare it; None for one that is not whole."""
-    choice: Choice = answer.choices[index]
-    if index in _unfit(answer) or accept.broken((choice,)):
-        return None
-    if choice.parsed is not None:
-        return json.dumps(choice.parsed, sort_keys=True, default=repr)
-    calls = [(call.name, call.arguments) for call in choice.tool_calls]
-    return f"{choice.text} {calls}" if calls else choice.text

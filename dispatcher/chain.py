@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from llmdispatcher.models.agreement import normal
+from llmdispatcher.ballot import answer as form_of
 from llmdispatcher.models.errors import BadRequest, Cancelled, DispatcherError
 from llmdispatcher.models.fields import TEXT
 from llmdispatcher.models.message import Message, assistant, user
@@ -94,7 +94,7 @@ class _Chain:
 
     def _heard(self, answer: Answer) -> None:
         """Do what a verifier asks for."""
-        if normal(answer.text) == RIGHT:
+        if form_of(answer.text) == RIGHT:
             self._stages.note(f"verify by {answer.name}: OK")
             self._left = [s for s in self._left if s.role not in {"refine", "verify"}]
             return

@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import attrs
+
 from llmdispatcher import offline
 from llmdispatcher.breaker import blamed
 from llmdispatcher.breakers import Breakers
@@ -18,12 +20,13 @@ from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.errors import BadReply, DispatcherError
-from llmdispatcher.models.quality import Complexity
 from llmdispatcher.models.reply import Attempt, Finish
 from llmdispatcher.models.request import Request
+from llmdispatcher.models.strategy import Strategy
+from llmdispatcher.models.task import TASK_RULES, Complexity, Reading
 from llmdispatcher.orders import Draws, Glance
 from llmdispatcher.policies import Policies
-from llmdispatcher.route import Ranking, Seen, rank
+from llmdispatcher.route import Ranking, Seen, rank, strategy_of
 from llmdispatcher.shelf import Shelf, Target
 from llmdispatcher.vendors.contract import Counter, Engine, State
 from llmdispatcher.warmth import Warmth
@@ -81,9 +84,14 @@ class Chooser:
         now_s: float,
     ) -> Ranking:
         """Rank who can serve a request now."""
+        strategy, reading = strategy_of(request) or self._strategy, None
+        if isinstance(request, Request) and (strategy.reads_task or request.task is not None):
+            reading = self._read(request)
+            strategy = self._by_task(strategy, reading)
         seen = Seen(
             now_s=now_s,
-            strategy=self._strategy,
+            strategy=strategy,
+            reading=reading,
             warm=self.warmth.of(request, now_s),
             counts=counts,
             held=self._breakers.held(now_s),
@@ -91,6 +99,25 @@ class Chooser:
             draws=self.draws,
         )
         return rank(request, self.shelf(engines), seen)
+
+    def _read(self, request: Request) -> Reading:
+        """Say what a request is, as its caller says, or as its words do."""
+        read = self._routing.classifier
+        if read is None:
+            from llmdispatcher import tasks  # noqa: PLC0415 - few ask for it
+
+            read = tasks.read
+        reading = read(request)
+        return reading if request.task is None else attrs.evolve(reading, task=request.task)
+
+    def _by_task(self, strategy: Strategy, reading: Reading) -> Strategy:
+        """Return a strategy with what the rule of a task adds to it."""
+        if not strategy.reads_task:
+            return strategy
+        rule = self._routing.tasks.get(reading.task) or TASK_RULES[reading.task]
+        first = strategy.first if rule.prefers == "any" else rule.prefers
+        least = rule.least_quality if strategy.least_quality is None else strategy.least_quality
+        return attrs.evolve(strategy, least_quality=least, first=first)
 
     def shelf(self, engines: Mapping[str, Engine]) -> Shelf:
         """Return all models of some engines, with what is known of each."""

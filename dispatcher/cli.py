@@ -17,6 +17,7 @@ from llmdispatcher import (
     asking,
     config_view,
     expenses,
+    explain_view,
     models_view,
     opening,
     providers_view,
@@ -154,6 +155,22 @@ def chat(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorS
         return Chat(session, args.system).run()
 
 
+def explain(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSpec]) -> int:
+    """Say who would be asked."""
+    from llmdispatcher.facade import Dispatcher  # noqa: PLC0415 - as of ask
+
+    prompt = asking.prompt(args, asking.question(args, terminal))
+    opener = None if vendors else opening.opener(args, terminal, None)
+    is_named = args.model is not None or args.vendor is not None
+    specs = vendors or ([_vendor(args)] if is_named else ())
+    made = Dispatcher(*specs) if opener is None else opener(lambda _: None)
+    with made as d:
+        told = d.explain(prompt, **explain_view.options(args))
+    shown = explain_view.text(told, is_tty=terminal.writes_tty)
+    terminal.write(explain_view.as_json(told) if args.json else shown)
+    return 0 if told.candidates else REFUSED
+
+
 def plan(args: argparse.Namespace, terminal: Terminal, _: Sequence[VendorSpec]) -> int:
     """Show how a model would be loaded."""
     from llmdispatcher import plan_view  # noqa: PLC0415 - the other commands do without
@@ -241,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"llmdispatcher {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND [-h]", title="commands")
     for name, command in COMMANDS.items():
         command.add_options(
             commands.add_parser(
@@ -292,6 +309,17 @@ def _common_options(parser: argparse.ArgumentParser) -> None:
     opening.add_options(parser)
 
 
+def _explain_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", nargs="*", metavar="PROMPT", help="as of ask; nobody is asked")
+    parser.add_argument("--system", metavar="TEXT", help="instructions for the model")
+    parser.add_argument("--raw", action="store_true", help="as it is, without a chat template")
+    model = _model_group(parser)
+    remote.add_options(model)
+    _add_limits(model, _LIMITS)
+    explain_view.add_options(parser)
+    opening.add_options(parser)
+
+
 def _plan_options(parser: argparse.ArgumentParser) -> None:
     model = _model_group(parser)
     _add_limits(model, _LIMITS | _POOL)
@@ -338,6 +366,7 @@ _POOL = {"max_parallel": ("--parallel", "at most N conversations at once")}
 COMMANDS = {
     "ask": Command("answer one question", _ask_options, ask),
     "chat": Command("hold a conversation", _common_options, chat),
+    "explain": Command("say who would be asked, and why", _explain_options, explain),
     "plan": Command("say how a model would be loaded, and what that takes", _plan_options, plan),
     "models": Command("list the models that could be used", *models_view.MODELS),
     "providers": Command(

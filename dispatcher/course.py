@@ -107,6 +107,25 @@ class Course:
         """Ask one more candidate, beside those that are being asked."""
         return self._fresh(now_s) or End("there is nobody else to ask")
 
+    def fresh(self, but: Iterable[int] = ()) -> int | None:
+        """Return the first candidate that nobody has asked yet, none of ``but``."""
+        left_out = set(but)
+        for index, standing in enumerate(self._standings):
+            if not (standing.is_asked or standing.is_out or index in left_out):
+                return index
+        return None
+
+    def ask(self, index: int, now_s: float) -> Move:
+        """Ask a certain candidate, beside those that are being asked."""
+        return self._ask(index, 0.0, now_s)
+
+    def note(self, error: DispatcherError) -> None:
+        """Note that the candidate number ``asked`` has failed, where nobody takes its place."""
+        if isinstance(error, Refused):
+            self._ration.give_back()
+        if self.asked is not None:
+            self._strike(error, verdict(error), self.asked)
+
     @property
     def allowance(self) -> Allowance:
         """What is spent of the request's allowance, and of its time on loading here."""
@@ -206,10 +225,8 @@ class Course:
 
     def _fresh(self, now_s: float) -> Move | None:
         """Ask the first candidate that nobody has asked yet."""
-        for index, standing in enumerate(self._standings):
-            if not standing.is_asked and not standing.is_out:
-                return self._ask(index, 0.0, now_s)
-        return None
+        index = self.fresh()
+        return None if index is None else self._ask(index, 0.0, now_s)
 
     def _first_back(self, now_s: float, left_s: float | None) -> Move:
         """Wait for whoever is ready again first."""

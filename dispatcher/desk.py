@@ -59,6 +59,9 @@ class Vendor:
 class Desk:
     """What both dispatchers share: the vendors, the books, the listener."""
 
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    """Of every request; a replay sets another one."""
+
     def __init__(
         self,
         vendors: tuple[VendorSpec | str, ...],
@@ -86,7 +89,7 @@ class Desk:
         )
         self._follow(policies)
         self._catalog = Catalog.parse(catalog or {})
-        self._is_offline = policies.offline
+        self._is_offline, self._cache = policies.offline, policies.cache
         self._closed = False
         self.books = Books()
         self.landlord = self._landlord = Landlord(budget, self._report)
@@ -214,10 +217,17 @@ class Desk:
             request = Request.of(prompt, **options)
         plan = (request.strategy or self._strategy).plan
         if plan is None:
-            return self._begin(request, stopper, dispatch, streaming=streaming)
+            serve = dispatch if self._cache is None else self._cached
+            return self._begin(request, stopper, serve, streaming=streaming)
         from llmdispatcher import plans  # noqa: PLC0415 - few need it
 
         return self._begin(request, stopper, plans.flow_of(plan), streaming=streaming)
+
+    def _cached(self, job: Job[Request]) -> Flow:
+        from llmdispatcher import cached  # noqa: PLC0415 - few programs keep replies
+
+        assert self._cache is not None  # noqa: S101 - or nobody would call this
+        return cached.dispatch(job, self._cache)
 
     def embedding(self, request: EmbedRequest) -> Flow:
         """Return the flow of a request for vectors, not yet begun."""
@@ -355,13 +365,13 @@ class Desk:
 
         return Job(
             request=request,
-            ranking=self.chooser.ranking(request, self._all(), counts or {}, time.monotonic()),
+            ranking=self.chooser.ranking(request, self._all(), counts or {}, self._clock()),
             deadlines=self._deadlines_of(request),
             streaming=streaming,
             books=self.books,
             report=self._report,
             stopper=stopper,
-            clock=time.monotonic,
+            clock=self._clock,
             landlord=self._landlord,
             patience=self._patience,
             account=account,

@@ -13,4 +13,4 @@ from llmdispatcher.trial import Job
 
 def explain(job: Job[Request]) -> Generator[Step, Any, None]:
     """Emit who would be asked, in which order, and who would not. Raises nothing."""
-    yield Emit(Decision(considered=job.ranking.considered))
+    yield Emit(Decision(considered=job.ranking.considered, notes=job.ranking.notes))

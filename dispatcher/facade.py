@@ -25,8 +25,10 @@ from llmdispatcher.models.embedding import (
     RouteOptions,
 )
 from llmdispatcher.models.errors import DispatcherError
+from llmdispatcher.models.plan import Plan
 from llmdispatcher.models.reply import Reply, Saved
 from llmdispatcher.models.request import Options, Prompt
+from llmdispatcher.models.task import Task
 from llmdispatcher.steps import Flow
 from llmdispatcher.stream import AsyncStream, Stream
 
@@ -65,6 +67,9 @@ class Dispatcher(Front):
         offline: connect to nothing but this machine, and look no name up. Vendors that are
             elsewhere have no models then, and models whose server passes text on are not asked;
             ``explain`` says so for each. A vendor that cannot be kept here raises ConfigError.
+        cache: where replies are kept, so that the same request is answered at once and for nothing;
+            ``Reply.is_cached`` tells. A request with ``cached=False`` is made anew all the same.
+            None keeps nothing. What a plan makes is not kept.
 
     Thread-safe. Close it, or use it in a ``with`` block, to give memory back early.
     """
@@ -103,6 +108,26 @@ class Dispatcher(Front):
         first choice.
         """
         return Stream(self._desk, prompt, options, streaming=True)
+
+    def delegate(self, task: Task | str, prompt: Prompt, /, **options: Unpack[Options]) -> Reply:
+        """Return the whole reply of a model that suits a task, such as ``"summarisation"``.
+
+        As ``send`` with ``task=`` and ``strategy="auto"``: the task's rule says which tiers of
+        quality come last and where it is best run. See ``models.task.Task``.
+        """
+        given: Options = {"strategy": "auto", **options, "task": task}
+        return self.send(prompt, **given)
+
+    def ensemble(
+        self, prompt: Prompt, *, by: str = "vote", count: int = 3, **options: Unpack[Options]
+    ) -> Reply:
+        """Have several models answer, and return one answer that is made of theirs.
+
+        Short for ``send(prompt, strategy=Ensemble(by=by, count=count))``; ``Ensemble`` has more to
+        set, and says what each way does. Takes and raises what ``send`` does, and NoGoodAnswer.
+        """
+        options["strategy"] = _ensemble(by, count)
+        return self.send(prompt, **options)
 
     def send_many(
         self, prompts: Iterable[Prompt], *, concurrency: int = 8, **options: Unpack[Options]
@@ -256,6 +281,20 @@ class AsyncDispatcher(Front):
         """Return an async iterator over the reply, without ``await``; see ``Dispatcher.stream``."""
         return AsyncStream(self._desk, prompt, options, streaming=True)
 
+    async def delegate(
+        self, task: Task | str, prompt: Prompt, /, **options: Unpack[Options]
+    ) -> Reply:
+        """Return the reply of a model that suits a task; see ``Dispatcher.delegate``."""
+        given: Options = {"strategy": "auto", **options, "task": task}
+        return await self.send(prompt, **given)
+
+    async def ensemble(
+        self, prompt: Prompt, *, by: str = "vote", count: int = 3, **options: Unpack[Options]
+    ) -> Reply:
+        """Have several models answer, and make one of it; see ``Dispatcher.ensemble``."""
+        options["strategy"] = _ensemble(by, count)
+        return await self.send(prompt, **options)
+
     async def send_many(
         self, prompts: Iterable[Prompt], *, concurrency: int = 8, **options: Unpack[Options]
     ) -> list[Reply | DispatcherError]:
@@ -327,6 +366,12 @@ class AsyncDispatcher(Front):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _ensemble(by: str, count: int) -> Plan:
+    from llmdispatcher.models.race import Ensemble  # noqa: PLC0415 - few need it
+
+    return Ensemble(by=by, count=count)
 
 
 def _result(flow: Flow) -> Any:  # noqa: ANN401 - what the flow emits, once

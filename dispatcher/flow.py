@@ -10,13 +10,13 @@ of the driver all balance the books.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 import attrs
 
 from llmdispatcher.breaker import Hold, blamed
-from llmdispatcher.breakers import Change
+from llmdispatcher.breakers import Change, Passage
 from llmdispatcher.course import Ask, Course, End, Move, Place
 from llmdispatcher.draft import Draft, ReplyDraft
 from llmdispatcher.models.card import Capability
@@ -52,6 +52,8 @@ class Served(Generic[D]):
     attempts: tuple[Attempt, ...]
     draft: D
     finish: Finish
+    notes: tuple[str, ...] = ()
+    """What a plan did, in words."""
 
     @property
     def cost_microusd(self) -> int | None:
@@ -68,25 +70,36 @@ class Served(Generic[D]):
             "model": served.model,
             "cost_microusd": self.cost_microusd,
             "latency_s": sum(attempt.latency_s for attempt in self.attempts),
-            "decision": Decision(considered=ranking.considered, attempts=self.attempts),
+            "decision": Decision(
+                considered=ranking.considered,
+                attempts=self.attempts,
+                notes=ranking.notes + self.notes,
+            ),
             "warnings": self.finish.warnings,
         }
 
 
 def dispatch(job: Job[Request]) -> Generator[Step, Any, Reply]:
     """Ask the candidates in order until one serves, and return its reply. Raises as ``serve``."""
-    asked = job.request
+    served = yield from serve(job, lambda: blank(job.request))
+    return replied(served, job.ranking)
+
+
+def blank(asked: Request) -> ReplyDraft:
+    """Return the draft of a reply of which nothing has come."""
     must_call = bool(asked.tools) and asked.tool_choice not in {"auto", "none"}
-    served = yield from serve(
-        job, lambda: ReplyDraft(asked.n, asked.response_format, must_call=must_call)
-    )
+    return ReplyDraft(asked.n, asked.response_format, must_call=must_call)
+
+
+def replied(served: Served[ReplyDraft], ranking: Ranking) -> Reply:
+    """Return what was served as the caller gets it."""
     choices = served.draft.choices
     return Reply(
         text=choices[0].text,
         finish_reason=served.finish.reason,
         first_token_s=served.attempts[-1].first_token_s,
         choices=choices,
-        **served.account(job.ranking),
+        **served.account(ranking),
     )
 
 
@@ -100,23 +113,49 @@ def serve(job: Job[W], draft: Callable[[], D]) -> Generator[Step, Any, Served[D]
         raise NoCandidate({f"{c.vendor}/{c.model}": c.note for c in job.ranking.excluded})
     if job.ration is None:
         job.books.begin()
-    tries = Tries(job, draft)
-    while isinstance(tries.move, Ask):
-        if tries.move.wait_s:
-            yield from pause(job.stopper, tries.move.wait_s)
-        if (served := (yield from tries.next())) is not None:
-            return served
-    raise tries.error()
+    return (yield from Tries(job, draft).all())
+
+
+def reported(
+    job: Job[Any], passage: Passage, attempt: Generator[Step, Any, Finish]
+) -> Generator[Step, Any, Finish]:
+    """Run an attempt that a breaker let through, and report how it ended. Raises as it does."""
+    breakers = job.patience.breakers
+    try:
+        finish = yield from attempt
+    except DispatcherError as error:
+        _changed(job, breakers.report(passage, error, job.clock(), draw=job.patience.draw()))
+        raise
+    else:
+        _changed(job, breakers.report(passage, None, job.clock()))
+    finally:
+        breakers.release(passage, job.clock())
+    return finish
+
+
+def together(errors: Sequence[DispatcherError], names: Sequence[str]) -> DispatcherError:
+    """Return what to raise for several failures: of one candidate the last, of more all of them."""
+    if len(set(names)) > 1:
+        return AllVendorsFailed.after(errors)
+    for earlier in errors[:-1]:
+        errors[-1].add_note(f"before that: {told(earlier)}")
+    return errors[-1]
+
+
+def course_of(job: Job[Any], targets: Sequence[Target]) -> Course:
+    """Return the course of a request through candidates, not begun."""
+    places = [Place(id(each.engine), each.card.context_tokens) for each in targets]
+    return Course(places, job.patience.retry, job.clock(), job.ration)
 
 
 class Tries(Generic[W, D]):
     """The attempts at one request, of which a ``Course`` says who is next."""
 
-    def __init__(self, job: Job[W], draft: Callable[[], D]) -> None:
+    def __init__(self, job: Job[W], draft: Callable[[], D], course: Course | None = None) -> None:
+        """``course`` is one that has begun: ``follow`` says what came of it."""
         self._job, self._draft = job, draft
         self._targets = job.ranking.targets
-        places = [Place(id(each.engine), each.card.context_tokens) for each in self._targets]
-        self._course = Course(places, job.patience.retry, job.clock(), job.ration)
+        self._course = course or course_of(job, self._targets)
         self._trials: list[Trial[W, D]] = []
         self._errors: list[DispatcherError] = []
         self._names: list[str] = []
@@ -133,7 +172,21 @@ class Tries(Generic[W, D]):
         """Candidates that did not take the text so far as a prefill."""
         self._amended: dict[int, Job[W]] = {}
         """By candidate: the job that says what was wrong with its last reply."""
-        self.move: Move = self._course.begin()
+        self.move: Move = self._course.begin() if course is None else End("nobody was asked yet")
+
+    def all(self) -> Generator[Step, Any, Served[D]]:
+        """Ask one after the other until one serves."""
+        while isinstance(self.move, Ask):
+            if self.move.wait_s:
+                yield from pause(self._job.stopper, self.move.wait_s)
+            if (served := (yield from self.next())) is not None:
+                return served
+        raise self.error()
+
+    def follow(self, trial: Trial[W, D], error: DispatcherError) -> None:
+        """Go on behind an attempt that was made and paid for elsewhere, of whom was asked last."""
+        self._trials.append(trial)
+        self._decide(trial.target.card.name, error, trial)
 
     def next(self) -> Generator[Step, Any, Served[D] | None]:
         """Ask whose turn it is; None if that failed, and ``move`` says what to do now."""
@@ -153,18 +206,10 @@ class Tries(Generic[W, D]):
             return None
         self._trials.append(trial)
         try:
-            if self._shown is not None and not trial.continues:
-                yield Emit(self._restart(name))
-            finish = yield from trial.run()
+            finish = yield from reported(job, passage, self._attempt(trial, name))
         except DispatcherError as error:
-            change = breakers.report(passage, error, job.clock(), draw=job.patience.draw())
-            self._changed(change)
             self._after(name, error, trial)
             return None
-        else:
-            self._changed(breakers.report(passage, None, job.clock()))
-        finally:
-            breakers.release(passage, job.clock())
         job.account.served()
         if job.ration is not None and trial.attempt is not None:
             job.ration.pay(trial.attempt.cost_microusd)
@@ -176,12 +221,7 @@ class Tries(Generic[W, D]):
         if not self._errors:
             assert isinstance(self.move, End)  # noqa: S101 - nobody was asked
             return LimitReached(f"nobody was asked: {self.move.reason}")
-        errors, last = self._errors, self._errors[-1]
-        if len(set(self._names)) > 1:
-            last = AllVendorsFailed.after(errors)
-        else:
-            for earlier in errors[:-1]:
-                last.add_note(f"before that: {told(earlier)}")
+        errors, last = self._errors, together(self._errors, self._names)
         if self._shown is None or not self._resumes or isinstance(errors[-1], StreamInterrupted):
             return last
         cut = StreamInterrupted(
@@ -196,14 +236,20 @@ class Tries(Generic[W, D]):
         if self._shown is not None and self._is_open and index not in self._deaf:
             resumed = _resumed(self._job, self._shown.draft, target, self._written)
             if resumed is not None:
-                job, draft = _worded(*resumed, target)
+                job, draft = worded(*resumed, target)
                 trial = Trial(job, target, number(), left_s, draft)
                 trial.continues = True
                 return trial
         if self._shown is not None and not self._begins_anew:
             return None
-        job, draft = _worded(self._amended.get(index, self._job), self._draft(), target)
+        job, draft = worded(self._amended.get(index, self._job), self._draft(), target)
         return Trial(job, target, number(), left_s, draft)
+
+    def _attempt(self, trial: Trial[W, D], name: str) -> Generator[Step, Any, Finish]:
+        """Make an attempt, and say before it where it does not go on with what was shown."""
+        if self._shown is not None and not trial.continues:
+            yield Emit(self._restart(name))
+        return (yield from trial.run())
 
     def _restart(self, name: str) -> Delta:
         """Say that what was shown counts no more."""
@@ -226,10 +272,14 @@ class Tries(Generic[W, D]):
         self._go_on(error)
 
     def _after(self, name: str, error: DispatcherError, trial: Trial[W, D]) -> None:
-        """Take note of a failed attempt, and decide what to do now."""
-        self._note(name, error)
+        """Pay for a failed attempt, and decide what to do now."""
         cost = trial.attempt.cost_microusd if trial.attempt is not None else 0
         self._course.spend(cost_microusd=cost, loaded_s=trial.load_s)
+        self._decide(name, error, trial)
+
+    def _decide(self, name: str, error: DispatcherError, trial: Trial[W, D]) -> None:
+        """Take note of a failed attempt, and decide what to do now."""
+        self._note(name, error)
         is_unfit = isinstance(blame := blamed(error), BadReply) and blame.is_unfit
         if is_unfit:
             self._amend(blame, trial)
@@ -277,19 +327,21 @@ class Tries(Generic[W, D]):
         else:
             self._job.report(Retried(name=name, waited_s=self.move.wait_s, reason=reason))
 
-    def _changed(self, change: Change | None) -> None:
-        if change is not None:
-            now_s = self._job.clock()
-            until_s = None if change.until_s is None else max(0.0, change.until_s - now_s)
-            self._job.report(
-                BreakerMoved(
-                    name=change.name,
-                    before=change.before.value,
-                    after=change.after.value,
-                    reason=change.reason,
-                    next_probe_s=until_s,
-                )
-            )
+
+def _changed(job: Job[Any], change: Change | None) -> None:
+    """Tell the listener that a breaker moved, if it did."""
+    if change is None:
+        return
+    until_s = None if change.until_s is None else max(0.0, change.until_s - job.clock())
+    job.report(
+        BreakerMoved(
+            name=change.name,
+            before=change.before.value,
+            after=change.after.value,
+            reason=change.reason,
+            next_probe_s=until_s,
+        )
+    )
 
 
 def _written(trial: Trial[W, D]) -> int:
@@ -302,7 +354,7 @@ def _written(trial: Trial[W, D]) -> int:
     return max(0 if usage.estimated else usage.completion_tokens, pieces - trial.continues)
 
 
-def _worded(job: Job[W], draft: D, target: Target) -> tuple[Job[W], D]:
+def worded(job: Job[W], draft: D, target: Target) -> tuple[Job[W], D]:
     """Return what asks for a form in words, of a model that is held to none by its vendor."""
     request, made = job.request, draft
     if isinstance(request, Request) and request.response_format.is_json:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import aclosing, closing
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Self
@@ -186,7 +186,9 @@ class Branch:
         self.number = number
         self.thread: threading.Thread | None = None
         self.task: asyncio.Task[None] | None = None
-        self._branches, self._stopper = branches, stopper
+        self._put: Callable[[News], None] = branches.put
+        self._stopper: Stopper | None = stopper
+        """None once it has ended: there is nothing to stop."""
         self._lock = threading.RLock()
         self._value: Any = None
         self._waiting = 0
@@ -220,17 +222,23 @@ class Branch:
         if error is None:
             told = Ended(self.number, self._value)
         elif isinstance(error, Exception):
+            if self._is_stopped:  # where it was stopped says nothing, and holds all that it held
+                error.__traceback__ = None
             told = Ended(self.number, error=error)
         else:
             told = Ended(self.number, error=Cancelled("the task or thread of a branch was ended"))
-        self._branches.put(told)
+        with self._lock:
+            self._stopper = None
+        self._put(told)
+        self._put, self._value = _unheard, None  # so that nothing holds what is over
         return isinstance(error, Exception)
 
     def stop(self) -> None:
         """Stop it. Its pieces are wanted no more."""
         with self._lock:
-            self._is_stopped = True
-        self._stopper.stop()
+            self._is_stopped, stopper = True, self._stopper
+        if stopper is not None:
+            stopper.stop()
         self._make_room()
 
     def taken(self) -> None:
@@ -251,7 +259,7 @@ class Branch:
                 raise Cancelled  # it need not wait for anything to hear of it
             self._waiting += 1
             room = self._room = self._new_room() if self._waiting >= AHEAD else None
-        self._branches.put(Shown(self.number, shown))
+        self._put(Shown(self.number, shown))
         return room
 
     @staticmethod
@@ -265,6 +273,10 @@ class Branch:
             room, self._room = self._room, None
         if room is not None:
             room.set_result(None)
+
+
+def _unheard(_: News) -> None:
+    """Tell nobody."""
 
 
 def _whole(flow: Flow) -> Generator[Step, Any, _Whole]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llmdispatcher.cache import Cache
 from llmdispatcher.configured import Configured
 from llmdispatcher.desk import Desk, Vendor
 from llmdispatcher.ledger import Ledger
@@ -39,6 +40,7 @@ class Front(Configured):
         max_memory_mb: int | None = None,
         max_vram_mb: int | None = None,
         offline: bool = False,
+        cache: Cache | None = None,
         preset: str | None = None,
     ) -> None:
         budget = Budget(max_memory_mb=max_memory_mb, max_vram_mb=max_vram_mb)
@@ -52,6 +54,7 @@ class Front(Configured):
             strategy=strategy,
             routing=routing,
             offline=offline,
+            cache=cache,
         )
         self._desk = Desk(vendors, on_event, policies, catalog, budget)
 

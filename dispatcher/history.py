@@ -13,9 +13,10 @@ import attrs
 
 from llmdispatcher.models.card import PICO_PER_MICRO, ModelCard
 from llmdispatcher.models.embedding import Work
-from llmdispatcher.models.quality import Complexity, chances
+from llmdispatcher.models.quality import chances
 from llmdispatcher.models.reply import Attempt, Finish, FinishReason, Outcome
 from llmdispatcher.models.request import Request
+from llmdispatcher.models.task import Complexity
 
 PRIOR_OUTPUT_TOKENS = 256
 """Expected length of a choice of which nothing is known."""

@@ -136,6 +136,10 @@ def _trouble(event: events.LedgerTrouble) -> tuple[int, str, Facts]:
     return (INFO if event.kind == "over" else ERROR), "ledger: {detail}", facts
 
 
+def _uncached(event: events.CacheTrouble) -> tuple[int, str, Facts]:
+    return WARNING, "cache: {detail}", {"kind": event.kind, "detail": event.detail}
+
+
 def _retried(event: events.Retried) -> tuple[int, str, Facts]:
     facts = {"name": event.name, "waited_s": event.waited_s, "error": _class_of(event.reason)}
     return INFO, "asking {name} again after {error} and {waited_s:.2f} s", facts
@@ -187,6 +191,7 @@ _TELLERS: dict[type, Callable[[Any], tuple[int, str, Facts]]] = {
     events.ModelUnloaded: _unloaded,
     events.BudgetAlert: _alert,
     events.LedgerTrouble: _trouble,
+    events.CacheTrouble: _uncached,
     events.ConfigReloaded: _reloaded,
     events.ConfigRefused: _refused,
 }

@@ -104,7 +104,7 @@ class LedgerFile:
             return self._connection
         self.was_replaced = self._connection is not None
         self.close()  # what is written where it was moved to nobody would see
-        _make(self.path)
+        make(self.path)
         connection = sqlite3.connect(
             self.path, timeout=self._lock_wait_s, isolation_level=None, check_same_thread=False
         )
@@ -118,7 +118,7 @@ class LedgerFile:
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
         version = check(connection, self.path)  # before anything is changed: it may not be ours
-        _write_ahead(connection, self._lock_wait_s)
+        write_ahead(connection, self._lock_wait_s)
         if version < VERSION:
             migrate(connection, self.path, STEPS)
 
@@ -134,19 +134,24 @@ class LedgerFile:
 
         Raises OSError.
         """
-        import fcntl  # noqa: PLC0415 - POSIX only, as the rest of this
-
         self.close()
-        with self.path.with_name(f"{self.path.name}.aside").open("w", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if is_sound(self.path):
-                return None
-            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-            aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}-{os.getpid()}")
-            for suffix in reversed(SUFFIXES):  # a log without its database harms nobody
-                with contextlib.suppress(FileNotFoundError):
-                    self.path.with_name(self.path.name + suffix).rename(f"{aside}{suffix}")
-            return aside
+        return move_aside(self.path)
+
+
+def move_aside(path: Path) -> Path | None:
+    """Give a corrupt file, that is not open here, another name; see ``LedgerFile.move_aside``."""
+    import fcntl  # noqa: PLC0415 - POSIX only, as the rest of this
+
+    with path.with_name(f"{path.name}.aside").open("w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if is_sound(path):
+            return None
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        aside = path.with_name(f"{path.name}.corrupt-{stamp}-{os.getpid()}")
+        for suffix in reversed(SUFFIXES):  # a log without its database harms nobody
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(f"{aside}{suffix}")
+        return aside
 
 
 def is_sound(path: Path) -> bool:
@@ -176,7 +181,7 @@ def _inode(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _make(path: Path) -> None:
+def make(path: Path) -> None:
     """Make the file, and its folder, so that only their owner can read them."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # A file that exists is not opened: closing it would end the locks of SQLite in this process.
@@ -189,7 +194,7 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
     with contextlib.ExitStack() as end:
         if not connection.in_transaction:  # at one moment: another process may be making it
             connection.execute("BEGIN")
-            end.callback(_roll_back, connection)
+            end.callback(roll_back, connection)
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (owner,) = connection.execute("PRAGMA application_id").fetchone()
@@ -201,7 +206,7 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
-def _write_ahead(connection: sqlite3.Connection, wait_s: float) -> None:
+def write_ahead(connection: sqlite3.Connection, wait_s: float) -> None:
     """Switch to WAL, which SQLite does not wait for where several processes do so at once."""
     until_s = time.monotonic() + wait_s
     while True:
@@ -219,7 +224,7 @@ def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Sequence
     """Bring the schema up by the steps that it lacks, all or none. Raises sqlite3.Error."""
     with contextlib.ExitStack() as undo:
         connection.execute("BEGIN IMMEDIATE")
-        undo.callback(_roll_back, connection)
+        undo.callback(roll_back, connection)
         version = check(connection, path)  # another process may have been quicker
         for number, step in enumerate(steps[version:], version + 1):
             for statement in step:
@@ -229,7 +234,7 @@ def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Sequence
         connection.execute("COMMIT")
 
 
-def _roll_back(connection: sqlite3.Connection) -> None:
+def roll_back(connection: sqlite3.Connection) -> None:
     """Undo what is not committed; nothing after a commit."""
     with contextlib.suppress(sqlite3.Error):
         if connection.in_transaction:

@@ -40,18 +40,20 @@ def model_file(given: str, where: Iterable[Place] | None = None) -> Named:
     What is a path stays one, and so does what only could be one and is the name of no model. Raises
     RequestError for a name that no model has, or several, or of one that cannot be used.
     """
-    is_path = given.startswith(_PATHS) or os.path.exists(os.path.expanduser(given))  # noqa: PTH110, PTH111 - odd paths as they are
-    if is_path or "\0" in given:
+    is_there, is_folder = os.path.exists(given), os.path.isdir(given)  # noqa: PTH110, PTH112 - odd paths as they are
+    if given.startswith(_PATHS) or (is_there and not is_folder) or "\0" in given:
         return Named(given)
     found = look.names(here() if where is None else where)
     meant = _meant(given, found)
     if not meant:
-        if given.lower().endswith(".gguf") or os.path.isabs(given):  # noqa: PTH117 - as above
+        if is_folder or given.lower().endswith(".gguf"):
             return Named(given)
         raise RequestError(_unknown(given, found))
     if len({_file(each) for _, each in meant}) > 1:
         shown = _listed([f"{store}/{each.name}" for store, each in meant])
-        raise RequestError(f"--model {given}: several are called that: {shown}; name one of them")
+        raise RequestError(
+            f"--model {given}: several are called that: {shown}; name one, or give its path"
+        )
     store, model = meant[0]
     if model.problem:
         raise RequestError(f"--model {given}: {store}/{model.name}: {model.problem}")

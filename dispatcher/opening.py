@@ -114,7 +114,7 @@ def _opened(
     source = Source(wish, hear, otherwise=ledger)
     if source.place is not None and source.place.is_strange:
         terminal.note(f"asks whom {source.place.path} names; --no-config does without")
-    for hint in source.settings.hints if args.verbose else ():
+    for hint in source.settings.hints if vars(args).get("verbose") else ():
         terminal.note(str(hint))
     made = Dispatcher.from_source(source, hear)
     if args.command == "chat" and not terminal.reads_tty:

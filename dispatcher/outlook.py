@@ -31,9 +31,9 @@ from llmdispatcher.history import Record
 from llmdispatcher.models.card import PICO_PER_MICRO, Price
 from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.message import Image
-from llmdispatcher.models.quality import Complexity
 from llmdispatcher.models.reply import Usage
 from llmdispatcher.models.request import Request
+from llmdispatcher.models.task import Complexity
 from llmdispatcher.shelf import Shelf
 from llmdispatcher.warmth import Warm
 from llmdispatcher.worst import Weight

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from llmdispatcher.breakers import Breakers
+from llmdispatcher.hedging import Hedging
 from llmdispatcher.limits import Limiters
 from llmdispatcher.models.errors import Cancelled
 from llmdispatcher.models.policy import BreakerPolicy, RetryPolicy
@@ -31,6 +32,7 @@ class Patience:
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
     breakers: Breakers = attrs.field(factory=Breakers)
     limiters: Limiters = attrs.field(factory=Limiters)
+    hedging: Hedging = attrs.field(factory=Hedging)
     draw: Callable[[], float] = random.random
     """Random in [0, 1); for jitter, which nobody gains by guessing."""
 

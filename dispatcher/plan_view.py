@@ -23,7 +23,7 @@ def text(vendor: VendorSpec) -> str:
     """
     spec = cast("LlamaCpp", vendor)
     header = gguf.read_header(spec.model_path)
-    facts = [spec.model_path.name, header.name, header.architecture]
+    facts = [spec.model_name or spec.model_path.name, header.name, header.architecture]
     facts += [f"{_rounded(header.parameter_count)} parameters", header.quantisation]
     table = planning.make_plan(spec, header).table()
     return f"{', '.join(one_line(fact) for fact in facts if fact)}\n\n{table}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from llmdispatcher.cache import Cache
 from llmdispatcher.ledger import Ledger
 from llmdispatcher.models.check import flag, instance
 from llmdispatcher.models.errors import BadRequest
@@ -58,6 +59,7 @@ class Policies:
         validator=instance(Routing, "Routing(priorities={'openai': 1})"),
     )
     offline: bool = flag(default=False)
+    cache: Cache | None = attrs.field(default=None, validator=instance(Cache, "Cache(max_mb=64)"))
 
     @classmethod
     def over(cls, preset: str | None, **given: Any) -> Policies:  # noqa: ANN401 - its own fields

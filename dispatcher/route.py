@@ -16,10 +16,10 @@ import attrs
 from llmdispatcher.history import BYTES_PER_TOKEN, PRIOR_OUTPUT_TOKENS
 from llmdispatcher.models.decision import Candidate, Considered
 from llmdispatcher.models.embedding import Work
-from llmdispatcher.models.quality import Complexity
 from llmdispatcher.models.reply import Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.models.strategy import STRATEGIES, Strategy
+from llmdispatcher.models.task import Complexity, Reading
 from llmdispatcher.needs import needs
 from llmdispatcher.orders import Draws, Glance, Standing, order
 from llmdispatcher.outlook import (
@@ -47,9 +47,10 @@ class Seen:
     """What is known at the moment of choosing, beside the shelf."""
 
     now_s: float = 0.0
-    strategy: Strategy = STRATEGIES["cost"]
-    """For requests that bring none."""
-    complexity: Complexity = Complexity.ORDINARY
+    strategy: Strategy | None = None
+    """Where it is not the request's own, or not as that says."""
+    reading: Reading | None = None
+    """What the request was understood to be, where somebody asked."""
     warm: Warm = attrs.field(factory=dict)
     counts: Mapping[str, int] = attrs.field(factory=dict)
     """Tokens of the prompt, by the name of a model that counted them."""
@@ -66,6 +67,8 @@ class Ranking:
 
     targets: tuple[Target, ...]
     considered: Considered
+    notes: tuple[str, ...] = ()
+    """What the request was taken for, in words."""
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -85,11 +88,11 @@ def rank(request: Work, shelf: Shelf, seen: Seen | None = None) -> Ranking:
     small for the prompt, too dear for the request's own limit.
     """
     seen = seen or Seen()
-    own = request.strategy if isinstance(request, Request) else None
-    strategy = own or seen.strategy
+    strategy = seen.strategy or strategy_of(request) or STRATEGIES["cost"]
+    complexity = Complexity.ORDINARY if seen.reading is None else seen.reading.complexity
     fit = shelf.fit(request, strategy.only)
     sized = size(request)
-    made = estimates(shelf, fit.able, sized, (seen.warm, seen.counts, seen.complexity, seen.now_s))
+    made = estimates(shelf, fit.able, sized, (seen.warm, seen.counts, complexity, seen.now_s))
     if shelf.routing.value_of_time_usd:
         made = _timed(shelf, made, seen)
     late = _late(request, shelf, made, sized, seen)
@@ -100,7 +103,24 @@ def rank(request: Work, shelf: Shelf, seen: Seen | None = None) -> Ranking:
     return Ranking(
         tuple([targets[estimate.at] for estimate in ordered]),
         Considered(rows.candidates, rows.left),
+        () if seen.reading is None else (told(seen.reading, strategy),),
     )
+
+
+def strategy_of(request: Work) -> Strategy | None:
+    """Return the strategy that a request brings, if it does."""
+    return request.strategy if isinstance(request, Request) else None
+
+
+def told(reading: Reading, strategy: Strategy) -> str:
+    """Tell what a request was taken for, and what follows from that."""
+    words = f"taken for {reading.task} ({reading.complexity.name.lower()})"
+    words += f": {', '.join(reading.cues)}" if reading.cues else ""
+    if strategy.least_quality is not None:
+        words += f"; tiers below {strategy.least_quality} come last"
+    if strategy.first != "anywhere":
+        words += f"; {strategy.first} models come first"
+    return words
 
 
 def _timed(shelf: Shelf, made: Sequence[Estimate], seen: Seen) -> list[Estimate]:

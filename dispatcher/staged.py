@@ -136,7 +136,7 @@ class Stages:
         self._ration = job.ration or Ration(job.patience.retry, job.clock())
         self.job = attrs.evolve(job, ration=self._ration)
         self.attempts: list[Attempt] = []
-        self.notes: list[str] = []
+        self.notes: list[str] = [*job.ranking.notes]
         self.warnings: list[str] = []
 
     def begin(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -60,6 +61,15 @@ class Fork:
     """Not yet begun."""
     stopper: Stopper
     """What the flow arms: so it can be stopped by itself."""
+
+
+class Sign(Enum):
+    """What an attempt emits where ``Job.signs`` asks for it."""
+
+    ASKED = auto()
+    """It was loaded, its turn has come, and it was sent."""
+    BEGAN = auto()
+    """Its first piece has come, of a reply that is not streamed."""
 
 
 Step = Wait | Receive | Emit | Fork

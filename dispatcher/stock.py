@@ -16,11 +16,13 @@ from llmdispatcher.models.card import FREE, Capability, ModelCard
 from llmdispatcher.models.errors import ConfigError, DispatcherError, ExecutableNotFound
 from llmdispatcher.vendors.contract import Finder, VendorSpec
 from llmdispatcher.vendors.http.preset import Preset, row
+from llmdispatcher.vendors.http.vendor import HttpVendor
 
 if TYPE_CHECKING:
     from llmdispatcher.desk import Vendor
     from llmdispatcher.vendors.llamacpp.plan.fits import Fit
     from llmdispatcher.vendors.llamacpp.stores.look import FoundModel, Weigh
+    from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp
 
 LIST_S = 15.0
 """For a vendor that was named to tell its models."""
@@ -30,6 +32,10 @@ LOCAL_LIST_S = 2.0
 
 EMBEDDED, FILES = "embedded", "llamacpp"
 """The vendors of what runs here without a server."""
+
+
+_NOBODY = "(nobody)"
+"""A dispatcher with no vendor at all would look for some itself."""
 
 
 @attrs.frozen(kw_only=True)
@@ -103,9 +109,23 @@ def asked(specs: Sequence[VendorSpec], wish: Wish | None = None) -> Stock:
     """Ask vendors for their models, and wait; why one told none is in the notes."""
     vendors = listed(specs, LIST_S)
     notes = [f"{each.name}: {each.status.detail}" for each in vendors if not each.cards]
-    items = (Item(card=card) for vendor in vendors for card in vendor.cards)
+    named = {spec.name: spec for spec in specs}
+    items = (_given(named[vendor.name], card) for vendor in vendors for card in vendor.cards)
     wish = wish or Wish()
     return Stock(tuple(item for item in items if wish.is_met(item)), tuple(notes))
+
+
+def _given(spec: VendorSpec, card: ModelCard) -> Item:
+    """Return a model of a vendor that was given; of a file with whether it fits its limits."""
+    if isinstance(spec, HttpVendor):
+        return Item(card=card)
+    from llmdispatcher.vendors.llamacpp.plan.fits import of_plan  # noqa: PLC0415 - on first use
+    from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp  # noqa: PLC0415 - as above
+
+    if not isinstance(spec, LlamaCpp):
+        return Item(card=card)
+    can_weigh = _weigher()[0] is not None
+    return _of_file(spec, card, (lambda header: of_plan(spec.plan, header)) if can_weigh else None)
 
 
 def listed(specs: Sequence[VendorSpec], limit_s: float) -> tuple[Vendor, ...]:
@@ -113,12 +133,13 @@ def listed(specs: Sequence[VendorSpec], limit_s: float) -> tuple[Vendor, ...]:
     from concurrent.futures import wait  # noqa: PLC0415 - few commands ask anybody
 
     from llmdispatcher.facade import Dispatcher  # noqa: PLC0415 - as above
+    from llmdispatcher.vendors.scripted import Scripted  # noqa: PLC0415 - as above
 
-    with Dispatcher("scripted") as d:
+    with Dispatcher(Scripted(name=_NOBODY)) as d:
         engines = [d.register_vendor(spec) for spec in specs]
         looking = [engine.found() for engine in engines if isinstance(engine, Finder)]
         wait(looking, limit_s)
-        return tuple(vendor for vendor in d.vendors() if vendor.name != "scripted")
+        return tuple(vendor for vendor in d.vendors() if vendor.name != _NOBODY)
 
 
 # -- what runs in a process of ours ------------------------------------------------------------
@@ -129,32 +150,39 @@ def _ours(wish: Wish) -> Stock:
     if wish.vendor not in (None, EMBEDDED, FILES):
         return Stock()
     from llmdispatcher.named import here  # noqa: PLC0415 - on first use
-    from llmdispatcher.vendors.llamacpp.plan.fits import weigher  # noqa: PLC0415
     from llmdispatcher.vendors.llamacpp.stores.look import look  # noqa: PLC0415
-
-    notes: list[str] = []
-    try:
-        weigh = weigher()
-    except ExecutableNotFound as error:
-        weigh = None
-        notes.append(f"whether a file fits is not known: {error}")
-    found = look(here(wish.folders), weigh)
-    embedded = _embedded(weigh)
-    files = (_item(model) for model in found.models)
-    return Stock((embedded, *files), (*notes, *found.notes))
-
-
-def _embedded(weigh: Weigh | None) -> Item:
-    from llmdispatcher.vendors.llamacpp.files.gguf import read_header  # noqa: PLC0415
     from llmdispatcher.vendors.llamacpp.vendor import card_of, embedded  # noqa: PLC0415
 
-    spec = embedded()
-    header = read_header(spec.model_path)
-    return Item(
-        card=card_of(spec),
+    weigh, notes = _weigher()
+    found = look(here(wish.folders), weigh)
+    ours = _of_file(embedded(), card_of(embedded()), weigh)
+    files = (_item(model) for model in found.models)
+    return Stock((ours, *files), (*notes, *found.notes))
+
+
+def _weigher() -> tuple[Weigh | None, list[str]]:
+    """Return what says whether a file fits, or a line about why nothing can."""
+    from llmdispatcher.vendors.llamacpp.plan.fits import weigher  # noqa: PLC0415 - on first use
+
+    try:
+        return weigher(), []
+    except ExecutableNotFound as error:
+        return None, [f"whether a file fits is not known: {error}"]
+
+
+def _of_file(spec: LlamaCpp, card: ModelCard, weigh: Weigh | None) -> Item:
+    """Return the model of a file that is known by its path."""
+    from llmdispatcher.vendors.llamacpp.files.gguf import read_header  # noqa: PLC0415
+
+    bare = Item(card=card, path=str(spec.model_path), projector=str(spec.projector_path or ""))
+    try:
+        header = read_header(spec.model_path)
+    except DispatcherError as error:
+        return attrs.evolve(bare, problem=str(error))
+    return attrs.evolve(
+        bare,
         architecture=header.architecture,
         quantisation=header.quantisation,
-        path=str(spec.model_path),
         fit=None if weigh is None else weigh(header),
     )
 

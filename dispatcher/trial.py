@@ -35,7 +35,7 @@ from llmdispatcher.release import Stopper, Watch, own
 from llmdispatcher.retry import Ration
 from llmdispatcher.route import Ranking, expected_usage
 from llmdispatcher.shelf import Target
-from llmdispatcher.steps import Emit, Receive, Step, Wait
+from llmdispatcher.steps import Emit, Receive, Sign, Step, Wait
 from llmdispatcher.turns import Turn
 from llmdispatcher.usage import Books
 from llmdispatcher.vendors.contract import Call, Report
@@ -72,6 +72,9 @@ class Job(Generic[W]):
     landlord: Landlord = attrs.field(factory=Landlord)
     """Who has the models loaded."""
     patience: Patience = attrs.field(factory=Patience)
+    signs: bool = False
+    """A ``Sign`` is emitted when the vendor was asked, and when it began to answer: pieces are
+    wanted as they come, also where nobody is shown them."""
     ration: Ration | None = None
     """What is left of the allowance of a larger request, which this one is a part of: parts of one
     request are counted as one, and spend one allowance."""
@@ -239,10 +242,13 @@ class Trial(Generic[W, D]):
         job, (card, engine) = self.job, (self.target.card, self.target.engine)
         named = getattr(engine, "names_requests", False)  # ``Naming``, which is slow to ask
         once = job.account.once(card, job.request) if named else ""
-        request = job.request.within(self._deadlines(), streamed=job.streaming, once=once)
+        streamed = job.streaming or job.signs
+        request = job.request.within(self._deadlines(), streamed=streamed, once=once)
         call = self._call = engine.submit(request, card.model)
         self._is_whole = getattr(call, "is_whole", False)  # ``Deferred``, which is slow to ask
         self.job.stopper.arm(call.cancel)
+        if job.signs:
+            yield Emit(Sign.ASKED)
         while True:
             receive = self._next(call)
             try:
@@ -259,9 +265,9 @@ class Trial(Generic[W, D]):
                     self._complete(piece)
                     return piece
                 if piece and not isinstance(piece, Progress):
-                    self._take(piece)
-                    if self.shown:
-                        yield Emit(piece)
+                    told = self._take(piece)
+                    if told is not None:
+                        yield Emit(told)
 
     def _deadlines(self) -> Deadlines:
         """Return the deadlines that hold for this attempt: of the total, what is left of it."""
@@ -293,10 +299,11 @@ class Trial(Generic[W, D]):
         """Return what it means that the deadline that was waited for has passed."""
         return self._cut(TimedOut(*self._bound))
 
-    def _take(self, piece: Piece) -> None:
-        """Keep a piece."""
-        deadlines = self.job.deadlines
+    def _take(self, piece: Piece) -> Piece | Sign | None:
+        """Keep a piece; returns what is to be shown of it."""
+        deadlines, told = self.job.deadlines, None
         if self._first_token_s is None:
+            told = Sign.BEGAN if self.job.signs else None
             self._first_token_s = self._asked_s() - self.load_s
             self._receive = None  # from now on another silence is waited for
             self._pace = self.job.clock(), 0
@@ -307,6 +314,7 @@ class Trial(Generic[W, D]):
         except BadReply as error:
             raise self._cut(error)  # noqa: B904 - it is the same error, or has it as its cause
         self.shown = self.job.streaming
+        return piece if self.shown else told
 
     def _watch_pace(self, floor_per_s: float, window_s: float) -> None:
         """Give up a stream of which hardly anything comes any more, though it is never silent."""
@@ -361,6 +369,8 @@ class Trial(Generic[W, D]):
             served_model=self._finish.served_model if self._finish else "",
         )
         self.job.books.settle(self.attempt)
+        if self._first_token_s is not None and not self._is_whole:
+            self.job.patience.hedging.heard(card.name, self._first_token_s)
         if self.job.chooser is not None:
             end = self._finish or self._error
             self.job.chooser.settle(card, self.job.request, self.attempt, end)

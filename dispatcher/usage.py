@@ -50,6 +50,8 @@ class Stats:
     total: Figures
     by_model: Mapping[str, Figures]
     """Figures by ``vendor/model``."""
+    cached: int = 0
+    """Requests that were answered from the cache; nobody was asked, and they are in no figures."""
 
 
 class Sums:
@@ -131,7 +133,7 @@ class Books:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._requests = 0
+        self._requests = self._cached = 0
         self._open = 0
         self._by_model: dict[str, Sums] = {}
 
@@ -139,6 +141,12 @@ class Books:
         """Count a request."""
         with self._lock:
             self._requests += 1
+
+    def hit(self) -> None:
+        """Count a request that the cache answered."""
+        with self._lock:
+            self._requests += 1
+            self._cached += 1
 
     def open(self) -> None:
         """Count an attempt as open."""
@@ -161,4 +169,5 @@ class Books:
                 in_flight=self._open,
                 total=Sums.of(self._by_model.values()).figures(),
                 by_model={name: sums.figures() for name, sums in self._by_model.items()},
+                cached=self._cached,
             )

@@ -6,14 +6,10 @@ An answer that a model gives again and again is more often right than one it giv
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 import attrs
-
-_MARKS = " ,;:!?\"'`*_()[]"
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?\Z")
 
 
 @attrs.frozen
@@ -40,26 +36,12 @@ class Agreement:
 def agreement(answers: Sequence[str | None], of: int) -> Agreement:
     """Find the answer that came most often; of equals, the one that came first.
 
-    Answers are compared as ``normal`` writes them. None is no answer, and agrees with nobody.
+    Answers are given in one form, so that those who say the same are equal. None is no answer, and
+    agrees with nobody.
     """
-    said = [None if answer is None else normal(answer) for answer in answers]
-    counts = Counter(each for each in said if each is not None)
+    counts = Counter(each for each in answers if each is not None)
     if not counts:
         return Agreement(0, 0, of)
     most = max(counts.values())
-    index = next(at for at, each in enumerate(said) if each is not None and counts[each] == most)
+    index = next(at for at, each in enumerate(answers) if each is not None and counts[each] == most)
     return Agreement(index, most, of)
-
-
-def normal(answer: str) -> str:
-    """Write an answer so that those who say the same are equal.
-
-    Case, spaces, marks at either end and the separators of thousands say nothing.
-    """
-    text = " ".join(answer.split()).casefold()
-    text = text.lstrip(_MARKS).rstrip(_MARKS + ".") or text
-    if _NUMBER.match(text):
-        text = text.replace(",", "").removeprefix("+")
-        if "." in text:
-            text = text.rstrip("0").rstrip(".")
-    return text

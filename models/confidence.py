@@ -230,5 +230,16 @@ AS_TOLD = Calibration(
     origin="none: the geometric mean of the tokens' probabilities, taken as the chance",
 )
 
-CALIBRATIONS = {"local": AS_TOLD, "cloud": AS_TOLD}
-"""By where a model runs, for those of which the plan says nothing."""
+SHORT_ANSWERS = Calibration(
+    bias=0.29,
+    weights=(0.17, 0.61, -2.41, 3.18, -0.63),
+    origin="1,000 answers of two small models to puzzles, of one to ten tokens (bench/cascade.py)",
+)
+"""On 3,000 other answers of these its Brier score is 0.059, and that of ``AS_TOLD`` 0.081. Of the
+embedded model's answers to 98 questions in other people's wording it is 0.157, against 0.284; of
+its sums in odd wordings 0.184, against 0.204, and a constant has 0.166 there. The longer a text,
+the lower its weakest token, and so the chance: for long answers fit your own."""
+
+CALIBRATIONS = {"local": SHORT_ANSWERS, "cloud": AS_TOLD}
+"""By where a model runs, for those of which the plan says nothing. What vendors tell over HTTP was
+not measured, so nothing is made of it but what it says."""

@@ -60,8 +60,10 @@ class Decision:
     attempts: tuple[Attempt, ...]
     notes: tuple[str, ...]
     """What a plan did, in words: who won, who was given up, how they voted."""
+    cached_s: float | None
+    """When the reply was kept, in seconds since 1970, if it came from the cache and from nobody."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a keyword for each of its parts
         self,
         *,
         candidates: Rows = (),
@@ -69,10 +71,11 @@ class Decision:
         attempts: tuple[Attempt, ...] = (),
         notes: tuple[str, ...] = (),
         considered: Considered | None = None,
+        cached_s: float | None = None,
     ) -> None:
         """``considered`` stands for ``candidates`` and ``excluded`` where they are not made yet."""
         listed = considered or _listed(tuple(candidates), tuple(excluded))
-        self.__attrs_init__(listed, tuple(attempts), tuple(notes))
+        self.__attrs_init__(listed, tuple(attempts), tuple(notes), cached_s)
 
     @property
     def candidates(self) -> Rows:
@@ -85,7 +88,7 @@ class Decision:
         return self.considered.excluded
 
     def _told(self) -> tuple[Any, ...]:
-        return self.candidates, self.excluded, self.attempts, self.notes
+        return self.candidates, self.excluded, self.attempts, self.notes, self.cached_s
 
     def __eq__(self, other: object) -> bool:
         """Compare what is told."""
@@ -97,7 +100,7 @@ class Decision:
 
     def __repr__(self) -> str:
         """Show what is told."""
-        names = ("candidates", "excluded", "attempts", "notes")
+        names = ("candidates", "excluded", "attempts", "notes", "cached_s")
         told = zip(names, self._told(), strict=True)
         return f"Decision({', '.join(f'{name}={value!r}' for name, value in told)})"
 

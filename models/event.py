@@ -137,6 +137,17 @@ class LedgerTrouble:
 
 
 @attrs.frozen(kw_only=True)
+class CacheTrouble:
+    """The cache cannot be used; told once, until a reply is kept again. Requests are served."""
+
+    kind: str
+    """``full``, ``read-only``, ``corrupt`` (the file was moved aside and begun anew), ``locked``,
+    ``newer`` or ``unusable``."""
+    detail: str
+    """What is wrong, and where."""
+
+
+@attrs.frozen(kw_only=True)
 class ConfigReloaded:
     """The configuration was read again, and what is sent from now on goes by it."""
 
@@ -169,6 +180,7 @@ Event = (
     | ModelUnloaded
     | BudgetAlert
     | LedgerTrouble
+    | CacheTrouble
     | ConfigReloaded
     | ConfigRefused
 )

@@ -7,17 +7,6 @@ model starts; verdicts of callers and validators move them (``history``).
 
 from __future__ import annotations
 
-from enum import IntEnum
-
-
-class Complexity(IntEnum):
-    """How much a request asks of a model."""
-
-    SIMPLE = 1
-    ORDINARY = 2
-    HARD = 3
-
-
 UNKNOWN_QUALITY = 3
 """The tier that a model without one counts as: neither trusted nor distrusted."""
 

@@ -324,6 +324,11 @@ class Reply:
         )
 
     @property
+    def is_cached(self) -> bool:
+        """Whether it was kept from an earlier request: ``usage`` is what it took then."""
+        return self.decision.cached_s is not None
+
+    @property
     def cost_usd(self) -> Decimal | None:
         """``cost_microusd`` in dollars."""
         if self.cost_microusd is None:

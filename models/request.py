@@ -56,6 +56,7 @@ from llmdispatcher.models.message import Message
 from llmdispatcher.models.plan import Plan
 from llmdispatcher.models.sampling import FIELDS, MAX_SEED, UNSET, Sampling
 from llmdispatcher.models.strategy import Strategy, read_strategy
+from llmdispatcher.models.task import Task, read_task
 
 
 @attrs.frozen(kw_only=True)
@@ -167,8 +168,11 @@ class Request:
     ``send``, a vendor may send the reply in one."""
     strategy: Strategy | None = attrs.field(default=None, converter=read_strategy)
     """How to choose who answers; None leaves it to the dispatcher."""
-    task: str | None = attrs.field(default=None, validator=attrs.validators.optional(title))
+    task: Task | None = attrs.field(default=None, converter=attrs.converters.optional(read_task))
     """What kind of work this is, where the caller knows; see ``models.task``."""
+    cached: bool = flag(default=True)
+    """Whether a reply that was kept of such a request will do, where the dispatcher has a cache.
+    False has it made anew, and kept instead."""
     once: str = attrs.field(default="", validator=words, eq=False, repr=False)
     """Names the request to a vendor that does one only once. The dispatcher sets it."""
 
@@ -318,7 +322,8 @@ class Options(TypedDict, total=False):
     adapters: Mapping[str, float] | Sequence[str] | None
     priority: int | None
     strategy: Strategy | Plan | str | None
-    task: str | None
+    task: Task | str | None
+    cached: bool
     temperature: float | None
     top_k: int | None
     top_p: float | None

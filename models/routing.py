@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from llmdispatcher.models.check import dollars, number
 from llmdispatcher.models.errors import BadRequest
+from llmdispatcher.models.task import Reading, Task, TaskRule, read_task
+
+if TYPE_CHECKING:
+    from llmdispatcher.models.request import Request
 
 
 def _integers(value: Mapping[str, int] | None) -> dict[str, int]:
@@ -38,6 +42,11 @@ def _by_name(field: str, value: object, kind: Any, allowed: str) -> dict[str, An
     return dict(value)
 
 
+def _rules(value: Mapping[str, TaskRule] | None) -> dict[Task, TaskRule]:
+    rules = _by_name("tasks", value, TaskRule, "a TaskRule(least_quality=4)")
+    return {read_task(name): rule for name, rule in rules.items()}
+
+
 @attrs.frozen(kw_only=True)
 class Routing:
     """What the strategies go by. Names are of a vendor (``"openai"``) or ``"openai/gpt-5.4"``."""
@@ -49,6 +58,12 @@ class Routing:
     value_of_time_usd: Decimal | None = attrs.field(default=None, converter=dollars)
     """What an hour of waiting costs the caller, in dollars: expected seconds, of answering and of
     loading a model, are priced with it. None prices no time."""
+    tasks: Mapping[str, TaskRule] = attrs.field(converter=_rules, factory=dict)
+    """What "auto" goes by, where it is not ``TASK_RULES``: by the name of a task."""
+    classifier: Callable[[Request], Reading] | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.is_callable())
+    )
+    """Reads a request for "auto" and ``task=``, instead of the reader that comes with this."""
     explore: float = number("explore", 0, 1, default=0.05)
     """The share of requests in which "weighted" and "latency" ask somebody else than their first
     choice, so that who has become better is found."""

@@ -18,6 +18,7 @@ from llmdispatcher.models.confidence import Calibration
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.fields import MAX_CHOICES
 from llmdispatcher.models.plan import Plan
+from llmdispatcher.models.race import Normalise, check_normalise
 from llmdispatcher.models.strategy import Strategy, read_strategy
 
 if TYPE_CHECKING:
@@ -106,6 +107,11 @@ class Cascade(Plan):
     samples: int | None = integer("samples", 2, MAX_CHOICES)
     """How many answers are compared; None takes ``SAMPLES``. Models that draw one at a time are
     asked so often, each of which is an attempt, and no more than it takes to decide."""
+    normalise: str | Normalise = attrs.field(
+        default="answer", validator=check_normalise, kw_only=True
+    )
+    """What of samples is compared, as ``Ensemble`` has it: "answer", "last_number", or a function
+    of the text that returns text."""
     hand_over: bool | str = attrs.field(default=False)
     """Show the next one the answer that was not good enough, with these words behind it; True takes
     ``HAND_OVER``."""
@@ -117,7 +123,7 @@ class Cascade(Plan):
     """Whom to ask, in this order: a vendor, ``vendor/model`` or a model each. None asks everybody
     who can serve, by expected cost."""
     calibration: Mapping[str, Calibration] = attrs.field(
-        default=None, converter=_calibrations, kw_only=True
+        default=None, converter=_calibrations, kw_only=True, hash=False
     )
     """For "confidence": one for all models, or by ``vendor/model``, vendor, "local" or "cloud".
     Those of ``models.confidence.CALIBRATIONS`` stand for what is not given."""

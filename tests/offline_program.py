@@ -93,7 +93,7 @@ def in_threads(told: dict[str, Any]) -> dict[str, Any]:
         left_out = {f"{each.vendor}/{each.model}": each.note for each in decision.excluded}
         reply = d.send("Hello?", max_tokens=2)
     with Dispatcher(offline=True) as bare:  # whatever runs on this machine
-        bare.send("Hello?", max_tokens=1)
+        bare.explain("Hello?")
     return {"left_out": left_out, "served": reply.vendor}
 
 

@@ -54,9 +54,10 @@ UnsupportedArchitecture Usage Vendor VendorError __version__ assistant system to
 Anthropic Azure DeepSeek Gemini Groq LMStudio Lightning LiteLLM LlamaServer LocalAI Mistral Ollama
 OpenAI OpenAICompatible OpenRouter Together VLLM
 HttpVendor Keepsake Secret TokenCount
-BudgetAlert Ledger LedgerTrouble LedgerUnusable SpendingCap fingerprint
+BudgetAlert Cache CacheTrouble Ledger LedgerTrouble LedgerUnusable SpendingCap fingerprint
 BreakerMoved BreakerPolicy Limits Restarted Retried RetryPolicy
 Plan Routing Strategy
+Ensemble Hedge NoGoodAnswer Parallel
 ConfigRefused ConfigReloaded
 Cascade Chain Step
 """

@@ -84,7 +84,7 @@ def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return made, options
 
 
-_OF_MAKING = ("on_event", "catalog", "retry", "breaker", "limits", "ledger")
+_OF_MAKING = ("on_event", "catalog", "retry", "breaker", "limits", "ledger", "cache")
 """Options of a dispatcher, and not of its verbs."""
 
 

@@ -173,6 +173,18 @@ class Keyed(Protocol):
 
 
 @runtime_checkable
+class Identified(Protocol):
+    """An engine that can tell which model stands behind a name, so that its replies may be kept."""
+
+    def identity(self, model: str) -> str:
+        """Return a text that is another where another reply is to be expected.
+
+        Of the file or the address, and of every setting that changes what is said. It may look at
+        files. Empty where it cannot be told: then nothing is kept.
+        """
+
+
+@runtime_checkable
 class Naming(Protocol):
     """An engine whose vendor does a request of one name only once, however often it is sent."""
 

@@ -158,6 +158,10 @@ class ScriptedEngine:
         """Return the one card."""
         return self._cards
 
+    def identity(self, model: str) -> str:
+        """See ``contract.Identified``: the script."""
+        return f"{model} {self._spec.replies!r}"
+
     def status(self) -> Status:
         """Report the state and how many calls play now."""
         with self._lock:

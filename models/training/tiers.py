@@ -1,11 +1,10 @@
-"""Makes three small models of graded size, for cascades with real inference.
+"""Makes small models of graded size, for cascades with real inference.
 
     python models/training/tiers.py OUT_FOLDER
 
-They read and write single characters, and answer the questions of ``puzzles``. Writes
-``small.gguf``, ``middle.gguf`` and ``large.gguf``, 2,000 held-out questions with their answers
-(``questions.jsonl``) and what was trained for how long (``tiers.json``). ``bench/cascade.py``
-measures with them.
+They read and write single characters, and answer the questions of ``puzzles``. Writes a GGUF file
+for each of ``SIZES``, 2,000 held-out questions with their answers (``questions.jsonl``) and what
+was trained for how long (``tiers.json``). ``bench/cascade.py`` measures with them.
 """
 
 import argparse
@@ -51,8 +50,7 @@ class Size:
 
 SIZES = (
     Size("small", 64, 2, 2, steps=1600, rows=128),
-    Size("middle", 128, 3, 4, steps=1500, rows=128),
-    Size("large", 192, 5, 6, steps=1200, rows=128),
+    Size("large", 128, 3, 4, steps=1500, rows=128),
 )
 
 

@@ -17,12 +17,13 @@ from loopback import Answer, Got, Loopback
 from model_stores import DEMO, OllamaStore, file, hub_file
 from tiny_gguf import sparse_model
 
-from llmdispatcher import ModelCard, RequestError, Scripted
+from llmdispatcher import LlamaCpp, ModelCard, RequestError, Scripted
 from llmdispatcher.cli import main
 from llmdispatcher.columns import Column, table
 from llmdispatcher.models_view import text
 from llmdispatcher.named import Named, model_file
 from llmdispatcher.stock import CLOUDS, Item
+from llmdispatcher.vendors.contract import VendorSpec
 from llmdispatcher.vendors.http import scout as scouting
 from llmdispatcher.vendors.http.preset import row
 from llmdispatcher.vendors.llamacpp.files.gguf import read_header
@@ -406,6 +407,26 @@ def test_vendors_that_are_given_are_listed(
     assert capsys.readouterr().out.splitlines()[1].split()[-1] == "?"
 
 
+def test_files_that_are_given_are_weighed_by_their_limits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As they would be loaded; one that is gone is told."""
+    given: list[VendorSpec] = [
+        LlamaCpp(DEMO, name="well"),
+        LlamaCpp(DEMO, name="tight", max_memory_mb=1),
+        LlamaCpp(tmp_path / "gone.gguf", name="gone"),
+        Scripted("x", name="scripted"),
+    ]
+
+    assert main(["models", "--json"], vendors=given) == 0
+    well, tight, gone, scripted = json.loads(capsys.readouterr().out)
+
+    assert (well["quantisation"], well["fit"]["fits"], well["path"]) == ("Q8_0", True, str(DEMO))
+    assert (tight["fit"]["fits"], tight["fit"]["limit_bytes"]) == (False, 2**20)
+    assert "no file" in gone["problem"]
+    assert (scripted["vendor"], scripted["fit"]) == ("scripted", None)
+
+
 # -- a table -----------------------------------------------------------------------------------
 
 
@@ -534,6 +555,17 @@ def test_a_file_that_is_there_goes_before_a_name(
     monkeypatch.chdir(tmp_path)
 
     assert model_file("tiny", places) == Named("tiny")
+
+
+def test_a_folder_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of a model's name hides no model; any other is told to be a folder by the load."""
+    places = where(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    assert model_file("tiny", places).name == "tiny:latest"
+    assert model_file("other", places) == Named("other")
 
 
 def test_a_model_of_ollama_answers(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:

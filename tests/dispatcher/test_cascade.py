@@ -314,6 +314,54 @@ def test_samples_are_asked_for_one_by_one_where_they_must_be(
     assert heard.stats.total.cost_microusd == heard.reply.cost_microusd
 
 
+@pytest.mark.parametrize(
+    ("replies", "vendor", "text"),
+    [
+        (['{"a": 1}', "no", '{"a":  1}'], "a", '{"a": 1}'),
+        (["no", '{"a": 1}', '{"a": 2}'], "a", '{"a": 1}'),
+        (["no", "nor this", "{}"], None, ""),
+    ],
+)
+def test_samples_of_another_form_agree_with_nobody(
+    replies: list[str], vendor: str | None, text: str
+) -> None:
+    """They are compared by what they hold; one of the form is the best so far, and others never."""
+    vendors = (
+        says("a", *replies, capabilities=FORMED),
+        says("b", Unreachable("down"), usd=50, capabilities=FORMED),
+    )
+
+    with Dispatcher(*vendors) as d:
+        try:
+            reply = d.send("hi", schema=SCHEMA, strategy=Cascade("samples", samples=3))
+        except DispatcherError:
+            assert vendor is None
+        else:
+            assert (reply.vendor, reply.text) == (vendor, text)
+
+
+def test_choices_that_the_caller_wants_are_the_samples_where_there_is_nothing_else() -> None:
+    """All of them come back, whoever tells no log-probabilities."""
+    able = (Capability.CHAT, Capability.CHOICES)
+
+    with Dispatcher(says("a", "4", capabilities=able), says("b", usd=9, capabilities=able)) as d:
+        reply = d.send("hi", n=2, strategy="cascade")
+
+    assert (reply.vendor, [choice.text for choice in reply.choices]) == ("a", ["4", "4"])
+
+
+@pytest.mark.parametrize(("normalise", "vendor"), [("last_number", "a"), ("answer", "b")])
+def test_what_is_compared_of_samples_is_the_callers(normalise: str, vendor: str) -> None:
+    """Of answers with reasoning, the number at the end."""
+    replies = "so 3 and 4 are 7", "it must be 7.0", "7, since 3 + 4 = 7"
+    vendors = says("a", *replies, capabilities=CHAT), says("b", usd=50)
+
+    with Dispatcher(*vendors) as d:
+        reply = d.send("hi", strategy=Cascade("samples", samples=3, normalise=normalise))
+
+    assert reply.vendor == vendor
+
+
 def test_samples_leave_no_room_for_choices() -> None:
     """The plan draws several itself."""
     with (
@@ -595,6 +643,7 @@ def test_a_retry_keeps_within_its_tier(world: World) -> None:
         ({"accept": "luck"}, "accept"),
         ({"threshold": 2}, "threshold"),
         ({"samples": 1}, "samples"),
+        ({"normalise": "first_word"}, "normalise"),
         ({"tiers": "a"}, "tiers"),
         ({"tiers": ()}, "tiers"),
         ({"tiers": ("a", "a")}, "tiers"),
@@ -613,6 +662,7 @@ def test_a_cascade_that_cannot_be_is_refused(facts: dict[str, Any], named: str) 
 def test_a_cascade_is_a_value() -> None:
     """Two that say the same are equal, and none can be changed."""
     assert Cascade(threshold=0.5) == Cascade(threshold=0.5)
+    assert hash(Cascade(calibration=AS_TOLD)) == hash(Cascade(calibration=AS_TOLD))
     with pytest.raises(AttributeError):
         Cascade().threshold = 1  # type: ignore[misc]
 

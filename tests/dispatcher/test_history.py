@@ -13,8 +13,9 @@ from llmdispatcher.history import (
     PRIOR_VERDICTS,
     History,
 )
-from llmdispatcher.models.quality import GOOD, Complexity
+from llmdispatcher.models.quality import GOOD
 from llmdispatcher.models.reply import Attempt, Finish, Outcome
+from llmdispatcher.models.task import Complexity
 
 CARD = ModelCard(
     vendor="v", model="m", local=False, price=FREE, capabilities=(Capability.CHAT,), quality=4

@@ -13,6 +13,7 @@ from llmdispatcher import (
     AttemptStarted,
     BreakerMoved,
     BudgetAlert,
+    CacheTrouble,
     ConfigRefused,
     ConfigReloaded,
     EngineDied,
@@ -56,6 +57,7 @@ EVENTS: list[Event] = [
     ModelUnloaded(vendor="v", model="m", reason="asked to"),
     BudgetAlert(cap=CAP, percent=80, spent_microusd=800_000, period_start="2026-11-20"),
     LedgerTrouble(kind="full", detail="no room", kept=5),
+    CacheTrouble(kind="corrupt", detail="moved aside"),
     ConfigReloaded(file="x.yaml", started=("a", "b"), kept=(), closed=("a",)),
     ConfigRefused(
         file="x.yaml", problems=(Problem("is\x1b[31m 0", "retry.attempts", "x.yaml", 1),)

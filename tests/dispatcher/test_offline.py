@@ -148,6 +148,15 @@ def test_a_program_that_is_offline_connects_to_this_machine_alone(
     assert {f"{name}/*" for name in ("anthropic", "gemini", "groq", "mistral")} <= left_out.keys()
 
 
+def test_importing_opens_nothing(tmp_path: Path) -> None:
+    """The package and all of its public names are there without a look at the network."""
+    code = "import llmdispatcher as l; [getattr(l, name) for name in dir(l)]; print('{}')"
+
+    assert [event for _, event, _ in run([sys.executable, "-c", code], tmp_path).events] == [
+        "start"
+    ]
+
+
 def test_what_watches_it_notes_a_program_that_strays(program: list[str], tmp_path: Path) -> None:
     """A connection to an address elsewhere and a look-up of a name are both seen."""
     program[-1] = json.dumps({**json.loads(program[-1]), "strays": True})

@@ -220,7 +220,9 @@ def test_content_that_is_none_is_refused(content: Any) -> None:
 
 def test_none_means_the_default() -> None:
     """None for an option is the same as leaving it out."""
-    options: Any = dict.fromkeys(Options.__optional_keys__ - {"allow_cloud", "parallel_tools"})
+    options: Any = dict.fromkeys(
+        Options.__optional_keys__ - {"allow_cloud", "cached", "parallel_tools"}
+    )
 
     assert Request.of("hi", **options) == Request.of("hi")
 

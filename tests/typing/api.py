@@ -14,6 +14,7 @@ from llmdispatcher import (
     AsyncDispatcher,
     AsyncStream,
     BudgetAlert,
+    Cache,
     Capability,
     Choice,
     ConfigReloaded,
@@ -24,6 +25,7 @@ from llmdispatcher import (
     DispatcherError,
     Event,
     FinishReason,
+    Hedge,
     HttpVendor,
     Ledger,
     LedgerTrouble,
@@ -141,6 +143,8 @@ async def asynchronous() -> None:
         assert_type(await d.embed("hi"), Embeddings)
         assert_type(await d.rerank("hi", ["you"]), Reranked)
         assert_type(await d.send_many(["hi"]), list[Reply | DispatcherError])
+        assert_type(await d.ensemble("hi", by="best", max_tokens=9), Reply)
+        assert_type(await d.send("hi", strategy=Hedge(max_extra=0.2)), Reply)
         assert_type(await d.count_tokens("hi"), TokenCount)
         assert_type(await d.explain("hi"), Decision)
         async with d.stream("hi") as stream:
@@ -205,6 +209,18 @@ def money() -> None:
     Ledger(share=True)
     Ledger(share=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ledger.close()
+
+
+def kept() -> None:
+    """Kept replies, and what stays on this machine."""
+    cache = Cache("replies.sqlite3", max_mb=16, ttl_s=3600, store_sampled=True)
+    with Dispatcher("ollama", offline=True, cache=cache) as d:
+        reply = d.send("x", temperature=0, cached=False)
+        assert_type(reply.is_cached, bool)
+        assert_type(reply.decision.cached_s, float | None)
+        assert_type(d.stats().cached, int)
+    cache.close()
+    Cache(max_mb="16")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def told_of_money(event: BudgetAlert | LedgerTrouble) -> None:

@@ -51,6 +51,8 @@ class Outfit:
     """Models that the vendor lists are served only where a request names one."""
     loads: bool = False
     """A server of one's own, which may have to load a model before it serves."""
+    identity: str = ""
+    """What stands behind all of its models: the address, and what goes into every request."""
     warm_s: float = WARM_S
     problem: str = ""
     """Why it cannot be asked at all: a key that is missing, a place that is elsewhere."""
@@ -110,6 +112,10 @@ class HttpEngine:
         state = State.BUSY if running else State.READY
         told = unlisted or health.detail
         return Status(state, told, running=running, loaded=health.loaded)
+
+    def identity(self, model: str) -> str:  # noqa: ARG002 - its name is in what is asked
+        """See ``contract.Identified``."""
+        return self._outfit.identity
 
     def error(self) -> DispatcherError | None:
         """Return why the models could not be listed, if they could not."""

@@ -178,6 +178,7 @@ class HttpVendor:
                 problem=self._missing(row, place) if row.needs_key and not has_key else "",
                 key_fingerprint=self._fingerprint(row, key),
                 once_header=self._once_header(row),
+                identity=self._identity(place),
             )
         )
 
@@ -232,6 +233,14 @@ class HttpVendor:
         if rest and scheme.lower() == row.key_prefix.strip().lower():
             sent = rest.strip()
         return fingerprint(sent) if sent else ""
+
+    def _identity(self, place: Address) -> str:
+        """Return what stands behind its models: where they are, and what is sent with everything.
+
+        Headers may choose among models of a gateway, and may hold keys.
+        """
+        told = fingerprint(repr(sorted(self.headers.items()))) if self.headers else ""
+        return repr((self.preset, place.base, self.api_version, dict(self.extra), told))
 
     def _once_header(self, row: Row) -> str:
         given = self.idempotency_header

@@ -30,7 +30,7 @@ from llmdispatcher.models.event import Event
 from llmdispatcher.models.reply import Saved
 from llmdispatcher.models.request import Request
 from llmdispatcher.vendors.contract import Call, Footprint, Report, State, Status
-from llmdispatcher.vendors.llamacpp import hosting, recovery
+from llmdispatcher.vendors.llamacpp import hosting, identity, recovery
 from llmdispatcher.vendors.llamacpp.host import Reporting
 from llmdispatcher.vendors.llamacpp.plan.squeeze import RUNGS
 from llmdispatcher.vendors.llamacpp.vendor import card_of
@@ -67,6 +67,10 @@ class LlamaCppEngine:
     def cards(self) -> Sequence[ModelCard]:
         """Return the one card, made from the file's header."""
         return self._cards
+
+    def identity(self, model: str) -> str:
+        """See ``contract.Identified``: its files as they are now, and what it is told to do."""
+        return identity.identity(self._spec) if model == self._card.model else ""
 
     def status(self) -> Status:
         """Return the state now."""

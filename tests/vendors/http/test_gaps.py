@@ -385,7 +385,8 @@ def test_nobody_goes_on_behind_a_hole(server: Loopback, read: Read, ending: str)
     shown, error = read(vendors, "Why?", resume="continue")
     assert isinstance(error, StreamInterrupted), error
     assert error.partial == shown
-    assert all("responses" in got.path for got in server.got)
+    asked = [got for got in server.got if got.method == "POST"]  # and not how it is
+    assert all("responses" in got.path for got in asked)
 
     shown, reply = read(vendors, "Why?", resume="restart")
     assert isinstance(reply, Reply), reply

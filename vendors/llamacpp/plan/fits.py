@@ -10,6 +10,7 @@ from llmdispatcher.models.errors import DispatcherError, ModelTooLarge
 from llmdispatcher.vendors.llamacpp.embedding import pooling
 from llmdispatcher.vendors.llamacpp.files.header import Header
 from llmdispatcher.vendors.llamacpp.plan import fit, planning
+from llmdispatcher.vendors.llamacpp.plan.fit import Plan
 
 
 @attrs.frozen(kw_only=True)
@@ -38,22 +39,29 @@ def weigher() -> Callable[[Header], Fit]:
     asked = fit.Asked(process_bytes=planning.WORKER_BYTES)
 
     def weigh(header: Header) -> Fit:
-        try:
+        def make() -> Plan:
             kind = pooling.pooling_or_none(header, None)
             if kind is not None:
-                made = pooling.choose(header, kind, asked, there)
-            else:
-                made = fit.choose(header, asked, there)
-        except ModelTooLarge as error:
-            return Fit(fits=False, needed_bytes=error.needed_bytes, limit_bytes=error.limit_bytes)
-        except DispatcherError as error:
-            return Fit(fits=False, problem=str(error))
-        return Fit(
-            fits=True,
-            gpu_layers=made.gpu_layers,
-            layers=header.block_count + 1,
-            needed_bytes=made.need.total_bytes,
-            limit_bytes=made.limit_bytes,
-        )
+                return pooling.choose(header, kind, asked, there)
+            return fit.choose(header, asked, there)
+
+        return of_plan(make, header)
 
     return weigh
+
+
+def of_plan(make: Callable[[], Plan], header: Header) -> Fit:
+    """Return whether the model of a header fits, by the plan that is made of it."""
+    try:
+        made = make()
+    except ModelTooLarge as error:
+        return Fit(fits=False, needed_bytes=error.needed_bytes, limit_bytes=error.limit_bytes)
+    except DispatcherError as error:
+        return Fit(fits=False, problem=str(error))
+    return Fit(
+        fits=True,
+        gpu_layers=made.gpu_layers,
+        layers=header.block_count + 1,
+        needed_bytes=made.need.total_bytes,
+        limit_bytes=made.limit_bytes,
+    )
