@@ -303,12 +303,7 @@ class Desk:
         return self.eras.within(lambda: self._serving(request, stopper, serve, streaming=streaming))
 
     def _serving(
-        self,
-        request: W,
-        stopper: Stopper,
-        serve: Callable[[Job[W]], Flow],
-        *,
-        streaming: bool,
+        self, request: W, stopper: Stopper, serve: Callable[[Job[W]], Flow], *, streaming: bool
     ) -> Flow:
         engines = self._all()
         counting = self.chooser.counting(request, engines) if isinstance(request, Request) else {}
