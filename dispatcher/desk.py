@@ -151,7 +151,7 @@ class Desk:
             self._finders = tuple(
                 each for each in self._engines.values() if isinstance(each, Finder)
             )
-            self._catalog = catalog
+            self._catalog, self._cache = catalog, policies.cache
             self._follow(policies)
             self._patience = attrs.evolve(self._patience, retry=policies.retry or patience.RETRY)
             self._patience.breakers.obey(policies.breaker or patience.BREAKER)
