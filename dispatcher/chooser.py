@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -45,6 +45,9 @@ Part = tuple[str, Sequence[ModelCard], tuple[Target, ...] | str]
 
 class Chooser:
     """Of one dispatcher. Safe for threads."""
+
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    """By which attempts end: that of the desk."""
 
     def __init__(
         self,
@@ -170,7 +173,7 @@ class Chooser:
         end: Finish | DispatcherError | None,
     ) -> None:
         """Learn from an attempt that ended, with what it did; None where it was given up."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         self.history.settle(card, attempt, now_s)
         if isinstance(work, Request) and work.response_format.schema:
             cause = blamed(end) if isinstance(end, DispatcherError) else None

@@ -13,6 +13,7 @@ import attrs
 
 from llmdispatcher.models.card import PICO_PER_MICRO, ModelCard
 from llmdispatcher.models.embedding import Work
+from llmdispatcher.models.message import Image
 from llmdispatcher.models.quality import chances
 from llmdispatcher.models.reply import Attempt, Finish, FinishReason, Outcome
 from llmdispatcher.models.request import Request
@@ -132,7 +133,7 @@ class Record:
         """
         usage = finish.usage
         told = not usage.estimated and usage.prompt_tokens > 0
-        if told and isinstance(work, Request) and not work.tools:
+        if told and isinstance(work, Request) and _is_text(work):
             faded = min(1.0, 1e6 / self.tokens)
             self.bytes = self.bytes * faded + work.text_bytes
             self.tokens = self.tokens * faded + usage.prompt_tokens
@@ -160,6 +161,13 @@ class Record:
         moved = list(self.good)
         moved[complexity - 1] = chance
         self.good = (moved[0], moved[1], moved[2])
+
+
+def _is_text(request: Request) -> bool:
+    """Whether all that a model reads is text: tools and pictures have tokens of their own."""
+    if request.tools:
+        return False
+    return not any(isinstance(part, Image) for each in request.messages for part in each.content)
 
 
 def _faded(age_s: float) -> float:
