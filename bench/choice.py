@@ -56,7 +56,7 @@ GOAL_SWITCH_MS = 5.0
 SWITCHES = 1000
 PATIENT: Mapping[str, Any] = {
     "breaker": BreakerPolicy(failures=1000),
-    "retry": RetryPolicy(same_target=4),
+    "retry": RetryPolicy(attempts=24, same_target=4),
 }
 """Policies of a caller to whom money matters more than seconds: who is down is asked all the same,
 and asked again for a while before somebody dearer is."""

@@ -52,7 +52,7 @@ def measure(models: int) -> dict[str, float]:
     vendors: Any = _vendors(scene, models)  # as in a replay
     with Dispatcher(*vendors) as d:
         desk = d._desk  # noqa: SLF001 - what ``send`` does, and no more
-        desk._clock = lambda: scene.clock.now_s  # noqa: SLF001 - as above
+        desk._clock = desk.chooser._clock = lambda: scene.clock.now_s  # noqa: SLF001 - as above
         for vendor in d.vendors():
             for card in vendor.cards * HISTORY:
                 asked = Request(messages=TEXT, vendor=card.vendor, model=card.model)

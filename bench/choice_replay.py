@@ -298,7 +298,7 @@ def replay(world: World, **options: Any) -> Scene:  # noqa: ANN401 - those of Di
     vendors: Any = scene.vendors()  # engines that a simulated driver reads, and no other
     with Dispatcher(*vendors, **options) as d:
         desk = d._desk  # noqa: SLF001 - its flows, on another clock
-        desk._clock = lambda: clock.now_s  # noqa: SLF001 - as above
+        desk._clock = desk.chooser._clock = lambda: clock.now_s  # noqa: SLF001 - as above
         draw = random.Random(world.seed).random  # noqa: S311 - to be drawn again
         desk._patience = attrs.evolve(desk._patience, draw=draw)  # noqa: SLF001 - as above
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,9 @@ Part = tuple[str, Sequence[ModelCard], tuple[Target, ...] | str]
 
 class Chooser:
     """Of one dispatcher. Safe for threads."""
+
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    """By which attempts end: that of the desk."""
 
     def __init__(
         self,
@@ -182,7 +185,7 @@ class Chooser:
         end: Finish | DispatcherError | None,
     ) -> None:
         """Learn from an attempt that ended, with what it did; None where it was given up."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         cause = blamed(end) if isinstance(end, DispatcherError) else None
         is_unfit = isinstance(cause, BadReply) and cause.is_unfit
         tells = cause is None or (isinstance(cause, VendorError) and not is_unfit)

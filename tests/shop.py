@@ -165,7 +165,9 @@ def shop(asked: Asked, offers: Sequence[Offer]) -> Iterator[Dispatcher]:
         *[Shop(name, tuple(several)) for name, several in by_vendor.items()],  # noqa: B026 - all
     ) as d:
         engines: dict[str, Any] = {each.name: d._desk._engines[each.name] for each in d.vendors()}
-        d._desk._clock = lambda: sum(engine.passed_s for engine in engines.values())
+        d._desk._clock = d._desk.chooser._clock = lambda: sum(
+            engine.passed_s for engine in engines.values()
+        )
         for offer in offers:
             _live(d, offer)
             if offer.state == "busy":

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from llmdispatcher import FREE, Capability, FinishReason, ModelCard, Price, Request, Usage
+from llmdispatcher import (
+    FREE,
+    Capability,
+    FinishReason,
+    Image,
+    ModelCard,
+    Price,
+    Request,
+    ToolSpec,
+    Usage,
+    user,
+)
 from llmdispatcher.history import (
     HALF_LIFE_S,
     PRIOR_OUTPUT_TOKENS,
@@ -168,3 +179,17 @@ def test_a_card_of_another_quality_begins_with_its_own_prior() -> None:
     better = ModelCard(vendor="v", model="m", local=False, price=Price.per_million(1, 1), quality=5)
 
     assert history.of(better).good == GOOD[5]
+
+
+def test_pictures_and_tools_teach_nothing_of_text() -> None:
+    """Their tokens are in the usage, and no bytes of text stand for them."""
+    history = History()
+    pictured = Request(messages=[user(["what is this?", Image(data=b"x")])])
+    tooled = Request.of("x" * 40, tools=[ToolSpec("f")])
+    for work in (pictured, tooled):
+        history.replied(CARD, work, finish(prompt_tokens=900, completion_tokens=1), 0)
+
+    assert history.of(CARD).per_byte == 0.25
+
+    history.replied(CARD, Request.of("x" * 4000), finish(prompt_tokens=2000), 0)
+    assert history.of(CARD).per_byte == pytest.approx(0.5, abs=0.02)
