@@ -173,6 +173,11 @@ class Chooser:
                 targets += part
         return Shelf(targets, absent, self._routing, self.history)
 
+    def promise(self, ranking: Ranking) -> None:
+        """Give whoever is to be asked first its turn, though nobody is asked yet."""
+        if ranking.targets:
+            self.history.promise(ranking.targets[0].card)
+
     def begin(self, card: ModelCard) -> None:
         """Count an attempt that is about to be made."""
         self.history.begin(card)

@@ -311,9 +311,12 @@ class Desk:
 
         def begun(counts: Mapping[str, int]) -> Flow:
             def ranked() -> Job[W]:
-                return self._whole(
+                job = self._whole(
                     lambda: self._job(request, stopper, streaming=streaming, counts=counts)
                 )
+                if streaming:  # its first piece may be asked for much later
+                    self.chooser.promise(job.ranking)
+                return job
 
             if not finders:
                 return serve(ranked())

@@ -228,6 +228,13 @@ class History:
             self._asked += 1
             record.asked = self._asked
 
+    def promise(self, card: ModelCard) -> None:
+        """Give a model its turn: it is to be asked, as soon as somebody drives the flow."""
+        record = self.of(card)
+        with self._lock:
+            self._asked += 1
+            record.asked = self._asked
+
     def settle(
         self, card: ModelCard, attempt: Attempt, now_s: float, *, tells: bool = True
     ) -> None:

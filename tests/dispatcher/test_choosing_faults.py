@@ -166,6 +166,15 @@ def test_looking_takes_no_turn() -> None:
     assert served == ["a", "b", "c"] * 2
 
 
+def test_streams_that_are_opened_first_and_read_later_are_spread() -> None:
+    """A turn is taken when a stream is opened, not when somebody begins to read it."""
+    with Dispatcher(*[Scripted(name, name=name) for name in "abc"], strategy="round_robin") as d:
+        streams = [d.stream("hi") for _ in range(6)]
+        texts = ["".join(delta.text for delta in stream) for stream in streams]
+
+    assert texts == ["a", "b", "c"] * 2
+
+
 def test_requests_of_two_kinds_do_not_take_each_others_turns() -> None:
     """Texts to embed and chats in turn still reach everybody with both."""
     with Dispatcher(*[Scripted(name=n) for n in "ab"], strategy="round_robin") as d:
