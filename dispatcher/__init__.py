@@ -101,6 +101,7 @@ from llmdispatcher.models.request import Deadlines, Request
 from llmdispatcher.models.routing import Routing
 from llmdispatcher.models.sampling import Sampling
 from llmdispatcher.models.strategy import Strategy
+from llmdispatcher.models.task import Reading, Task, TaskRule
 from llmdispatcher.usage import Figures, Stats
 
 if TYPE_CHECKING:
@@ -274,6 +275,7 @@ __all__ = [
     "Price",
     "QuotaExhausted",
     "RateLimited",
+    "Reading",
     "Refused",
     "Reply",
     "Request",
@@ -296,6 +298,8 @@ __all__ = [
     "Strategy",
     "Stream",
     "StreamInterrupted",
+    "Task",
+    "TaskRule",
     "Text",
     "TimedOut",
     "Together",

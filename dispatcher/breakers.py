@@ -68,7 +68,7 @@ class Breakers:
     def __init__(self, policy: BreakerPolicy | None = None, sharing: Sharing | None = None) -> None:
         self._policy = policy or BreakerPolicy()
         self._others = None if sharing is None else _hearsay(sharing)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # garbage may be collected, and a passage released, anywhere
         self._circuits: dict[str, Circuit] = {}
         self._numbers = 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,16 +20,17 @@ from llmdispatcher.landlord import Landlord
 from llmdispatcher.models.card import ModelCard
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.embedding import Work
-from llmdispatcher.models.errors import BadReply, DispatcherError
-from llmdispatcher.models.reply import Attempt, Finish
+from llmdispatcher.models.errors import BadReply, DispatcherError, VendorError
+from llmdispatcher.models.reply import Attempt, Finish, FinishReason
 from llmdispatcher.models.request import Request
 from llmdispatcher.models.strategy import Strategy
 from llmdispatcher.models.task import TASK_RULES, Complexity, Reading
+from llmdispatcher.needs import has_images
 from llmdispatcher.orders import Draws, Glance
 from llmdispatcher.policies import Policies
 from llmdispatcher.route import Ranking, Seen, rank, strategy_of
 from llmdispatcher.shelf import Shelf, Target
-from llmdispatcher.vendors.contract import Counter, Engine, State
+from llmdispatcher.vendors.contract import Engine, State
 from llmdispatcher.warmth import Warmth
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 
 LOAD_BYTES_PER_S = 500e6
 """A stated estimate for a model that was never loaded here: what a plain SSD reads."""
+
+FOREVER_S = 1e6
+"""The longest wait that is reckoned with."""
 
 AWAY = frozenset({State.ABSENT, State.LOADING, State.RESTARTING, State.FAILED})
 
@@ -65,19 +70,24 @@ class Chooser:
         self._is_offline = policies.offline
         self._breakers, self._landlord = breakers, landlord
         self._kept: dict[str, Part] = {}
-        self._shelf = Shelf((), (), self._routing, self.history)
-        self._laid: list[Part] = []
-        """Of what the shelf was made."""
+        self._laid: tuple[list[Part], Shelf] = [], Shelf((), (), self._routing, self.history)
+        """The shelf, and of what it was made: together, since any thread may make another."""
 
     def counting(
         self, request: Request, engines: Mapping[str, Engine]
     ) -> dict[str, Future[int | None]]:
-        """Begin to count a prompt where that decides what it costs; mostly that is nowhere."""
-        return {
-            target.card.name: target.engine.count(request, target.card.model)
-            for target in self.shelf(engines).counters
-            if isinstance(target.engine, Counter)
-        }
+        """Begin to count a prompt where that decides who is asked; mostly that is nowhere."""
+        shelf = self.shelf(engines)
+        counting: dict[str, Future[int | None]] = {}
+        if not shelf.counters or has_images(request):  # what a picture is, no tokenizer tells
+            return counting
+        able = shelf.fit(request, (request.strategy or self._strategy).only).able
+        for at in able if len(able) > 1 else ():
+            if at in shelf.counters:
+                card = shelf.cards[at]
+                with suppress(DispatcherError):  # its tokens are estimated, and others may serve
+                    counting[card.name] = shelf.counters[at].count(request, card.model)
+        return counting
 
     def ranking(
         self,
@@ -125,18 +135,20 @@ class Chooser:
     def shelf(self, engines: Mapping[str, Engine]) -> Shelf:
         """Return all models of some engines, with what is known of each."""
         laid: list[Part] = []
-        is_same = len(engines) == len(self._laid)
+        before, shelf = self._laid
+        is_same = len(engines) == len(before)
         for at, (name, engine) in enumerate(engines.items()):
             cards = engine.cards()
-            if is_same and cards and self._laid[at][1] is cards:  # as at nearly every request
-                laid.append(self._laid[at])
+            if is_same and cards and before[at][1] is cards:  # as at nearly every request
+                laid.append(before[at])
             else:
                 part = self._part(name, engine, cards)
-                is_same = is_same and part == self._laid[at]
+                is_same = is_same and part == before[at]
                 laid.append(part)
         if not is_same:
-            self._shelf, self._laid = self._made(laid), laid
-        return self._shelf
+            shelf = self._made(laid)
+            self._laid = laid, shelf
+        return shelf
 
     def _part(self, name: str, engine: Engine, cards: Sequence[ModelCard]) -> Part:
         if not cards:
@@ -174,12 +186,14 @@ class Chooser:
     ) -> None:
         """Learn from an attempt that ended, with what it did; None where it was given up."""
         now_s = self._clock()
-        self.history.settle(card, attempt, now_s)
-        if isinstance(work, Request) and work.response_format.schema:
-            cause = blamed(end) if isinstance(end, DispatcherError) else None
-            is_unfit = isinstance(cause, BadReply) and cause.is_unfit
-            if is_unfit or isinstance(end, Finish):
-                self.history.judge(card, Complexity.ORDINARY, is_good=not is_unfit)
+        cause = blamed(end) if isinstance(end, DispatcherError) else None
+        is_unfit = isinstance(cause, BadReply) and cause.is_unfit
+        tells = cause is None or (isinstance(cause, VendorError) and not is_unfit)
+        self.history.settle(card, attempt, now_s, tells=tells)
+        is_whole = isinstance(end, Finish) and end.reason is not FinishReason.LENGTH
+        has_form = isinstance(work, Request) and work.response_format.schema
+        if has_form and (is_unfit or is_whole):
+            self.history.judge(card, Complexity.ORDINARY, is_good=not is_unfit)
         if not isinstance(end, Finish):
             return
         finish = end
@@ -189,7 +203,7 @@ class Chooser:
 
     def judge(self, vendor: str, model: str, *, is_good: bool) -> bool:
         """Take note of a verdict on an answer; False where there is no such model."""
-        for target in self._shelf.targets:
+        for target in self._laid[1].targets:
             if (target.card.vendor, target.card.model) == (vendor, model):
                 self.history.judge(target.card, Complexity.ORDINARY, is_good=is_good)
                 return True
@@ -199,6 +213,8 @@ class Chooser:
         """Look how a model on this machine is."""
         status, name = target.engine.status(), target.card.name
         wait_s = status.expected_wait_s or 0.0
+        if not 0 <= wait_s < FOREVER_S:  # also what is no number, of which nothing could be made
+            wait_s = FOREVER_S
         if status.state in AWAY and target.card.model not in (status.loaded or ()):
             load_s = self._landlord.load_s(name)
             wait_s += (target.card.size_bytes or 0) / LOAD_BYTES_PER_S if load_s is None else load_s

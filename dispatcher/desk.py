@@ -33,7 +33,7 @@ from llmdispatcher.patience import Patience
 from llmdispatcher.policies import Policies
 from llmdispatcher.release import Stopper
 from llmdispatcher.shelf import Target
-from llmdispatcher.spec import spec_of
+from llmdispatcher.spec import Registered, spec_of
 from llmdispatcher.steps import Flow
 from llmdispatcher.tenancy import Budget
 from llmdispatcher.trial import Job
@@ -56,14 +56,6 @@ class Vendor:
     status: Status
 
 
-@attrs.frozen
-class Registered:
-    """A vendor that was started."""
-
-    spec: VendorSpec
-    engine: Engine
-
-
 class Desk:
     """What both dispatchers share: the vendors, the books, the listener."""
 
@@ -83,6 +75,7 @@ class Desk:
         self._specs: dict[str, VendorSpec] = {}
         self.eras: Eras | None = None
         """Of a dispatcher that can be reloaded; see ``swap``."""
+        self._changes = 0
         self._report = Listener(on_event).report
         self._ledger = policies.ledger
         sharing = None
@@ -152,12 +145,13 @@ class Desk:
         """Go by these from now on, all at once; requests under way keep what they have."""
         with self._lock:
             self._check_open()
+            self._changes += 1
             self._specs = {name: each.spec for name, each in vendors.items()}
             self._engines = {name: each.engine for name, each in vendors.items()}
             self._finders = tuple(
                 each for each in self._engines.values() if isinstance(each, Finder)
             )
-            self._catalog = catalog
+            self._catalog, self._cache = catalog, policies.cache
             self._follow(policies)
             self._patience = attrs.evolve(self._patience, retry=policies.retry or patience.RETRY)
             self._patience.breakers.obey(policies.breaker or patience.BREAKER)
@@ -306,17 +300,10 @@ class Desk:
         if self.eras is None:
             return self._serving(request, stopper, serve, streaming=streaming)
         self._check_open()
-        return self.eras.within(
-            lambda: self._serving(request, stopper, serve, streaming=streaming), self._lock
-        )
+        return self.eras.within(lambda: self._serving(request, stopper, serve, streaming=streaming))
 
     def _serving(
-        self,
-        request: W,
-        stopper: Stopper,
-        serve: Callable[[Job[W]], Flow],
-        *,
-        streaming: bool,
+        self, request: W, stopper: Stopper, serve: Callable[[Job[W]], Flow], *, streaming: bool
     ) -> Flow:
         engines = self._all()
         counting = self.chooser.counting(request, engines) if isinstance(request, Request) else {}
@@ -324,8 +311,9 @@ class Desk:
 
         def begun(counts: Mapping[str, int]) -> Flow:
             def ranked() -> Job[W]:
-                with self._lock if self.eras is not None else contextlib.nullcontext():
-                    return self._job(request, stopper, streaming=streaming, counts=counts)
+                return self._whole(
+                    lambda: self._job(request, stopper, streaming=streaming, counts=counts)
+                )
 
             if not finders:
                 return serve(ranked())
@@ -338,6 +326,18 @@ class Desk:
         from llmdispatcher import weigh  # noqa: PLC0415 - few need it
 
         return weigh.first(counting, begun, stopper)
+
+    def _whole(self, make: Callable[[], Job[W]]) -> Job[W]:
+        """Make a job that goes by what was before a change or after it, and never by parts of both.
+
+        No lock is held while engines are asked: one might report meanwhile to who waits for it.
+        """
+        while True:
+            with self._lock:  # a change that is being made is waited for
+                before = self._changes
+            job = make()
+            if self._changes == before:
+                return job
 
     def _deadlines_of(self, request: Work) -> Deadlines:
         return request.deadlines or self._deadlines

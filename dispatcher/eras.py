@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 
 from llmdispatcher.steps import Flow
 
@@ -28,18 +27,16 @@ class Eras:
         self._owned: list[Close] = []
         self._threads: list[threading.Thread] = []
 
-    def within(self, begin: Callable[[], Flow], lock: AbstractContextManager[object]) -> Flow:
+    def within(self, begin: Callable[[], Flow]) -> Flow:
         """Return a flow that counts from its first step to its end, however that comes.
 
-        It begins under the lock, so that what it goes by is of one era.
+        It counts before it begins: what it goes by is of the era that it counts for, or later.
         """
         with self._lock:
             number = self._number
             self._under_way[number] = self._under_way.get(number, 0) + 1
         try:
-            with lock:
-                flow = begin()
-            return (yield from flow)
+            return (yield from begin())
         finally:
             self._leave(number)
 

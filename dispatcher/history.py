@@ -13,11 +13,11 @@ import attrs
 
 from llmdispatcher.models.card import PICO_PER_MICRO, ModelCard
 from llmdispatcher.models.embedding import Work
-from llmdispatcher.models.message import Image
 from llmdispatcher.models.quality import chances
 from llmdispatcher.models.reply import Attempt, Finish, FinishReason, Outcome
 from llmdispatcher.models.request import Request
 from llmdispatcher.models.task import Complexity
+from llmdispatcher.needs import has_images
 
 PRIOR_OUTPUT_TOKENS = 256
 """Expected length of a choice of which nothing is known."""
@@ -33,6 +33,10 @@ BYTES_PER_TOKEN = 4.0
 
 PRIOR_TOKENS = 64.0
 """So many tokens of a model's own usage weigh as much as that estimate."""
+
+LEAST_BYTES = 1024
+"""Shorter prompts tell nothing of it: most of their tokens are a template's, which no byte of the
+text stands for."""
 
 HALF_LIFE_S = 300.0
 """After so long a failure counts half: outages of clouds last minutes, mostly."""
@@ -51,6 +55,7 @@ class Record:
     """What is known of one model. Written under the lock of its ``History``, read without."""
 
     __slots__ = (
+        "asked",
         "at_s",
         "bytes",
         "cached",
@@ -89,7 +94,8 @@ class Record:
         """What the failed attempts cost, and how long they took."""
         self.at_s = 0.0
         """Up to when failures have faded."""
-        self.in_hand = 0
+        self.in_hand = self.asked = 0
+        """Attempts under way, and the number of the last one among those at all models."""
         self.priors = chances(quality)
         self.good = self.priors
         """The chance of a good answer to a simple, an ordinary and a hard request."""
@@ -102,6 +108,16 @@ class Record:
         faded = _faded(now_s - self.at_s)
         served, failed = self.served * faded + PRIOR_SERVED, self.failed * faded
         return served / (served + failed)
+
+    @property
+    def has_told(self) -> bool:
+        """Whether its own usage says how long its tokens are."""
+        return self.tokens > PRIOR_TOKENS
+
+    def lost_each(self) -> tuple[float, float]:
+        """Return what a failed attempt has cost, in pico-dollars and in seconds; 0 without any."""
+        failed = self.failed  # once: another thread may be letting it fade to nothing
+        return (self.lost_pico / failed, self.lost_s / failed) if failed else (0.0, 0.0)
 
     def _fade(self, now_s: float) -> None:
         faded = _faded(now_s - self.at_s)
@@ -133,11 +149,8 @@ class Record:
         """
         usage = finish.usage
         told = not usage.estimated and usage.prompt_tokens > 0
-        if told and isinstance(work, Request) and _is_text(work):
-            faded = min(1.0, 1e6 / self.tokens)
-            self.bytes = self.bytes * faded + work.text_bytes
-            self.tokens = self.tokens * faded + usage.prompt_tokens
-            self.per_byte = self.tokens / self.bytes
+        if told and isinstance(work, Request):
+            self._counted(work, usage.prompt_tokens)
         if told and warm > 0:
             self.warm = 0.9 * self.warm + warm
             self.cached = 0.9 * self.cached + min(usage.cached_tokens, warm)
@@ -151,6 +164,17 @@ class Record:
             mean = (PRIOR_REPLIES * usual + self.output) / (PRIOR_REPLIES + self.replies)
             self.typical = int(mean + 0.5)
 
+    def _counted(self, request: Request, tokens: int) -> None:
+        """Take note how many tokens a prompt was, where its text is all that it was."""
+        if request.tools or request.response_format.schema or has_images(request):
+            return
+        if (size := request.text_bytes) < LEAST_BYTES:
+            return
+        faded = min(1.0, 1e6 / self.tokens)
+        self.bytes = self.bytes * faded + size
+        self.tokens = self.tokens * faded + min(tokens, size)  # no tokenizer makes more of them
+        self.per_byte = self.tokens / self.bytes
+
     def judged(self, complexity: Complexity, *, is_good: bool) -> None:
         """Take note of a verdict on an answer."""
         counts = self.verdicts[complexity - 1]
@@ -161,13 +185,6 @@ class Record:
         moved = list(self.good)
         moved[complexity - 1] = chance
         self.good = (moved[0], moved[1], moved[2])
-
-
-def _is_text(request: Request) -> bool:
-    """Whether all that a model reads is text: tools and pictures have tokens of their own."""
-    if request.tools:
-        return False
-    return not any(isinstance(part, Image) for each in request.messages for part in each.content)
 
 
 def _faded(age_s: float) -> float:
@@ -185,6 +202,8 @@ class History:
     output: float = PRIOR_OUTPUT_TOKENS * PRIOR_REPLIES
     replies: float = PRIOR_REPLIES
     """Of all models together: what one is expected to write of which nothing is known."""
+    _asked: int = 0
+    """Attempts that were begun, at all models together."""
     _records: dict[str, Record] = attrs.field(factory=dict)
     _lock: threading.RLock = attrs.field(factory=threading.RLock)
     """The thread that has it may take it again: a garbage collection settles forgotten streams."""
@@ -206,13 +225,22 @@ class History:
         record = self.of(card)
         with self._lock:
             record.in_hand += 1
+            self._asked += 1
+            record.asked = self._asked
 
-    def settle(self, card: ModelCard, attempt: Attempt, now_s: float) -> None:
-        """Take note of how an attempt ended, of a request that ``begin`` counted."""
+    def settle(
+        self, card: ModelCard, attempt: Attempt, now_s: float, *, tells: bool = True
+    ) -> None:
+        """Take note of how an attempt ended, of a request that ``begin`` counted.
+
+        ``tells`` is whether it says anything about whether the model serves: a request that was
+        wrong, or that our own limits held back, does not.
+        """
         record = self.of(card)
         with self._lock:
             record.in_hand -= 1
-            record.settled(attempt, now_s)
+            if tells:
+                record.settled(attempt, now_s)
 
     def replied(self, card: ModelCard, work: Work, finish: Finish, warm: float) -> None:
         """Take note of a reply."""

@@ -124,7 +124,11 @@ class Limiter:
     ) -> None:
         self.name, self.pool = name, pool
         self._gate = Gate(limits or Limits())
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._is_moving = False
+        self._left: list[tuple[Callable[[Gate], None], int]] = []
+        """Steps that came in the middle of another, of the same thread: garbage may be collected
+        anywhere, and so a flow closed whose permit ends."""
         self._futures: dict[int, Future[None]] = {}
 
     def ask(
@@ -164,9 +168,13 @@ class Limiter:
         Raises LimitReached.
         """
         with self._lock:
-            self._futures.pop(number, None)
-            answer = step(self._gate)
-            made = self._made(answer)
+            self._is_moving = True
+            try:
+                self._futures.pop(number, None)
+                answer = step(self._gate)
+                made = self._made(answer)
+            finally:
+                self._make_up()
             woken = self._woken(answer)
         for future in woken:
             future.set_result(None)
@@ -177,11 +185,24 @@ class Limiter:
     def move(self, step: Callable[[Gate], None], number: int = 0) -> None:
         """Tell the gate, and wake whom that concerns; ``number`` as for ``decide``."""
         with self._lock:
-            self._futures.pop(number, None)
-            step(self._gate)
+            self._left.append((step, number))
+            if self._is_moving:
+                return
+            self._is_moving = True
+            self._make_up()
             woken = self._woken(None)
         for future in woken:
             future.set_result(None)
+
+    def _make_up(self) -> None:
+        """Take the steps that are left. The lock is held."""
+        try:
+            while self._left:
+                step, number = self._left.pop(0)
+                self._futures.pop(number, None)
+                step(self._gate)
+        finally:
+            self._is_moving = False
 
     def _made(self, answer: Answer) -> Permit | Waiting | LimitReached:
         """Return what the caller gets. The lock is held."""

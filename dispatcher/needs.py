@@ -62,11 +62,16 @@ def _more(request: Request) -> list[Capability]:
     more = [capability for is_asked, capability in asked if is_asked]
     if capability := _SHAPES.get(request.response_format.shape):
         more.append(capability)
-    for message in request.messages:
+    return [*more, Capability.VISION] if has_images(request) else more
+
+
+def has_images(request: Request) -> bool:
+    """Whether any part of the prompt is a picture."""
+    for message in request.messages:  # loops, which are quicker than any(): each request asks
         for part in message.content:
             if isinstance(part, Image):
-                return [*more, Capability.VISION]
-    return more
+                return True
+    return False
 
 
 def unfit(request: Work, needed: frozenset[Capability], card: ModelCard, only: str) -> str:

@@ -13,12 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
+from llmdispatcher.history import PRIOR_SERVED
 from llmdispatcher.models.strategy import Strategy
 from llmdispatcher.outlook import Estimate
 from llmdispatcher.shelf import Shelf, Target
 
 SAME_S, SAME_RATIO = 0.25, 1.5
 """Latencies below so many seconds are the same to people, and so are those within this ratio."""
+
+
+FORGIVEN = PRIOR_SERVED / (PRIOR_SERVED + 0.5)
+"""The chance to serve of whom a single failure has half faded."""
 
 
 @attrs.frozen(kw_only=True)
@@ -32,16 +37,11 @@ class Glance:
 
 
 class Draws:
-    """Where chance and turns come from; a test gives its own."""
+    """Where chance comes from; a test gives its own."""
 
     def __init__(self, draw: Callable[[], float] = random.random) -> None:
         self.draw = draw
         """A number in [0, 1)."""
-        self._turns = itertools.count()
-
-    def turn(self) -> int:
-        """Return how many turns were taken before this one."""
-        return next(self._turns)
 
 
 @attrs.define
@@ -155,17 +155,13 @@ def _quality(made: Sequence[Estimate], standing: Standing) -> list[float]:
 
 
 def _round_robin(made: Sequence[Estimate], standing: Standing) -> list[float]:
-    """Give everybody who can be asked now a turn."""
-    ready = sum(each.at not in standing.late for each in made) or len(made) or 1
-    turn = standing.draws.turn()
-    by_place = sorted(range(len(made)), key=lambda at: standing.shelf.places[made[at].at])
-    keys = [0.0] * len(made)
-    at_turn = 0
-    for at in by_place:
-        if made[at].at not in standing.late:
-            keys[at] = (at_turn - turn) % ready
-            at_turn += 1
-    return keys
+    """Who was asked the longest ago is asked first.
+
+    A count of turns would be spent by whoever only looks, and shared by requests of other kinds.
+    """
+    records, places = standing.shelf.records, standing.shelf.places
+    never = len(places)
+    return [records[each.at].asked or places[each.at] - never for each in made]
 
 
 def _weighted(made: Sequence[Estimate], standing: Standing) -> list[float]:
@@ -186,17 +182,20 @@ def _weighted(made: Sequence[Estimate], standing: Standing) -> list[float]:
 def _latency(made: Sequence[Estimate], standing: Standing) -> list[float]:
     """Go by the mean latency of late, failures counted as time lost; who is not known comes first.
 
-    Else nobody would ever find out.
+    Else nobody would ever find out. Who failed and never served counts as the slowest, however
+    quickly it failed, until that is half forgotten.
     """
+    records = [standing.shelf.records[each.at] for each in made]
+    slowest = max((record.latency_s or 0.0 for record in records), default=0.0)
     keys = []
-    for each in made:
-        record = standing.shelf.records[each.at]
-        wait_s = standing.glance_at(each.at).wait_s
-        if record.latency_s is None and not record.failed:
-            keys.append(wait_s)
-            continue
-        lost_s = record.lost_s / record.failed if record.failed else 0.0
-        latency_s = lost_s if record.latency_s is None else record.latency_s
+    for each, record in zip(made, records, strict=True):
+        wait_s, lost_s = standing.glance_at(each.at).wait_s, record.lost_each()[1]
+        latency_s = record.latency_s
+        if latency_s is None:
+            if each.served >= FORGIVEN:
+                keys.append(wait_s)
+                continue
+            latency_s = max(lost_s, slowest)
         keys.append(wait_s + latency_s + (lost_s + latency_s) * (1 - each.served) / each.served)
     return keys
 

@@ -105,33 +105,61 @@ def estimates(shelf: Shelf, able: Sequence[int], sized: Size, now: Now) -> list[
     usual = int(history.output / history.replies + 0.5)
     records, rates_of, tiered = shelf.records, shelf.rates, shelf.is_tiered
     more = IMAGE_TOKENS * images
+    counted = _beside(shelf, able, weight_bytes, counts) if counts else counts
     # Priors are hundredths: so many times 100 they are whole, and equal costs come out equal.
     new, made = tuple.__new__, []  # a named tuple's own way takes twice as long
     for at in able:
         record, rates = records[at], rates_of[at]
         prompt = more + ceil(weight_bytes * record.per_byte)
-        if counts:
-            prompt = counts.get(shelf.names[at], prompt)
+        if counted:
+            prompt = counted[shelf.names[at]]
         output = record.typical or usual
         output = min(output, most)
         warm = _warm(record, warmth.get(shelf.names[at], 0), prompt) if warmth else 0
         good = record.good[level]
+        served = record.available(now_s) if record.failed else 1.0
         if rates is None:
-            made.append(new(Estimate, (at, None, None, prompt, warm, output, good, 1.0, 0.0, None)))
+            blank = at, None, None, prompt, warm, output, good, served, 0.0, None
+            made.append(new(Estimate, blank))
             continue
         if tiered[at]:
             cost = _tiered(shelf.targets[at].card.price, prompt, warm, output * choices)
         else:
             read, again, write, request = rates
             cost = (prompt - warm) * read + warm * again + output * choices * write + request
-        if record.failed:
-            served = record.available(now_s)
-            lost = record.lost_pico / record.failed
+        if served < 1:
+            lost = record.lost_each()[0]
             index = 100 * (cost + lost * (1 - served) / served) / (100 * good)
         else:
-            index, served, lost = 100 * cost / (100 * good), 1.0, 0.0
+            index, lost = 100 * cost / (100 * good), 0.0
         told = at, index, cost, prompt, warm, output, good, served, lost, None
         made.append(new(Estimate, told))
+    return made
+
+
+def _beside(
+    shelf: Shelf, able: Sequence[int], weight_bytes: int, counts: Mapping[str, int]
+) -> Mapping[str, int]:
+    """Return the tokens of a prompt for everybody, where some have counted them.
+
+    A count has what a template adds, and an estimate has not: whoever cannot count now, since it is
+    not loaded, would look cheaper, be loaded, and be able to. So estimates are held to counts: by
+    their ratio for those who counted, and as their mean for who has never told any usage.
+    """
+    names, records = shelf.names, shelf.records
+    told = [(at, counts[names[at]]) for at in able if names[at] in counts]
+    if not told:
+        return {}
+    total = sum(count for _, count in told)
+    guessed = sum(ceil(weight_bytes * records[at].per_byte) for at, _ in told)
+    made = {}
+    for at in able:
+        record = records[at]
+        if record.has_told and guessed:
+            beside = round(ceil(weight_bytes * record.per_byte) * total / guessed)
+        else:
+            beside = round(total / len(told))
+        made[names[at]] = counts.get(names[at], beside)
     return made
 
 
@@ -145,7 +173,8 @@ def timed(
     cost = estimate.cost + seconds * pico_per_s
     lost, served = 0.0, 1.0
     if record.failed:
-        lost = (record.lost_pico + record.lost_s * pico_per_s) / record.failed
+        lost_pico, lost_s = record.lost_each()
+        lost = lost_pico + lost_s * pico_per_s
         served = record.available(now_s)
     index = 100 * (cost + lost * (1 - served) / served) / (100 * estimate.good)
     return estimate._replace(expected=index, cost=cost, served=served, lost=lost, seconds=seconds)

@@ -20,7 +20,6 @@ from llmdispatcher.models.reply import Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.models.strategy import STRATEGIES, Strategy
 from llmdispatcher.models.task import Complexity, Reading
-from llmdispatcher.needs import needs
 from llmdispatcher.orders import Draws, Glance, Standing, order
 from llmdispatcher.outlook import (
     Estimate,
@@ -31,7 +30,7 @@ from llmdispatcher.outlook import (
     timed,
     words,
 )
-from llmdispatcher.shelf import Shelf, Target
+from llmdispatcher.shelf import Fit, Shelf, Target
 from llmdispatcher.warmth import Warm
 from llmdispatcher.worst import worst_case
 
@@ -98,7 +97,7 @@ def rank(request: Work, shelf: Shelf, seen: Seen | None = None) -> Ranking:
     late = _late(request, shelf, made, sized, seen)
     standing = Standing(shelf, strategy, late, seen.glance, seen.draws)
     ordered = order(made, standing)
-    rows = _Rows(request, shelf, strategy, ordered, late, sized.choices)
+    rows = _Rows(shelf.cards, shelf.absent, fit, ordered, late, sized.choices)
     targets = shelf.targets
     return Ranking(
         tuple([targets[estimate.at] for estimate in ordered]),
@@ -159,11 +158,14 @@ def _late(
 
 @attrs.define
 class _Rows:
-    """A snapshot from which rows are made, once somebody asks for them."""
+    """A snapshot from which rows are made, once somebody asks for them.
 
-    request: Work
-    shelf: Shelf
-    strategy: Strategy
+    It is as old as the reply that holds it, so it holds values alone: no engine, and no prompt.
+    """
+
+    cards: Sequence[ModelCard]
+    absent: Sequence[tuple[str, str]]
+    fit: Fit
     ordered: Sequence[Estimate]
     late: dict[int, str]
     choices: int
@@ -171,7 +173,7 @@ class _Rows:
     def candidates(self) -> tuple[Candidate, ...]:
         return tuple(
             _row(
-                self.shelf.targets[each.at].card,
+                self.cards[each.at],
                 None if each.expected is None else microusd(each.expected),
                 self._note(each),
             )
@@ -179,12 +181,10 @@ class _Rows:
         )
 
     def left(self) -> tuple[Candidate, ...]:
-        shelf = self.shelf
-        unable = shelf.fit(self.request, self.strategy.only).unable
-        rows = [_row(shelf.targets[at].card, None, reason) for at, reason in unable]
+        rows = [_row(self.cards[at], None, reason) for at, reason in self.fit.unable]
         rows += [
             Candidate(vendor=vendor, model="*", expected_cost_microusd=None, note=reason)
-            for vendor, reason in shelf.absent
+            for vendor, reason in self.absent
         ]
         return tuple(rows)
 
@@ -193,8 +193,8 @@ class _Rows:
             told = "price not known: after all whose price is known"
         else:
             told = words(each, self.choices)
-        card = self.shelf.targets[each.at].card
-        if needs(self.request) - card.capabilities:  # whoever lacks anything else is left out
+        card = self.cards[each.at]
+        if self.fit.needed - card.capabilities:  # whoever lacks anything else is left out
             told += ", told in words what form the reply is to have"
         if card.last_resort:
             told += ", last resort"

@@ -46,6 +46,8 @@ class Fit:
 
     able: tuple[int, ...]
     unable: tuple[tuple[int, str], ...]
+    needed: AbstractSet[Capability] = frozenset()
+    """What this kind of request needs of a model."""
 
 
 class Shelf:
@@ -62,7 +64,7 @@ class Shelf:
         self.targets, self.absent = tuple(targets), tuple(absent)
         self.routing = routing or Routing()
         self.history = history or History()
-        cards = [target.card for target in self.targets]
+        cards = self.cards = tuple(target.card for target in self.targets)
         self.records: list[Record] = self.history.records(cards)
         self.rates = [_rates(card) for card in cards]
         """None where the price is not known."""
@@ -78,15 +80,15 @@ class Shelf:
         """By priority, then registration."""
         for place, at in enumerate(order):
             self.places[at] = place
-        self.counters = [
-            target
-            for target in self.targets
+        self.counters = {
+            at: target.engine
+            for at, target in enumerate(self.targets)
             if target.card.local
             and (price := target.card.price) is not None
             and not price.is_free
             and isinstance(target.engine, Counter)
-        ]
-        """Those whose price depends on how many tokens a prompt is, and who can tell."""
+        }
+        """Of those whose price depends on how many tokens a prompt is: who can tell, by place."""
         self._fits: dict[object, Fit] = {}
 
     def fit(self, request: Work, only: str) -> Fit:
@@ -105,13 +107,13 @@ class Shelf:
         able, unable = self._split(request, needed, only)
         if not able and (told := needed & in_words(request)):  # nobody can be held to the form
             able, unable = self._split(request, needed - told, only)
-        cards = [target.card for target in self.targets]
+        cards = self.cards
         regular = [at for at in able if not cards[at].last_resort or is_chosen(request, cards[at])]
         if regular:
             unable += [
                 (at, "last resort, and others can serve") for at in able if at not in regular
             ]
-        return Fit(tuple(regular or able), tuple(unable))
+        return Fit(tuple(regular or able), tuple(unable), needed)
 
     def _split(
         self, request: Work, needed: AbstractSet[Capability], only: str

@@ -1,9 +1,19 @@
-"""From what a program names to the vendor that it stands for."""
+"""Vendors as a program names them, and as they are once they are started."""
 
 from __future__ import annotations
 
+import attrs
+
 from llmdispatcher.models.errors import ConfigError, Problem
-from llmdispatcher.vendors.contract import VendorSpec
+from llmdispatcher.vendors.contract import Engine, VendorSpec
+
+
+@attrs.frozen
+class Registered:
+    """A vendor that was started."""
+
+    spec: VendorSpec
+    engine: Engine
 
 
 def spec_of(vendor: object) -> VendorSpec:

@@ -12,11 +12,12 @@ from typing import Any
 
 import attrs
 
-from llmdispatcher.desk import Desk, Registered
+from llmdispatcher.desk import Desk
 from llmdispatcher.eras import Eras
 from llmdispatcher.models.catalog import Catalog
 from llmdispatcher.models.errors import ConfigError, Problem, Refused
 from llmdispatcher.policies import Policies
+from llmdispatcher.spec import Registered
 from llmdispatcher.tenancy import Budget
 from llmdispatcher.vendors.contract import Engine, VendorSpec
 

@@ -18,6 +18,7 @@ WINDOW_CHARS = 4_096
 """Looked at from each end of a text."""
 
 HEAD_WORDS, TAIL_WORDS = 90, 50
+HEAD_CHARS, TAIL_CHARS = 2_000, 1_000
 """Of the prose, where people say what they want: what they give stands between."""
 
 PHRASE_WORDS = 3
@@ -127,8 +128,11 @@ def see(text: str, groups: Phrases, openers: Phrases) -> Sight:
     asked = words
     if len(words) > HEAD_WORDS + TAIL_WORDS:
         asked = words[:HEAD_WORDS] + words[-TAIL_WORDS:]
-    facts = {*_grouped(asked, groups), *_openings(prose, openers)}
-    facts.update(_shapes("\n".join(lines), lines, kinds), _shapes_of_prose(prose, words))
+    ends = prose
+    if len(prose) > HEAD_CHARS + TAIL_CHARS:
+        ends = f"{prose[:HEAD_CHARS]}\n{prose[-TAIL_CHARS:]}"
+    facts = {*_grouped(asked, groups), *_openings(ends, openers)}
+    facts.update(_shapes("\n".join(lines), lines, kinds), _shapes_of_prose(ends, words))
     facts.update(_together(frozenset(facts)))
     facts.update(f"word: {word}" for word in asked if not word.isdigit())
     items = sum(map(bool, map(ITEM.match, lines)))

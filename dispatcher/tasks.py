@@ -40,6 +40,24 @@ EARLIER = 0.4
 
 EARLIER_CHARS = 1_000
 
+ORDINARY_POINTS, HARD_POINTS = 2, 5
+"""From which on a request is no longer simple, and from which on it is hard."""
+
+BINDING = (
+    "must should only without exactly ensure never always unless except least most between within "
+    "including limit constraint constraints requirement requirements not don't cannot avoid"
+)
+ORDERING = "then finally afterwards next first second third lastly after before"
+WEIGHING = (
+    "prove proof derive why step reasoning justify optimize optimise optimal tradeoff tradeoffs "
+    "design architecture concurrent concurrency distributed algorithm complexity root cause "
+    "analyze analyse evaluate compare strategy migrate refactor invariant theorem probability"
+)
+
+CONSTRAINTS = frozenset(BINDING.split())
+STEPS = frozenset(ORDERING.split())
+THOUGHT = frozenset(WEIGHING.split())
+
 Classifier = Callable[["Request"], Reading]
 """What may be put in the place of ``read``."""
 
@@ -78,45 +96,24 @@ def read(request: Request) -> Reading:
 
 
 def complexity(sight: Sight, chars: int) -> Complexity:
-    """Estimate how much is asked for, from what can be counted; more of any never makes it less."""
+    """Estimate how much is asked for, by counting; more of what is counted never makes it less.
+
+    Of a text longer than the window, what stands in the middle counts by its length alone.
+    """
     points = sum(_points(sight, chars))
     if points >= HARD_POINTS:
         return Complexity.HARD
     return Complexity.ORDINARY if points >= ORDINARY_POINTS else Complexity.SIMPLE
 
 
-ORDINARY_POINTS, HARD_POINTS = 2, 5
-
-BINDING = (
-    "must should only without exactly ensure never always unless except least most between within "
-    "including limit constraint constraints requirement requirements not don't cannot avoid"
-)
-ORDERING = "then finally afterwards next first second third lastly after before"
-WEIGHING = (
-    "prove proof derive why step reasoning justify optimize optimise optimal tradeoff tradeoffs "
-    "design architecture concurrent concurrency distributed algorithm complexity root cause "
-    "analyze analyse evaluate compare strategy migrate refactor invariant theorem probability"
-)
-
-
-CONSTRAINTS = frozenset(BINDING.split())
-STEPS = frozenset(ORDERING.split())
-THOUGHT = frozenset(WEIGHING.split())
-
-
 def _points(sight: Sight, chars: int) -> Iterator[int]:
     """Count points: each row is what is counted, and from how many on it earns one more."""
-    count = dict.fromkeys(("constraint", "step", "thought"), 0)
-    for word in sight.words:
-        count["constraint"] += word in CONSTRAINTS
-        count["step"] += word in STEPS
-        count["thought"] += word in THOUGHT
     counted = (
         (chars, (400, 2_000, 12_000)),
         (sight.items, (3, 8)),
-        (count["constraint"], (2, 5)),
-        (count["step"], (2, 5)),
-        (count["thought"], (1, 2, 4)),
+        (sum(map(CONSTRAINTS.__contains__, sight.words)), (2, 5)),
+        (sum(map(STEPS.__contains__, sight.words)), (2, 5)),
+        (sum(map(THOUGHT.__contains__, sight.words)), (1, 2, 4)),
         (sight.prose.count("?"), (3, 6)),
         (sight.code_lines, (10, 40, 100)),
     )

@@ -32,7 +32,7 @@ class Warmth:
     """Remembers who was shown which conversation. Safe for threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._shown: OrderedDict[int, dict[str, tuple[int, float]]] = OrderedDict()
 
     def of(self, request: Work, now_s: float) -> Warm:

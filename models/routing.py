@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,21 @@ from llmdispatcher.models.task import Reading, Task, TaskRule, read_task
 if TYPE_CHECKING:
     from llmdispatcher.models.request import Request
 
+MOST = 1e9
+"""Of weights, and of dollars an hour: beyond any use, and far from where floats end."""
+
+AT_MOST = f"and at most {MOST:.0e}"
+
+
+def _worth(value: Decimal | float | str | None) -> Decimal | None:
+    try:
+        usd = dollars(value)
+    except BadRequest:
+        usd = Decimal(-1)
+    if usd is not None and not 0 <= usd <= MOST:
+        raise BadRequest("value_of_time_usd", value, f"dollars an hour, of at least 0, {AT_MOST}")
+    return usd
+
 
 def _integers(value: Mapping[str, int] | None) -> dict[str, int]:
     return _by_name("priorities", value, int, "an integer, the smaller the sooner")
@@ -24,8 +38,8 @@ def _integers(value: Mapping[str, int] | None) -> dict[str, int]:
 def _numbers(value: Mapping[str, float] | None) -> dict[str, float]:
     weights = _by_name("weights", value, (int, float), "a number of at least 0")
     for name, weight in weights.items():
-        if not 0 <= weight < math.inf:
-            raise BadRequest(f"weights[{name!r}]", weight, "a number of at least 0")
+        if not 0 <= weight <= MOST:
+            raise BadRequest(f"weights[{name!r}]", weight, f"a number of at least 0, {AT_MOST}")
     return weights
 
 
@@ -55,7 +69,7 @@ class Routing:
     """The smaller comes first; who has none has 0. For "priority", and between equals."""
     weights: Mapping[str, float] = attrs.field(converter=_numbers, factory=dict)
     """The share of requests that each gets, in any unit; who has none has 1. For "weighted"."""
-    value_of_time_usd: Decimal | None = attrs.field(default=None, converter=dollars)
+    value_of_time_usd: Decimal | None = attrs.field(default=None, converter=_worth)
     """What an hour of waiting costs the caller, in dollars: expected seconds, of answering and of
     loading a model, are priced with it. None prices no time."""
     tasks: Mapping[str, TaskRule] = attrs.field(converter=_rules, factory=dict)
@@ -65,5 +79,5 @@ class Routing:
     )
     """Reads a request for "auto" and ``task=``, instead of the reader that comes with this."""
     explore: float = number("explore", 0, 1, default=0.05)
-    """The share of requests in which "weighted" and "latency" ask somebody else than their first
-    choice, so that who has become better is found."""
+    """So that who has become better is found: the share of requests in which "latency" asks
+    somebody else first, and the share of its weight that "weighted" leaves to whom fails."""

@@ -26,7 +26,7 @@ class Strategy:
 
     order: str = attrs.field(default="cost", validator=one_of(*ORDERS))
     """"cost": the expected cost of a good answer, least first. "priority": by
-    ``Routing.priorities``. "round_robin": everybody in turn. "weighted": drawn by
+    ``Routing.priorities``. "round_robin": who was asked the longest ago. "weighted": drawn by
     ``Routing.weights``. "latency": who answered soonest of late. "least_busy": who has the fewest
     requests in hand. "quality": the best tier first."""
     only: str = attrs.field(default="anywhere", validator=one_of(*PLACES))

@@ -51,6 +51,9 @@ DEATHS = 3
 FAILED, LATER, HELD, BROKEN = "fail", "later", "hold", "break off"
 """First words of a request that a vendor of the shop obeys."""
 
+SEEN_BYTES = 4_000
+"""Of a prompt of a history: long enough to tell how long its tokens are."""
+
 TURN_BYTES = 20_000
 """Of the beginning of a conversation that is kept."""
 
@@ -189,10 +192,10 @@ def _live(d: Dispatcher, offer: Offer) -> None:
     elif offer.served < 1:
         for _ in range(TIMES):
             say(BROKEN)
-            say("x" * 40)
+            say("x" * SEEN_BYTES)
     elif offer.writes is not None or offer.seconds:
         for _ in range(TIMES):
-            say("x" * 40)
+            say("x" * SEEN_BYTES)
     for _ in range(DEATHS if offer.state == "dead" else 0):
         say(FAILED)
     if offer.state == "cooling":

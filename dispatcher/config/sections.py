@@ -23,7 +23,7 @@ from llmdispatcher.models.strategy import STRATEGIES, Strategy
 OLDER = ("providers", "fallback")
 """Keys of the older form."""
 
-APART = (*OLDER, "vendors", "strategy", "ledger")
+APART = (*OLDER, "vendors", "strategy", "ledger", "cache")
 """Sections that are read by more than their type."""
 
 
@@ -40,6 +40,16 @@ class Books:
 
 
 @attrs.frozen(kw_only=True)
+class Replies:
+    """The ``cache`` section: the arguments of ``Cache``."""
+
+    path: Path | None = None
+    max_mb: float = number("max_mb", 0.001, 2**40, default=64.0)
+    ttl_s: float | None = number("ttl_s", 0.001, math.inf)
+    store_sampled: bool = flag(default=False)
+
+
+@attrs.frozen(kw_only=True)
 class Sections:
     """What a file says besides its vendors, with a preset under it."""
 
@@ -52,6 +62,7 @@ class Sections:
     limits: Mapping[str, Limits] = attrs.field(factory=dict)
     budgets: tuple[SpendingCap, ...] = ()
     ledger: Books | None = None
+    cache: Replies | None = None
     catalog: Mapping[str, Any] = attrs.field(factory=dict)
     max_memory_mb: int | None = integer("max_memory_mb", 1, 2**40)
     max_vram_mb: int | None = integer("max_vram_mb", 1, 2**40)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 
@@ -13,7 +14,7 @@ from llmdispatcher.config.convert import Converter
 from llmdispatcher.config.guard import NOTHING
 from llmdispatcher.config.node import Node, Notes, overlaid
 from llmdispatcher.config.scalars import hint
-from llmdispatcher.config.sections import APART, Books, Sections
+from llmdispatcher.config.sections import APART, Books, Replies, Sections
 from llmdispatcher.config.specs import Named
 from llmdispatcher.models import presets
 from llmdispatcher.models.catalog import Catalog
@@ -139,12 +140,13 @@ def _sections(top: Node, converter: Converter) -> Sections:
         converter.unknown(given[key], key, [*known, *APART])
     left = attrs.evolve(top, value={key: node for key, node in given.items() if key in known})
     strategy, ledger = _strategy(top.get("strategy"), converter), _ledger(top, converter)
+    cache = _file(top.get("cache"), Replies, converter)
     _catalog(top.get("catalog"), converter)
     maker = arguments.Maker(Sections, simple)
     made = converter.made(maker, left)
-    if NOTHING in (made, strategy, ledger):
+    if NOTHING in (made, strategy, ledger, cache):
         return NOTHING  # type: ignore[no-any-return]
-    whole: Sections = attrs.evolve(made, strategy=strategy, ledger=ledger)
+    whole: Sections = attrs.evolve(made, strategy=strategy, ledger=ledger, cache=cache)
     return whole
 
 
@@ -188,20 +190,29 @@ def _plan(node: Node, fields: Node, converter: Converter) -> Strategy:
 
 
 def _ledger(top: Node, converter: Converter) -> Books | None:
-    """Read ``ledger``: true, the path of a file, or its arguments; budgets need one."""
-    node = top.get("ledger")
+    """Read ``ledger``; budgets need one, said or not."""
+    if top.get("ledger") is None and top.get("budgets") is not None:
+        return Books()
+    return _file(top.get("ledger"), Books, converter)
+
+
+F = TypeVar("F", Books, Replies)
+
+
+def _file(node: Node | None, kind: type[F], converter: Converter) -> F | None:
+    """Read what is kept in a file: true, the path of the file, or its arguments."""
     if node is None:
-        return Books() if top.get("budgets") is not None else None
+        return None
     if isinstance(node.value, bool):
-        return Books() if node.value else None
+        return kind() if node.value else None
     if isinstance(node.value, dict):
-        made: Books = converter.made(arguments.maker(Books), node)
+        made: F = converter.made(arguments.maker(kind), node)
         return made
     if way_out := hint(node.value, wants="bool"):
         converter.notes.wrong(node, f"is {node.text!r}; must be true, false or a file; {way_out}")
         return NOTHING  # type: ignore[no-any-return]
     path = converter.read(node, Path)
-    return NOTHING if path is NOTHING else Books(path=path)
+    return NOTHING if path is NOTHING else kind(path=path)
 
 
 def _catalog(node: Node | None, converter: Converter) -> None:

@@ -48,7 +48,8 @@ def _all(settings: Settings, environment: Mapping[str, str]) -> Iterator[Row]:
         yield from _policy(f"limits.{name}", limits, told, all_of_it=False)
     for at, cap in enumerate(sections.budgets):
         yield _row(f"budgets[{at}]", str(cap), top.get("budgets"))
-    yield from _ledger(settings)
+    for name in ("ledger", "cache"):
+        yield from _file(name, getattr(sections, name), top.get(name))
     yield from _catalog(top.get("catalog"))
     for name in ("max_memory_mb", "max_vram_mb", "allow_cloud", "offline"):
         yield _row(name, getattr(sections, name), top.get(name))
@@ -139,21 +140,19 @@ def _policy(
             yield _row(f"{start}.{field.name}", getattr(policy, field.name), said)
 
 
-def _ledger(settings: Settings) -> Iterator[Row]:
-    node, books = settings.top.get("ledger"), settings.sections.ledger
-    if books is None:
-        yield _row("ledger", value=False, node=node)
+def _file(start: str, kept: attrs.AttrsInstance | None, node: Node | None) -> Iterator[Row]:
+    """Show what is kept in a file, or that nothing is."""
+    if kept is None:
+        yield _row(start, value=False, node=node)
         return
-    for field in attrs.fields(type(books)):
-        value = getattr(books, field.name)
+    for field in attrs.fields(type(kept)):
+        value = getattr(kept, field.name)
         said = None if node is None else node.get(field.name)
         if field.name == "path" and value is None:
-            from llmdispatcher.ledger_file import default_path  # noqa: PLC0415 - sqlite3
-
-            value = default_path()
+            value = "in the user's folder"
         elif field.name == "path" and said is None:
             said = node
-        yield _row(f"ledger.{field.name}", value, said)
+        yield _row(f"{start}.{field.name}", value, said)
 
 
 def _catalog(node: Node | None) -> Iterator[Row]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from llmdispatcher import swap
+from llmdispatcher.cache import Cache
 from llmdispatcher.config import found, places, settings
 from llmdispatcher.config.places import Place
 from llmdispatcher.config.sections import Sections
@@ -66,7 +67,7 @@ class Source:
         self.settings = self._read(self.place)
         if self.place is not None:  # or another folder might become the current one
             self.place = attrs.evolve(self.place, path=self.place.path.absolute())
-        self._ledger = _ledger(self.settings.sections)
+        self._ledger, self._cache = _ledger(self.settings.sections), _cache(self.settings.sections)
         self.specs = self._specs(self.settings)
 
     @property
@@ -78,7 +79,7 @@ class Source:
         """Return what a dispatcher is made with, besides its vendors."""
         sections = self.settings.sections
         return {
-            **_policies(sections, self._ledger or self._otherwise),
+            **_policies(sections, self._ledger or self._otherwise, self._cache),
             "catalog": sections.catalog,
             "max_memory_mb": sections.max_memory_mb,
             "max_vram_mb": sections.max_vram_mb,
@@ -126,11 +127,12 @@ class Source:
         return event
 
     def close(self) -> None:
-        """Stop watching, and close the ledger. Called with the dispatcher's own end."""
+        """Stop watching, and close ledger and cache. Called with the dispatcher's own end."""
         if self._watcher is not None:
             self._watcher.close()
-        if self._ledger is not None:
-            self._ledger.close()
+        for kept in (self._ledger, self._cache):
+            if kept is not None:
+                kept.close()
 
     def _chosen(self) -> Place | None:
         return places.chosen(self._wish.path, os.environ) if self._wish.reads_file else None
@@ -151,28 +153,32 @@ class Source:
         old = self.settings
         if new.sections.offline != old.sections.offline:
             raise ConfigError([self._at("offline", "cannot change while it runs: start it anew")])
-        is_same = _books(new.sections) == _books(old.sections)
-        ledger, before = (self._ledger if is_same else _ledger(new.sections)), self._ledger
-        specs = self._specs(new)
+        ledger, cache = self._ledger, self._cache
+        if _books(new.sections) != _books(old.sections):
+            ledger = _ledger(new.sections)
+        if new.sections.cache != old.sections.cache:
+            cache = _cache(new.sections)
+        specs, held, kept = self._specs(new), (self._ledger, self._cache), (ledger, cache)
         outfit = swap.Outfit(
             specs=specs,
-            policies=Policies(**_policies(new.sections, ledger or self._otherwise)),
+            policies=Policies(**_policies(new.sections, ledger or self._otherwise, cache)),
             catalog=new.sections.catalog,
             budget=Budget(
                 max_memory_mb=new.sections.max_memory_mb, max_vram_mb=new.sections.max_vram_mb
             ),
             looks_around=not new.specs,
         )
-        left = [] if is_same or before is None else [before.close]
+        left = [each.close for each in held if each is not None and each not in kept]
         try:
             swapped = swap.swap(self._desk, outfit, {each.name for each in self.specs}, left)
         except DispatcherError as error:
-            if not is_same and ledger is not None:
-                ledger.close()
+            for each in kept:
+                if each is not None and each not in held:
+                    each.close()
             if isinstance(error, ConfigError):
                 raise new.placed(error) from error
             raise
-        self.settings, self._ledger, self.specs = new, ledger, specs
+        self.settings, self.specs, (self._ledger, self._cache) = new, specs, kept
         return swapped
 
     def _specs(self, new: Settings) -> tuple[VendorSpec, ...]:
@@ -197,7 +203,7 @@ def _close(source: weakref.ref[Source]) -> None:
         there.close()
 
 
-def _policies(sections: Sections, ledger: Ledger | None) -> dict[str, Any]:
+def _policies(sections: Sections, ledger: Ledger | None, cache: Cache | None) -> dict[str, Any]:
     return {
         "deadlines": sections.deadlines,
         "retry": sections.retry,
@@ -206,6 +212,7 @@ def _policies(sections: Sections, ledger: Ledger | None) -> dict[str, Any]:
         "strategy": sections.strategy,
         "routing": sections.routing,
         "ledger": ledger,
+        "cache": cache,
         "offline": sections.offline,
     }
 
@@ -220,3 +227,7 @@ def _books(sections: Sections) -> Mapping[str, Any] | None:
 def _ledger(sections: Sections) -> Ledger | None:
     made = _books(sections)
     return None if made is None else Ledger(**made)
+
+
+def _cache(sections: Sections) -> Cache | None:
+    return None if sections.cache is None else Cache(**attrs.asdict(sections.cache))

@@ -304,6 +304,31 @@ def test_budgets_are_spent_across_reloads(stage: Stage, file: Path) -> None:
             d.send("Hi", max_tokens=1)
 
 
+def test_a_cache_comes_and_goes_with_the_file(stage: Stage, file: Path) -> None:
+    """Where one is said, the same question is answered from it; it outlives other changes."""
+    file.write_text(one("one"))
+    with Dispatcher.from_config(file) as d:
+        d.send("Hi", temperature=0)
+        engine = stage.engine("one")
+
+        def is_asked() -> bool:
+            """Whether the vendor is asked for what it was asked before."""
+            count = len(engine.requests)
+            assert d.send("Hi", temperature=0).text == "one"
+            return len(engine.requests) > count
+
+        assert is_asked()
+        file.write_text(one("one", more="cache: replies.db\n"))
+        d.reload()
+        until(lambda: not is_asked())
+        file.write_text(one("one", more="cache: replies.db\ndeadlines: {idle_s: 5}\n"))
+        d.reload()
+        assert not is_asked()
+        file.write_text(one("one"))
+        d.reload()
+        assert is_asked()
+
+
 def test_vendors_that_the_program_registered_stay(stage: Stage, file: Path) -> None:
     """They are the program's; a file that wants one of their names is refused."""
     file.write_text(one("one"))

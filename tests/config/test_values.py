@@ -26,6 +26,7 @@ from llmdispatcher import (
 )
 from llmdispatcher.config import arguments, settings
 from llmdispatcher.config.scalars import meaning
+from llmdispatcher.config.sections import Replies
 from llmdispatcher.config.settings import Settings
 from llmdispatcher.models.policy import BreakerPolicy, RetryPolicy
 from llmdispatcher.vendors import discovery
@@ -136,6 +137,7 @@ def test_sections_come_to_policies() -> None:
       breaker: {failures: 2, open_s: 1}
       deadlines: {first_token_s: null, whole_s: 5}
       ledger: {path: /tmp/books.db, share: true}
+      cache: {path: /tmp/replies.db, ttl_s: 60, store_sampled: true}
       max_memory_mb: 0x1000
     """).sections
 
@@ -153,6 +155,11 @@ def test_sections_come_to_policies() -> None:
     assert made.deadlines == Deadlines(first_token_s=None, whole_s=5)
     assert made.ledger is not None
     assert (made.ledger.path, made.ledger.share) == (Path("/tmp/books.db"), True)  # noqa: S108
+    assert made.cache == Replies(
+        path=Path("/tmp/replies.db"),  # noqa: S108 - a text
+        ttl_s=60,
+        store_sampled=True,
+    )
     assert made.max_memory_mb == 4096
 
 

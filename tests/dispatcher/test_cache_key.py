@@ -43,7 +43,7 @@ OTHERS: dict[str, tuple[Request, Any]] = {
     "model": (BASE, "m"),
     "allow_cloud": (BASE, False),
     "strategy": (BASE, "latency"),
-    "task": (BASE, "code"),
+    "task": (BASE, "debugging"),
     "deadlines": (BASE, Deadlines(total_s=1)),
     "priority": (BASE, 5),
     "tags": (BASE, ["t"]),

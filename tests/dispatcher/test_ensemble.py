@@ -115,7 +115,8 @@ def test_the_answers_of_one_model_are_drawn_with_other_seeds(world: World) -> No
         strategy=Ensemble(same_model=True),
     )
 
-    assert sorted(seeds, key=lambda seed: seed or 0) == [10, 11, 12]
+    assert {10, 12} <= set(seeds) <= {10, 11, 12}
+    assert len(set(seeds)) == len(seeds)
     assert heard.reply is not None
     assert heard.reply.text == "even"
     balanced(heard)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ def flow() -> Generator[Step, Any, str]:
 
 def begun(eras: Eras) -> Flow:
     """Begin a request, and leave it in the middle."""
-    made = eras.within(flow, nullcontext())
+    made = eras.within(flow)
     next(made)
     return made
 
@@ -67,7 +66,7 @@ def test_it_closes_with_the_last_request_however_that_ends(how: str) -> None:
 def test_a_flow_that_was_not_begun_holds_nothing() -> None:
     """It counts from its first step, and of the era of that."""
     eras, first, second = Eras(), threading.Event(), threading.Event()
-    request = eras.within(flow, nullcontext())
+    request = eras.within(flow)
     eras.retire([first.set])
     until(first.is_set)
     next(request)
@@ -82,7 +81,7 @@ def test_a_flow_that_was_not_begun_holds_nothing() -> None:
 
 def test_the_result_of_a_flow_is_passed_on() -> None:
     """Counting changes nothing of what a flow yields and returns."""
-    made = Eras().within(flow, nullcontext())
+    made = Eras().within(flow)
 
     assert [next(made), next(made)] == [Emit(1), Emit(2)]
     with pytest.raises(StopIteration) as end:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from waits import SOON_S, auntil, until
 
-from llmdispatcher import Cancelled, drive
+from llmdispatcher import Cancelled, drive, fork
 from llmdispatcher.fork import AHEAD, Branches, Ended, News, Shown
 from llmdispatcher.patience import pause
 from llmdispatcher.release import Stopper
@@ -305,8 +305,9 @@ def test_cancelling_a_task_ends_its_branches() -> None:
     asyncio.run(go())
 
 
-def test_a_branch_that_nobody_can_stop_is_not_waited_for() -> None:
+def test_a_branch_that_nobody_can_stop_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread in a call that hears nothing is left to end by itself, and its flow has ended."""
+    monkeypatch.setattr(fork, "SETTLE_S", 0.05)
     go_on, log = threading.Event(), list[str]()
 
     def deaf(_: Stopper) -> Flow:

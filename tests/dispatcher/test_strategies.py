@@ -28,6 +28,7 @@ from llmdispatcher import (
 )
 from llmdispatcher.models.reply import Finish
 from llmdispatcher.models.strategy import PLANS, STRATEGIES
+from llmdispatcher.models.task import Complexity, Reading, Task, TaskRule
 
 
 @pytest.fixture(autouse=True)
@@ -297,3 +298,60 @@ def test_routing_refuses_what_makes_no_sense() -> None:
         Routing(weights=[1])  # type: ignore[arg-type]
     with pytest.raises(BadRequest, match="explore"):
         Routing(explore=2)
+
+
+TIERS = {"models": {"small/script": {"quality": 2}, "large/script": {"quality": 5}}}
+SUMMARY = "Summarise this article in two sentences: the harvest was late, and prices rose."
+
+
+def test_auto_goes_by_the_task_and_says_so() -> None:
+    """A tier below the task's rule comes last, and where it is best run comes first."""
+    small, large = vendor("small"), vendor("large", DEAR)
+    with Dispatcher(small, large, catalog=TIERS) as d:
+        assert order(d) == ["small", "large"]
+        told = d.explain("hi", strategy="auto", task="code_review")
+        reply = d.send(SUMMARY, strategy="auto", max_tokens=5)
+
+    assert [each.vendor for each in told.candidates] == ["large", "small"]
+    assert "taken for code_review" in told.notes[0]
+    assert "tiers below 4 come last" in told.notes[0]
+    assert reply.vendor == "small"
+    assert "taken for summarisation" in reply.decision.notes[0]
+
+
+def test_a_task_without_auto_moves_nothing_but_the_chances() -> None:
+    """Only a strategy that asks for it goes by the rules; how hard the task is counts always."""
+    small, large = vendor("small"), vendor("large", Price.per_million("1.5", "1.5"))
+    with Dispatcher(small, large, catalog=TIERS) as d:
+        told = d.explain("hi", task="code_review")
+
+    assert "tiers below" not in told.notes[0]
+
+
+def test_delegate_is_send_for_a_task() -> None:
+    """The verb names the task; options of send hold; an unknown task names the nearest."""
+    small, large = vendor("small"), vendor("large", DEAR)
+    with Dispatcher(small, large, catalog=TIERS) as d:
+        assert d.delegate("debugging", "Why does it stop?", max_tokens=9).vendor == "large"
+        assert d.delegate(Task.GENERAL, "A haiku, please.").vendor == "small"
+        with pytest.raises(BadRequest, match="did you mean 'debugging'"):
+            d.delegate("debuging", "Why?")
+
+
+def test_rules_and_the_reader_are_the_callers_to_set() -> None:
+    """A rule of one's own goes before ours, and so does a reader of one's own."""
+
+    def read(_: Request) -> Reading:
+        return Reading(Task.GENERAL, Complexity.HARD, cues=("as I say",))
+
+    small, large = vendor("small"), vendor("large", DEAR)
+    routing = Routing(tasks={"general": TaskRule(least_quality=5)}, classifier=read)
+    with Dispatcher(small, large, catalog=TIERS, strategy="auto", routing=routing) as d:
+        told = d.explain(SUMMARY)
+
+    assert [each.vendor for each in told.candidates] == ["large", "small"]
+    assert told.notes == ("taken for general (hard): as I say; tiers below 5 come last",)
+    with pytest.raises(BadRequest, match="did you mean 'general'"):
+        Routing(tasks={"generall": TaskRule()})
+    with pytest.raises(BadRequest, match="a TaskRule"):
+        Routing(tasks={"general": 5})  # type: ignore[dict-item]

@@ -75,7 +75,7 @@ GIVEN = given(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @GIVEN
 def test_the_books_conserve(**drawn: Any) -> None:
     """Each attempt starts, ends and is added up once, and no branch outlives its request."""
@@ -159,7 +159,7 @@ def story(heard: Heard) -> tuple[Any, ...]:
     )
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(specs=vendors(), verb=VERB, plan=CALM)
 def test_both_worlds_tell_the_same_story(
     specs: tuple[Scripted, ...], verb: str, plan: Plan

@@ -84,7 +84,7 @@ def test_the_first_question() -> None:
     assert "last resort" in reply.decision.candidates[0].note
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.soak) for n in (2, 3))])
 def test_all_four_ways_give_the_same_text(seed: int) -> None:
     """Sync and async, streamed or not: the same seed gives the same text and usage."""
     request = Request(prompt="The", max_tokens=60, sampling=Sampling(seed=seed, temperature=1.5))

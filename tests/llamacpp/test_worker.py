@@ -107,12 +107,12 @@ def is_alive(pid: int) -> bool:
         ("garbage", BadReply, "no message"),
         ("flood", BadReply, "no message"),
         ("strange", BadReply, "no message"),
-        ("half", TimedOut, "hung for 4 s"),
+        pytest.param("half", TimedOut, "hung for 4 s", marks=pytest.mark.soak),
         ("endless", BadReply, "more of a reply"),
         ("faceless", BadReply, "not the facts"),
         ("deaf", EngineCrashed, "TypeError"),
         ("sleep", TimedOut, "hung for 4 s"),
-        ("stop", TimedOut, "hung for 4 s"),
+        pytest.param("stop", TimedOut, "hung for 4 s", marks=pytest.mark.soak),
     ],
 )
 def test_a_worker_that_goes_wrong_is_a_typed_error(
