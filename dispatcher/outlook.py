@@ -12,13 +12,13 @@ For each model that can serve a request:
     served   the chance that it serves at all, from what became of the last attempts
     lost     what an attempt that is not served costs, in money and in time
 
-    index = cost / good + lost x (1 - served) / served
+    index = (cost + lost x (1 - served) / served) / good
 
 Asked in the order of this index, one after the other until one serves, they cost least. For two
 neighbours i before j cost less than j before i exactly where e_i s_j < e_j s_i, with s the chance
 to be served and e = s cost + (1 - s) lost what asking costs; dividing by s_i s_j leaves
-e / s = cost + lost (1 - s) / s. (The exchange argument for sequential testing; good answers that
-have to be bought again divide the cost by their chance.)
+e / s = cost + lost (1 - s) / s. (The exchange argument for sequential testing.) Of the answers that
+are needed until one is good, 1 / good, each costs as much, failures included.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ def estimates(shelf: Shelf, able: Sequence[int], sized: Size, now: Now) -> list[
     records, rates_of, tiered = shelf.records, shelf.rates, shelf.is_tiered
     more = IMAGE_TOKENS * images
     counted = _beside(shelf, able, weight_bytes, counts) if counts else counts
+    # Priors are hundredths: so many times 100 they are whole, and equal costs come out equal.
     new, made = tuple.__new__, []  # a named tuple's own way takes twice as long
     for at in able:
         record, rates = records[at], rates_of[at]
@@ -128,9 +129,9 @@ def estimates(shelf: Shelf, able: Sequence[int], sized: Size, now: Now) -> list[
             cost = (prompt - warm) * read + warm * again + output * choices * write + request
         if served < 1:
             lost = record.lost_each()[0]
-            index = cost / good + lost * (1 - served) / served
+            index = 100 * (cost + lost * (1 - served) / served) / (100 * good)
         else:
-            index, lost = cost / good, 0.0
+            index, lost = 100 * cost / (100 * good), 0.0
         told = at, index, cost, prompt, warm, output, good, served, lost, None
         made.append(new(Estimate, told))
     return made
@@ -175,7 +176,7 @@ def timed(
         lost_pico, lost_s = record.lost_each()
         lost = lost_pico + lost_s * pico_per_s
         served = record.available(now_s)
-    index = cost / estimate.good + lost * (1 - served) / served
+    index = 100 * (cost + lost * (1 - served) / served) / (100 * estimate.good)
     return estimate._replace(expected=index, cost=cost, served=served, lost=lost, seconds=seconds)
 
 
@@ -204,10 +205,10 @@ def words(estimate: Estimate, choices: int) -> str:
         told += f", {estimate.seconds:.2f} s of time included"
     if not estimate.expected:
         return told
-    told += f"; / {estimate.good:.2f} good"
     if estimate.lost and estimate.served < 1:
         share = (1 - estimate.served) / estimate.served
         told += f" + {share:.2f} x {microusd(estimate.lost)} µ$ lost where it fails"
+    told += f"; / {estimate.good:.2f} good"
     return f"{told} = {microusd(estimate.expected)} µ$"
 
 

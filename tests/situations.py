@@ -205,6 +205,15 @@ _QUALITY = (
      (paid("who/m", 10, 10), paid("fourth/m", 11.4, 11.4, quality=4))),
 )  # fmt: skip
 
+_BOTH = (
+    ("equal for each good answer, though not in price", Asked(),
+     (paid("a/m", 0, 0, per_request="0.000175", quality=1),
+      paid("b/m", 0, 0, per_request="0.0004", quality=3))),
+    ("every answer that is needed may fail, the bad ones too", Asked(),
+     (paid("toy/m", 1, 1, quality=1, served=Fraction(1, 2), lost=Fraction(500, 10**6), writes=20),
+      paid("best/m", 32, 32, quality=5, writes=20))),
+)  # fmt: skip
+
 _TIES = (
     ("equals, as they were registered", Asked(), TIED),
     ("equals, the smaller priority first", Asked(), _tied(a={"priority": 2}, b={"priority": 1})),
@@ -278,6 +287,7 @@ SITUATIONS = tuple(
         *_STATES,
         *_CAN,
         *_QUALITY,
+        *_BOTH,
         *_TIES,
         *_PAST,
         *_STRATEGIES,
