@@ -10,7 +10,7 @@ What models have lived before it is not told, since its strategy asks for none o
 Replay: 10,000 requests of a world with list prices, caches, outages, limits and failures
 (``choice_world.py``), on a simulated clock. Dollars paid, divided by those of the optimum that
 knows how long each reply gets and who fails when (``choice_optimum.py``). Ours goes twice: as it
-comes, and with policies of somebody who would rather wait than pay. Beside it are whoever guesses
+comes, and with the preset of somebody who would rather wait than pay. Beside it are whoever guesses
 as well as can be, and the optimum of one who waits some seconds for who is out. LiteLLM's Router
 has a shorter world of the same seed (``--peer-requests``: one takes it some hundred times as long),
 once as it is told that the local model is free, and once with a price of almost nothing in place of
@@ -40,8 +40,6 @@ from choice_world import REQUESTS, TUNING, UNSEEN, World
 from harness import Child, machine, save, show_table
 from rivals import python_with
 
-from llmdispatcher import BreakerPolicy, RetryPolicy
-
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "tests"))  # where the situations and their judge are
 
@@ -54,12 +52,9 @@ GOAL_RATIO = 1.05
 GOAL_US = {20: 25.0, 200: 250.0}
 GOAL_SWITCH_MS = 5.0
 SWITCHES = 1000
-PATIENT: Mapping[str, Any] = {
-    "breaker": BreakerPolicy(failures=1000),
-    "retry": RetryPolicy(attempts=24, same_target=4),
-}
-"""Policies of a caller to whom money matters more than seconds: who is down is asked all the same,
-and asked again for a while before somebody dearer is."""
+PRESET = "cost_optimized"
+"""Of a caller to whom money matters more than seconds: who says that it is full is asked all the
+same, and asked again for a while before somebody dearer is."""
 WAITS_S = 8
 ALMOST_NOTHING = 1e-12
 """Dollars per token that a user of LiteLLM states who has found out that 0 is none."""
@@ -188,15 +183,15 @@ def replays(seeds: Sequence[int], peer: Child, peer_requests: int) -> Result:
             row["short"] = _beside(seed, peer, peer_requests)
         rows.append(row)
         print(_line(row), flush=True)
-    heads = ["seed", "ours", "patient", "best of guesses", f"optimum that waits {WAITS_S} s"]
+    heads = ["seed", "ours", PRESET, "best of guesses", f"optimum that waits {WAITS_S} s"]
     if peer_requests:
-        heads += ["ours, short", "patient, short", "LiteLLM, short", "LiteLLM, 0 as a price"]
+        heads += ["ours, short", f"{PRESET}, short", "LiteLLM, short", "LiteLLM, 0 as a price"]
     show_table(
         f"dollars paid / optimum ({REQUESTS} requests; short: {peer_requests})",
         heads,
         [_line(row) for row in rows],
     )
-    for name in ("as it comes", "patient"):
+    for name in ("as it comes", PRESET):
         ratios = [row["all"][name]["ratio"] for row in rows]
         waits = [row["all"][name]["mean_wait_s"] for row in rows]
         print(
@@ -207,11 +202,11 @@ def replays(seeds: Sequence[int], peer: Child, peer_requests: int) -> Result:
 
 
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
-    cells = [row["all"][name]["ratio"] for name in ("as it comes", "patient")]
+    cells = [row["all"][name]["ratio"] for name in ("as it comes", PRESET)]
     cells += [row["all"]["informed_ratio"], row["all"]["waiting_optimum_ratio"]]
     if "short" in row:
         short = row["short"]
-        cells += [short["ours"][name]["ratio"] for name in ("as it comes", "patient")]
+        cells += [short["ours"][name]["ratio"] for name in ("as it comes", PRESET)]
         cells += [short["free"]["ratio"], short["almost free"]["ratio"]]
     return (str(row["seed"]), *(f"{cell:.3f}" for cell in cells))
 
@@ -225,7 +220,7 @@ def _replay(world: World) -> Result:
         "waiting_optimum_ratio": Optimum(world, WAITS_S).pico() / least,
         "informed_ratio": well_informed(world) / least,
     }
-    for name, policies in (("as it comes", {}), ("patient", PATIENT)):
+    for name, policies in (("as it comes", {}), (PRESET, {"preset": PRESET})):
         scene = replay(world, **policies)
         owed = sum(optimum.shares([world.asks[number] for number in scene.unserved]))
         told[name] = {"ratio": (scene.meter.pico + owed) / least, **summary(scene)}

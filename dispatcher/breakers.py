@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from llmdispatcher.breaker import Circuit, Event, Go, Hold, Report, State, after, ask, blamed, event
-from llmdispatcher.models.errors import DispatcherError
+from llmdispatcher.models.errors import DispatcherError, Overloaded
 from llmdispatcher.models.policy import BreakerPolicy
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ class Breakers:
             draw=draw,
             reason=type(cause).__name__,
         )
-        return self._end(passage, event(cause), report)
+        is_spared = isinstance(cause, Overloaded) and not self._policy.opens_when_full
+        return self._end(passage, Event.NOTHING if is_spared else event(cause), report)
 
     def release(self, passage: Passage, now_s: float) -> None:
         """Give the place back without a word on the vendor: cancelled, never sent, crashed."""

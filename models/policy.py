@@ -69,6 +69,9 @@ class BreakerPolicy:
     jitter: float = number("jitter", 0, 1, default=0.25)
     """The greatest part by which an interval is drawn longer, so that programs that saw the same
     outage do not all come back at the same instant."""
+    opens_when_full: bool = flag(default=True)
+    """Whether a vendor that says that it is overloaded counts as failing. False asks it with every
+    request, which spares money where it is the cheapest and answers at once that it is full."""
 
     def __attrs_post_init__(self) -> None:
         """None is no number, and the cap is a cap."""
