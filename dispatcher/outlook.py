@@ -33,7 +33,7 @@ from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.message import Image
 from llmdispatcher.models.request import Request
 from llmdispatcher.models.task import Complexity
-from llmdispatcher.shelf import Shelf
+from llmdispatcher.shelf import Fit, Shelf
 from llmdispatcher.warmth import Warm
 from llmdispatcher.worst import Weight
 
@@ -93,8 +93,8 @@ def size(request: Work) -> Size:
 Now = tuple[Warm, Mapping[str, int], Complexity, float]
 
 
-def estimates(shelf: Shelf, able: Sequence[int], sized: Size, now: Now) -> list[Estimate]:
-    """Return what is expected of each of the models named by their places on the shelf.
+def estimates(shelf: Shelf, fit: Fit, sized: Size, now: Now) -> list[Estimate]:
+    """Return what is expected of each of the models that can serve.
 
     ``now`` is who has been shown how much of the conversation, who has counted its tokens, how hard
     the request is, and the time in seconds.
@@ -103,18 +103,17 @@ def estimates(shelf: Shelf, able: Sequence[int], sized: Size, now: Now) -> list[
     weight_bytes, images, most, _, choices = sized
     history, level = shelf.history, complexity - 1
     usual = int(history.output / history.replies + 0.5)
-    records, rates_of, tiered = shelf.records, shelf.rates, shelf.is_tiered
     more = IMAGE_TOKENS * images
-    counted = _beside(shelf, able, weight_bytes, counts) if counts else counts
+    counted = _beside(shelf, fit.able, weight_bytes, counts) if counts else counts
     # Priors are hundredths: so many times 100 they are whole, and equal costs come out equal.
     new, made = tuple.__new__, []  # a named tuple's own way takes twice as long
-    for at in able:
-        record, rates = records[at], rates_of[at]
+    for at, record, rates, is_tiered in fit.rows:
         prompt = more + ceil(weight_bytes * record.per_byte)
         if counted:
             prompt = counted[shelf.names[at]]
         output = record.typical or usual
-        output = min(output, most)
+        if output > most:  # noqa: PLR1730 - ``min`` takes as long as the rest of the line above
+            output = most
         warm = _warm(record, warmth.get(shelf.names[at], 0), prompt) if warmth else 0
         good = record.good[level]
         served = record.available(now_s) if record.failed else 1.0
@@ -122,16 +121,15 @@ def estimates(shelf: Shelf, able: Sequence[int], sized: Size, now: Now) -> list[
             blank = at, None, None, prompt, warm, output, good, served, 0.0, None
             made.append(new(Estimate, blank))
             continue
-        if tiered[at]:
+        if is_tiered:
             cost = _tiered(shelf.targets[at].card.price, prompt, warm, output * choices)
         else:
             read, again, write, request = rates
             cost = (prompt - warm) * read + warm * again + output * choices * write + request
+        index, lost = 100 * cost / (100 * good), 0.0
         if served < 1:
             lost = record.lost_each()[0]
             index = 100 * (cost + lost * (1 - served) / served) / (100 * good)
-        else:
-            index, lost = 100 * cost / (100 * good), 0.0
         told = at, index, cost, prompt, warm, output, good, served, lost, None
         made.append(new(Estimate, told))
     return made

@@ -91,7 +91,7 @@ def rank(request: Work, shelf: Shelf, seen: Seen | None = None) -> Ranking:
     complexity = Complexity.ORDINARY if seen.reading is None else seen.reading.complexity
     fit = shelf.fit(request, strategy.only)
     sized = size(request)
-    made = estimates(shelf, fit.able, sized, (seen.warm, seen.counts, complexity, seen.now_s))
+    made = estimates(shelf, fit, sized, (seen.warm, seen.counts, complexity, seen.now_s))
     if shelf.routing.value_of_time_usd:
         made = _timed(shelf, made, seen)
     late = _late(request, shelf, made, sized, seen)

@@ -48,6 +48,8 @@ class Fit:
     unable: tuple[tuple[int, str], ...]
     needed: AbstractSet[Capability] = frozenset()
     """What this kind of request needs of a model."""
+    rows: tuple[tuple[int, Record, Rates | None, bool], ...] = ()
+    """Of each of the able: its place, its record, its rates, and whether those have tiers."""
 
 
 class Shelf:
@@ -113,7 +115,9 @@ class Shelf:
             unable += [
                 (at, "last resort, and others can serve") for at in able if at not in regular
             ]
-        return Fit(tuple(regular or able), tuple(unable), needed)
+        fit = tuple(regular or able)
+        rows = [(at, self.records[at], self.rates[at], self.is_tiered[at]) for at in fit]
+        return Fit(fit, tuple(unable), needed, tuple(rows))
 
     def _split(
         self, request: Work, needed: AbstractSet[Capability], only: str
