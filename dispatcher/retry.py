@@ -76,8 +76,8 @@ SLOW_STATUS = frozenset({HTTPStatus.GATEWAY_TIMEOUT, 522, 524})
 
 def verdict(error: errors.DispatcherError) -> Verdict:
     """Look an error up in the table by its nearest class, and by its status where that differs."""
-    kind = next(kind for kind in type(error).__mro__ if kind in VERDICTS)
-    row, status = VERDICTS[kind], getattr(error, "status", None)
+    kind = next((kind for kind in type(error).__mro__ if kind in VERDICTS), type(error))
+    row, status = VERDICTS.get(kind, Verdict.STOP), getattr(error, "status", None)
     if status is None:
         is_off = isinstance(error, errors.Unreachable) and not error.was_connected
         return Verdict.NEXT if is_off else row  # nobody listens there, and nobody will in a second

@@ -14,7 +14,7 @@ DispatcherError
 │   ├─ AuthRejected  ModelNotFound  ContentRefused  BadReply  StreamInterrupted
 │   └─ local: ExecutableNotFound  ModelFileMissing  CorruptModel  UnsupportedArchitecture
 │             ModelTooLarge  OutOfMemory  EngineCrashed  StateUnusable
-├─ Cancelled              the caller stopped the request while it was being served
+├─ Cancelled              the caller stopped the request · NoGoodAnswer  a plan took none
 └─ AllVendorsFailed       an exception group: one error for each vendor that was tried
 
 Errors carry facts in attributes, and decisions read those, never the text. All can be pickled.

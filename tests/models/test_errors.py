@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from llmdispatcher.models import errors
+from llmdispatcher.models import errors, race
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
     BadRequest,
@@ -82,6 +82,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     drawn = set(errors.__doc__.replace("─", " ").split()) if errors.__doc__ else set()
 
     classes = {kind.__name__ for kind in tree(DispatcherError)}
+    assert race.NoGoodAnswer.__name__ in classes
 
     assert classes <= drawn
 
