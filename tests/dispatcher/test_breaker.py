@@ -22,7 +22,7 @@ from llmdispatcher.breaker import (
     event,
 )
 from llmdispatcher.breakers import MAX_CIRCUITS, Breakers, Change, Passage
-from llmdispatcher.models import errors
+from llmdispatcher.models import errors, race
 from llmdispatcher.models.errors import BreakerOpen, DispatcherError
 from llmdispatcher.models.policy import BreakerPolicy
 
@@ -33,7 +33,7 @@ EXPECTED = {
         VendorError Overloaded TimedOut Unreachable BadReply StreamInterrupted""",
     Event.TRIP: "QuotaExhausted AuthRejected ModelNotFound",
     Event.COOL: "RateLimited",
-    Event.NOTHING: """
+    Event.NOTHING: """NoGoodAnswer
         ConfigError RequestError BadRequest ContextOverflow Unsupported InvalidGrammar Refused
         BudgetExceeded LimitReached BreakerOpen OfflineRefused NoCandidate ContentRefused
         ExecutableNotFound ModelFileMissing CorruptModel UnsupportedArchitecture ModelTooLarge
@@ -49,6 +49,7 @@ def asked_once() -> None:
 
 def tree(kind: type[DispatcherError]) -> list[type[DispatcherError]]:
     """List the classes below a class."""
+    assert race.NoGoodAnswer  # imported, as a program that uses plans has it
     return [c for sub in kind.__subclasses__() for c in (sub, *tree(sub))]
 
 
