@@ -3,9 +3,9 @@
     python bench/tasks.py [--draws N] [--rounds N]
 
 The exam is tests/data/task_prompts.json: prompts out of packages, and others written for it; its
-README.md says how it came about. Shows which task was taken for which, F1 of each, the mean of these
-with an interval from redrawn exams (95 %), of each part too, and what always saying the commonest
-task would reach; then the CPU time of a reading, and of one of ten megabytes.
+README.md says how it came about. Shows which task was taken for which, F1 of each, the mean of
+these with an interval from redrawn exams (95 %), for each part too, and what always saying the
+commonest task would reach; then the CPU time of a reading, and of one of ten megabytes.
 """
 
 from __future__ import annotations
