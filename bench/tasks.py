@@ -2,10 +2,10 @@
 
     python bench/tasks.py [--draws N] [--rounds N]
 
-The exam is tests/data/task_prompts.json: prompts in other people's words, labelled before any rule
-was written. Shows which task was taken for which, F1 of each, the mean of these with an interval
-from redrawn exams (95 %), and what always saying the commonest task would reach; then the CPU time
-of a reading, and of one of ten megabytes.
+The exam is tests/data/task_prompts.json: prompts out of packages, and others written for it; its
+README.md says how it came about. Shows which task was taken for which, F1 of each, the mean of
+these with an interval from redrawn exams (95 %), for each part too, and what always saying the
+commonest task would reach; then the CPU time of a reading, and of one of ten megabytes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from scoring import f1_of_each, macro_f1  # noqa: E402 - what the test of the ga
 
 GOAL = 0.80
 SEED = 20
+WRITTEN = "W"
+"""The source of the prompts that were written for the exam."""
+
 TAIL = 0.025
 """Of the redrawn exams, left out at each end."""
 
@@ -46,6 +49,15 @@ def interval(pairs: Pairs, draws: int) -> tuple[float, float]:
     chance = random.Random(SEED)  # noqa: S311 - no secret
     drawn = sorted(macro_f1(chance.choices(pairs, k=len(pairs)), list(Task)) for _ in range(draws))
     return drawn[int(TAIL * draws)], drawn[int((1 - TAIL) * draws) - 1]
+
+
+def score(pairs: Pairs, draws: int) -> dict[str, Any]:
+    """Return how well a part of the exam was read."""
+    return {
+        "prompts": len(pairs),
+        "macro_f1": macro_f1(pairs, list(Task)),
+        "interval": interval(pairs, draws),
+    }
 
 
 def cpu_us(work: Callable[[], object], rounds: int) -> dict[str, float]:
@@ -69,12 +81,17 @@ def measure(draws: int, rounds: int) -> dict[str, Any]:
         (str(prompt["task"]), str(read(request).task))
         for prompt, request in zip(prompts, requests, strict=True)
     ]
+    parts = ["written" if prompt["source"] == WRITTEN else "packages" for prompt in prompts]
     commonest = Counter(right for right, _ in pairs).most_common(1)[0][0]
     long = Request.of("Summarize the report. " + "It rains. " * (LONG_CHARS // 10))
     return {
         "prompts": len(pairs),
         "macro_f1": macro_f1(pairs, list(Task)),
         "interval": interval(pairs, draws),
+        "parts": {
+            part: score([pair for pair, of in zip(pairs, parts, strict=True) if of == part], draws)
+            for part in ("packages", "written")
+        },
         "accuracy": sum(right == given for right, given in pairs) / len(pairs),
         "commonest": {
             "task": commonest,
@@ -113,6 +130,9 @@ def show(result: dict[str, Any]) -> None:
     plain = result["commonest"]
     print(f"macro-F1 {result['macro_f1']:.3f} ({low:.3f} to {high:.3f}),", end=" ")
     print(f"accuracy {result['accuracy']:.3f}; always {plain['task']}: {plain['macro_f1']:.3f}")
+    for part, it in result["parts"].items():
+        low, high = it["interval"]
+        print(f"{part}: {it['prompts']} prompts, {it['macro_f1']:.3f} ({low:.3f} to {high:.3f})")
     for what, it in result["cpu_us"].items():
         print(f"CPU, {what}: {it['median']:.0f} µs")
     print(f"goal {GOAL:.2f}: {'met' if result['macro_f1'] >= GOAL else 'missed'}")
