@@ -15,7 +15,7 @@ import attrs
 
 from llmdispatcher.history import PRIOR_SERVED
 from llmdispatcher.models.strategy import Strategy
-from llmdispatcher.outlook import Estimate
+from llmdispatcher.outlook import Bare, Estimate
 from llmdispatcher.shelf import Shelf, Target
 
 SAME_S, SAME_RATIO = 0.25, 1.5
@@ -64,16 +64,16 @@ Keyed = tuple[tuple[float, ...], int, Estimate]
 Keys = Callable[[Sequence[Estimate], Standing], list[float]]
 
 
-def order(made: Sequence[Estimate], standing: Standing) -> list[Estimate]:
+def order(bare: Sequence[Bare], standing: Standing) -> Sequence[Bare]:
     """Return the estimates in the order of the strategy."""
     strategy, places = standing.strategy, standing.shelf.places
     is_plain = strategy.first == "anywhere" and strategy.least_quality is None
     if strategy.order == "cost" and is_plain and not standing.late:  # as most requests are
-        known = [(each[1], places[each[0]], each) for each in made if each[1] is not None]
+        known = [(each[1], places[each[0]], each) for each in bare if each[1] is not None]
         known.sort()  # no two have the same place, so estimates are never compared
-        if len(known) == len(made) == len({each[0] for each in known}):
+        if len(known) == len(bare) == len({each[0] for each in known}):
             return [each[2] for each in known]
-    keyed = _keyed(made, standing)
+    keyed = _keyed([Estimate._make(each) for each in bare], standing)
     keyed.sort()
     ordered = _by_latency(keyed, standing)
     if strategy.order == "latency":

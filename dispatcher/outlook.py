@@ -78,22 +78,38 @@ def size(request: Work) -> Size:
     """Measure a request."""
     if not isinstance(request, Request):
         return Size(request.text_bytes, 0, 0, 0, 1)
-    weight, images = request.text_bytes, 0
+    weight = images = 0
+    for message in request.messages:
+        for part in message.content:
+            if isinstance(part, Image):
+                images += 1
+            else:
+                weight += _bytes(part.text)
+    for text in (request.prompt, request.prefill, request.suffix):
+        if text:
+            weight += _bytes(text)
     if request.tools or request.response_format.schema:
         more = Weight()
         more.add((request.tools, request.response_format.schema))
         weight += more.size_bytes
-    for message in request.messages:
-        for part in message.content:
-            images += isinstance(part, Image)
     most = request.max_tokens
     return Size(weight, images, NO_LIMIT if most is None else most, most or 1, request.n)
+
+
+def _bytes(text: str) -> int:
+    """Return how many bytes a text is in UTF-8; of plain ASCII Python knows without looking."""
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 Now = tuple[Warm, Mapping[str, int], Complexity, float]
 
 
-def estimates(shelf: Shelf, fit: Fit, sized: Size, now: Now) -> list[Estimate]:
+Bare = tuple[int, float | None, float | None, int, int, int, float, float, float, float | None]
+"""The fields of an ``Estimate``: making one of names takes as long as all of its arithmetic, and
+most are never read."""
+
+
+def estimates(shelf: Shelf, fit: Fit, sized: Size, now: Now) -> list[Bare]:
     """Return what is expected of each of the models that can serve.
 
     ``now`` is who has been shown how much of the conversation, who has counted its tokens, how hard
@@ -106,8 +122,8 @@ def estimates(shelf: Shelf, fit: Fit, sized: Size, now: Now) -> list[Estimate]:
     more = IMAGE_TOKENS * images
     counted = _beside(shelf, fit.able, weight_bytes, counts) if counts else counts
     # Priors are hundredths: so many times 100 they are whole, and equal costs come out equal.
-    new, made = tuple.__new__, []  # a named tuple's own way takes twice as long
-    for at, record, rates, is_tiered in fit.rows:
+    made: list[Bare] = []
+    for at, record, rates, plain_up_to in fit.rows:
         prompt = more + ceil(weight_bytes * record.per_byte)
         if counted:
             prompt = counted[shelf.names[at]]
@@ -118,10 +134,9 @@ def estimates(shelf: Shelf, fit: Fit, sized: Size, now: Now) -> list[Estimate]:
         good = record.good[level]
         served = record.available(now_s) if record.failed else 1.0
         if rates is None:
-            blank = at, None, None, prompt, warm, output, good, served, 0.0, None
-            made.append(new(Estimate, blank))
+            made.append((at, None, None, prompt, warm, output, good, served, 0.0, None))
             continue
-        if is_tiered:
+        if prompt > plain_up_to:
             cost = _tiered(shelf.targets[at].card.price, prompt, warm, output * choices)
         else:
             read, again, write, request = rates
@@ -130,8 +145,7 @@ def estimates(shelf: Shelf, fit: Fit, sized: Size, now: Now) -> list[Estimate]:
         if served < 1:
             lost = record.lost_each()[0]
             index = 100 * (cost + lost * (1 - served) / served) / (100 * good)
-        told = at, index, cost, prompt, warm, output, good, served, lost, None
-        made.append(new(Estimate, told))
+        made.append((at, index, cost, prompt, warm, output, good, served, lost, None))
     return made
 
 

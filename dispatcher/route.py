@@ -22,6 +22,7 @@ from llmdispatcher.models.strategy import STRATEGIES, Strategy
 from llmdispatcher.models.task import Complexity, Reading
 from llmdispatcher.orders import Draws, Glance, Standing, order
 from llmdispatcher.outlook import (
+    Bare,
     Estimate,
     Size,
     estimates,
@@ -100,7 +101,7 @@ def rank(request: Work, shelf: Shelf, seen: Seen | None = None) -> Ranking:
     rows = _Rows(shelf.cards, shelf.absent, fit, ordered, late, sized.choices)
     targets = shelf.targets
     return Ranking(
-        tuple([targets[estimate.at] for estimate in ordered]),
+        tuple([targets[each[0]] for each in ordered]),
         Considered(rows.candidates, rows.left),
         () if seen.reading is None else (told(seen.reading, strategy),),
     )
@@ -122,11 +123,11 @@ def told(reading: Reading, strategy: Strategy) -> str:
     return words
 
 
-def _timed(shelf: Shelf, made: Sequence[Estimate], seen: Seen) -> list[Estimate]:
+def _timed(shelf: Shelf, made: Sequence[Bare], seen: Seen) -> list[Bare]:
     usd = shelf.routing.value_of_time_usd or 0
     pico_per_s = float(usd) * PICO_PER_USD / SECONDS_PER_HOUR
-    priced = []
-    for each in made:
+    priced: list[Bare] = []
+    for each in map(Estimate._make, made):
         glance = seen.glance(shelf.targets[each.at]) if shelf.is_local[each.at] else Glance()
         record = shelf.records[each.at]
         priced.append(timed(each, record, glance.wait_s, pico_per_s, seen.now_s))
@@ -134,25 +135,25 @@ def _timed(shelf: Shelf, made: Sequence[Estimate], seen: Seen) -> list[Estimate]
 
 
 def _late(
-    request: Work, shelf: Shelf, made: Sequence[Estimate], sized: Size, seen: Seen
+    request: Work, shelf: Shelf, made: Sequence[Bare], sized: Size, seen: Seen
 ) -> dict[int, str]:
     """Return who would be refused if it were asked now, by place, and why."""
     late = {}
     contexts, least = shelf.contexts, sized.least
     for each in made if isinstance(request, Request) else ():  # texts to embed go one by one
-        if each[3] + least > contexts[each[0]]:  # by number, which is quicker: each request asks
-            late[each.at] = f"too long for its context of {contexts[each.at]} tokens, it seems"
+        if each[3] + least > contexts[each[0]]:
+            late[each[0]] = f"too long for its context of {contexts[each[0]]} tokens, it seems"
     if seen.held:
-        for each in made:
-            if shelf.names[each.at] in seen.held:
-                late[each.at] = "left alone for a while: it failed too often, or asked for it"
+        for at, *_ in made:
+            if shelf.names[at] in seen.held:
+                late[at] = "left alone for a while: it failed too often, or asked for it"
     if isinstance(request, Request) and request.max_cost_usd is not None:
         limit = int(request.max_cost_usd * PICO_PER_USD)
-        for each in made:
-            worst = worst_case(shelf.targets[each.at].card, request)
+        for at, *_ in made:
+            worst = worst_case(shelf.targets[at].card, request)
             if worst.microusd is None or worst.microusd * (PICO_PER_USD // 10**6) > limit:
                 told = worst.why or f"may cost {worst.microusd} µ$"
-                late[each.at] = f"{told}, and the request has max_cost_usd={request.max_cost_usd}"
+                late[at] = f"{told}, and the request has max_cost_usd={request.max_cost_usd}"
     return late
 
 
@@ -166,7 +167,7 @@ class _Rows:
     cards: Sequence[ModelCard]
     absent: Sequence[tuple[str, str]]
     fit: Fit
-    ordered: Sequence[Estimate]
+    ordered: Sequence[Bare]
     late: dict[int, str]
     choices: int
 
@@ -177,7 +178,7 @@ class _Rows:
                 None if each.expected is None else microusd(each.expected),
                 self._note(each),
             )
-            for each in self.ordered
+            for each in map(Estimate._make, self.ordered)
         )
 
     def left(self) -> tuple[Candidate, ...]:

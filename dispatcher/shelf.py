@@ -48,8 +48,8 @@ class Fit:
     unable: tuple[tuple[int, str], ...]
     needed: AbstractSet[Capability] = frozenset()
     """What this kind of request needs of a model."""
-    rows: tuple[tuple[int, Record, Rates | None, bool], ...] = ()
-    """Of each of the able: its place, its record, its rates, and whether those have tiers."""
+    rows: tuple[tuple[int, Record, Rates | None, int], ...] = ()
+    """Of each of the able: its place, its record, its rates, and up to where they hold."""
 
 
 class Shelf:
@@ -70,7 +70,8 @@ class Shelf:
         self.records: list[Record] = self.history.records(cards)
         self.rates = [_rates(card) for card in cards]
         """None where the price is not known."""
-        self.is_tiered = [card.price is not None and bool(card.price.tiers) for card in cards]
+        self.plain_up_to = [_plain_up_to(card) for card in cards]
+        """Tokens of a prompt up to which the plain rates hold, and no tier is reached."""
         self.contexts = [card.context_tokens or 2**63 for card in cards]
         self.names = [card.name for card in cards]
         self.is_local = [card.local for card in cards]
@@ -116,7 +117,7 @@ class Shelf:
                 (at, "last resort, and others can serve") for at in able if at not in regular
             ]
         fit = tuple(regular or able)
-        rows = [(at, self.records[at], self.rates[at], self.is_tiered[at]) for at in fit]
+        rows = [(at, self.records[at], self.rates[at], self.plain_up_to[at]) for at in fit]
         return Fit(fit, tuple(unable), needed, tuple(rows))
 
     def _split(
@@ -139,6 +140,11 @@ def _rates(card: ModelCard) -> Rates | None:
         return None
     cached = price.input_pico if price.cached_input_pico is None else price.cached_input_pico
     return price.input_pico, cached, price.output_pico, price.request_microusd * PICO_PER_MICRO
+
+
+def _plain_up_to(card: ModelCard) -> int:
+    tiers = () if card.price is None else card.price.tiers
+    return tiers[0].above_tokens if tiers else 2**63
 
 
 def _of(named: Mapping[str, N], card: ModelCard, default: N) -> N:

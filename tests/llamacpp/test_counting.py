@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from llmdispatcher import AsyncDispatcher, BadRequest, Dispatcher, LlamaCpp, Price, system, user
+from llmdispatcher import (
+    AsyncDispatcher,
+    BadRequest,
+    Dispatcher,
+    LlamaCpp,
+    Price,
+    Scripted,
+    system,
+    user,
+)
 from llmdispatcher.models.count import TokenCount
 from llmdispatcher.vendors.llamacpp.vendor import embedded
 
@@ -61,7 +70,8 @@ def test_a_model_that_costs_is_ranked_by_its_own_tokens(spec: LlamaCpp) -> None:
 
     priced = attrs.evolve(spec, price=Price.per_million(100, 100))
     prompt = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18"
-    with Dispatcher(priced) as d:
+    dearer = Scripted("x", name="dearer", price=Price.per_million(900, 900))
+    with Dispatcher(priced, dearer) as d:
         before = d.explain(prompt).candidates[0].note
         exact = d.count_tokens(prompt).tokens
         after = d.explain(prompt).candidates[0].note
