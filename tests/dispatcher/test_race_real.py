@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
@@ -157,6 +158,15 @@ def test_what_plans_cost_is_in_the_ledger(tmp_path: Path) -> None:
     assert audit(path)["open"] == 0
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Have SIGINT interrupt, also where whoever started this program has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_ends_a_race() -> None:
     """The main thread raises KeyboardInterrupt, with everything stopped and settled."""
     with Dispatcher(*(Scripted([NEVER], name=name) for name in "abc")) as d:
