@@ -75,6 +75,13 @@ def output_bound(card: ModelCard, request: Work) -> int | None:
     return None if most is None else most * request.n
 
 
+MAX_VALUES = 200_000
+"""So many values of JSON are looked at, which is more than any vendor takes."""
+
+ENDLESS_BYTES = 2**40
+"""For what has more of them, or is a part of itself: no prompt of it can be sent."""
+
+
 class Weight:
     """Adds up the bytes of all text in values, and counts images apart."""
 
@@ -84,9 +91,13 @@ class Weight:
 
     def add(self, value: object) -> None:
         """Add a value with all that is in it. JSON may be deep, so this does not recurse."""
-        left = [value]
+        left, seen = [value], 0
         while left:
             one = left.pop()
+            seen += 1
+            if seen > MAX_VALUES:
+                self.size_bytes += ENDLESS_BYTES
+                return
             if isinstance(one, str):
                 self.size_bytes += len(one.encode(errors="surrogatepass"))
             elif isinstance(one, Image):

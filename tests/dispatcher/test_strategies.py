@@ -22,6 +22,7 @@ from llmdispatcher import (
     Routing,
     Scripted,
     Strategy,
+    ToolSpec,
     Usage,
     assistant,
     user,
@@ -29,6 +30,8 @@ from llmdispatcher import (
 from llmdispatcher.models.reply import Finish
 from llmdispatcher.models.strategy import PLANS, STRATEGIES
 from llmdispatcher.models.task import Complexity, Reading, Task, TaskRule
+from llmdispatcher.outlook import size
+from llmdispatcher.worst import ENDLESS_BYTES
 
 
 @pytest.fixture(autouse=True)
@@ -355,3 +358,19 @@ def test_rules_and_the_reader_are_the_callers_to_set() -> None:
         Routing(tasks={"generall": TaskRule()})
     with pytest.raises(BadRequest, match="a TaskRule"):
         Routing(tasks={"general": 5})  # type: ignore[dict-item]
+
+
+def test_a_schema_that_is_a_part_of_itself_ends() -> None:
+    """What has no end is weighed as more than anybody can read, and not for ever."""
+    endless: dict[str, Any] = {"type": "object"}
+    endless["properties"] = {"again": endless}
+    deep: list[Any] = []
+    for _ in range(60):
+        deep = [deep, deep]
+
+    sizes = [
+        size(Request.of("x", tools=[ToolSpec("f", "", {"type": "object", "default": each})]))
+        for each in (endless, deep)
+    ]
+
+    assert [each.bytes >= ENDLESS_BYTES for each in sizes] == [True, True]
