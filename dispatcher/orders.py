@@ -57,7 +57,7 @@ class Standing:
 
     def glance_at(self, at: int) -> Glance:
         """Look at a model, if it is on this machine."""
-        return self.glance(self.shelf.targets[at]) if self.shelf.is_local[at] else Glance()
+        return self.glance(self.shelf.targets[at]) if self.shelf.is_here[at] else Glance()
 
 
 Keyed = tuple[tuple[float, ...], int, Estimate]

@@ -128,7 +128,7 @@ def _timed(shelf: Shelf, made: Sequence[Bare], seen: Seen) -> list[Bare]:
     pico_per_s = float(usd) * PICO_PER_USD / SECONDS_PER_HOUR
     priced: list[Bare] = []
     for each in map(Estimate._make, made):
-        glance = seen.glance(shelf.targets[each.at]) if shelf.is_local[each.at] else Glance()
+        glance = seen.glance(shelf.targets[each.at]) if shelf.is_here[each.at] else Glance()
         record = shelf.records[each.at]
         priced.append(timed(each, record, glance.wait_s, pico_per_s, seen.now_s))
     return priced

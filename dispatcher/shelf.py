@@ -18,7 +18,7 @@ from llmdispatcher.models.embedding import Work
 from llmdispatcher.models.quality import UNKNOWN_QUALITY
 from llmdispatcher.models.routing import Routing
 from llmdispatcher.needs import in_words, is_chosen, needs, unfit
-from llmdispatcher.vendors.contract import Counter, Engine
+from llmdispatcher.vendors.contract import Counter, Engine, Finder
 
 MAX_KINDS = 64
 """Kinds of requests for which it is remembered who can serve them."""
@@ -75,6 +75,9 @@ class Shelf:
         self.contexts = [card.context_tokens or 2**63 for card in cards]
         self.names = [card.name for card in cards]
         self.is_local = [card.local for card in cards]
+        self.is_here = [t.card.local and not isinstance(t.engine, Finder) for t in self.targets]
+        """Its engine knows at once how it is. A server would have to be asked, and there are some
+        that break off what they are doing when they are."""
         self.qualities = [card.quality or UNKNOWN_QUALITY for card in cards]
         self.priorities = [_of(self.routing.priorities, card, 0) for card in cards]
         self.weights = [_of(self.routing.weights, card, 1.0) for card in cards]
