@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gc
 import itertools
 import json
 import time
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import psutil
 import pytest
 from bare_llama import Bare
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from leaks import growth_bytes
 from stepped import Stepped, ending, pieces_of, text_of
 from tiny_gguf import CHAT_TEMPLATE
 from vision_gguf import CONTEXT, KINDS, picture, png, seeing_model, tiny_projector
@@ -670,15 +669,12 @@ def test_images_leave_nothing_behind(
 ) -> None:
     """Many requests with images, each another: no memory beyond what is kept on purpose."""
     monkeypatch.setattr(vision, "CACHE_BYTES", 2**17)
-    me, before = psutil.Process(), 0
     with Dispatcher(files.spec()) as d:
-        for index in range(count):
-            if index == count // 5:
-                gc.collect()
-                before = me.memory_full_info().uss
+
+        def work(index: int) -> None:
             ask(d, f"{index}", Image(data=picture(1000 + index)), "ga", max_tokens=2)
-        gc.collect()
-        assert me.memory_full_info().uss - before < GROWTH_BYTES
+
+        assert growth_bytes(work, count, GROWTH_BYTES) < GROWTH_BYTES
 
 
 def test_what_is_kept_of_images_is_bounded(
