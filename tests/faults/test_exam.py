@@ -40,8 +40,23 @@ def test_every_fault_of_the_public_exam_is_passed(
     assert not mark.beyond, str(mark)
 
 
-@FORMS
-@pytest.mark.parametrize("scenario", FURTHER, ids=_title)
+USUAL = (("sync", "whole"), ("async", "streamed"))
+ONE_FORM_EACH = [
+    pytest.param(
+        scenario,
+        world,
+        form,
+        id=f"{_title(scenario)}-{world}-{form}",
+        marks=() if (world, form) == USUAL[index % 2] else pytest.mark.soak,
+    )
+    for index, scenario in enumerate(FURTHER)
+    for world in ("sync", "async")
+    for form in ("whole", "streamed")
+]
+"""In the one form or the other by turns; in all four with the marker ``soak``."""
+
+
+@pytest.mark.parametrize(("scenario", "world", "form"), ONE_FORM_EACH)
 def test_every_further_fault_is_passed(scenario: Scenario, world: str, form: str) -> None:
     """What hosts do beyond the public exam costs the caller nothing either."""
     mark = examine(scenario, WORLDS[world], PACE, stream=form == "streamed")

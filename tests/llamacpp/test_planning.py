@@ -78,7 +78,7 @@ def grown_bytes(path: Path, plan: Plan) -> int:
             marks=pytest.mark.soak,
         ),
         pytest.param(WIDE, {"cache_type": "q8_0"}, id="wide vocabulary", marks=pytest.mark.soak),
-        pytest.param(DEEP, {"max_parallel": 1}, id="many layers"),
+        pytest.param(DEEP, {"max_parallel": 1}, id="many layers", marks=pytest.mark.soak),
         pytest.param(
             WIDE | {"vocab": 8000}, {"cache_type": "f32"}, id="exact", marks=pytest.mark.soak
         ),
