@@ -25,6 +25,13 @@ A test that leaves none waits for none of it."""
 # how long an example takes, and how long it takes to think of one, says nothing about the code
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+settings.register_profile("reduced", settings.get_profile("untimed"), max_examples=40)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try fewer examples where the full counts are not asked for either."""
+    if "not soak" in config.option.markexpr:
+        settings.load_profile("reduced")
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ def shown(what):
 
 def alive():
     with Dispatcher(LlamaCpp(model, max_threads=1, isolation="thread")) as d:
-        print(d.send("x", max_tokens=2).usage.completion_tokens)
+        print(d.send("x", max_tokens=2, temperature=0).usage.completion_tokens)
 """
 
 NATIVE = """
