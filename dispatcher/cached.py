@@ -103,7 +103,10 @@ def _reply(job: Job[Request], found: Found, draft: ReplyDraft, latency_s: float)
         first_token_s=None,
         decision=Decision(
             considered=job.ranking.considered,
-            notes=(f"from the cache, where it has been since {when:%Y-%m-%d %H:%M:%S} UTC",),
+            notes=(
+                *job.ranking.notes,
+                f"from the cache, where it has been since {when:%Y-%m-%d %H:%M:%S} UTC",
+            ),
             cached_s=found.stored_s,
         ),
         warnings=found.kept.warnings,
