@@ -225,7 +225,10 @@ class _Hand:
 
     def end(self, *, wait: bool) -> None:
         """Do what is left, close the file and end the thread."""
-        self._pool.submit(self._file.close)
+        try:
+            self._pool.submit(self._file.close)
+        except RuntimeError:  # Python is ending: the thread has done what was left, and gone
+            self._file.close()
         self._pool.shutdown(wait=wait)
 
 

@@ -515,6 +515,32 @@ def test_one_that_another_holds_is_not_waited_for_long(make: Make, path: Path) -
     assert [trouble.kind for trouble in troubles] == ["locked"]
 
 
+LEFT_OPEN = """
+    import sys
+    from llmdispatcher import Cache, Dispatcher, Scripted
+
+    d = Dispatcher(Scripted("made"), cache=Cache(sys.argv[1]))
+    print(d.send("hi", temperature=0).is_cached)
+"""
+
+
+def test_a_program_that_closes_nothing_ends_in_silence(path: Path) -> None:
+    """What was to be kept is kept for its next life, and nothing is said at the end."""
+    ends = [
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", textwrap.dedent(LEFT_OPEN), str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for _ in range(2)
+    ]
+
+    assert [end.stdout.strip() for end in ends] == ["False", "True"]
+    assert [end.stderr for end in ends] == ["", ""]
+    assert not path.with_name(f"{path.name}-wal").exists()
+
+
 FULL = """
     import resource, sys
     from llmdispatcher import Cache, Dispatcher, Scripted
