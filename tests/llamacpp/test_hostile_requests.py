@@ -79,7 +79,7 @@ with Dispatcher(LlamaCpp({str(recursive)!r})) as d:
                 d.send(Request(prompt=text), max_tokens=1)
             except (ContextOverflow, BadRequest) as error:
                 assert isinstance(error, (kind, ContextOverflow)), error
-    assert d.send(Request(prompt="aa"), max_tokens=2).usage.completion_tokens
+    assert d.send(Request(prompt="aa"), max_tokens=2, temperature=0).usage.completion_tokens
 print("alive")
 """
     done = subprocess.run(
@@ -153,7 +153,7 @@ def test_what_one_request_runs_into_is_its_own_error(
         for _ in range(3):
             with pytest.raises(Unsupported):
                 d.send(bad)
-        assert d.send(Request(prompt="x"), max_tokens=2).usage.completion_tokens == 2
+        assert d.send(Request(prompt="x"), max_tokens=2, temperature=0).usage.completion_tokens == 2
 
     assert sum(isinstance(e, LoadProgress) and e.fraction == 1 for e in events) == 1
 
@@ -184,7 +184,7 @@ def test_templates_still_count_and_repeat(slow_model: Path) -> None:
     """What templates really do with these operators works."""
     template = "{{ '-' * 40 }}{{ 7 % 2 }}{{ 3 * messages|length }}"
     with Dispatcher(LlamaCpp(slow_model, chat_template=template, isolation="thread")) as d:
-        assert d.send("x", max_tokens=1).usage.prompt_tokens >= 3
+        assert d.send("x", max_tokens=1, temperature=0).usage.prompt_tokens >= 3
 
 
 def test_requests_that_gave_up_while_loading_are_forgotten() -> None:
@@ -238,7 +238,7 @@ def test_asking_the_model_that_reports_is_refused(slow_model: Path) -> None:
 
     with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread"), on_event=ask) as d:
         made.append(d)
-        assert d.send("x", max_tokens=1).usage.completion_tokens == 1
+        assert d.send("x", max_tokens=1, temperature=0).usage.completion_tokens == 1
 
     assert "must not ask the model that reports to it" in str(errors[0])
 

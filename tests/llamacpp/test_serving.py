@@ -316,7 +316,7 @@ def test_waiting_behind_others_is_not_silence(
     stop.start()
     began = time.monotonic()
 
-    reply = slow.send("x", max_tokens=1, deadlines=Deadlines(first_token_s=1.8))
+    reply = slow.send("x", max_tokens=1, temperature=0, deadlines=Deadlines(first_token_s=1.8))
 
     assert time.monotonic() - began > 1.9, "it waited longer than it would have in silence"
     assert reply.usage.completion_tokens == 1
@@ -455,7 +455,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(slow_model
             d.send(Request(prompt="x" * 1000))
         assert caught.value.limit_tokens == 256
         assert (caught.value.needed_tokens or 0) > 256
-        assert d.send("x", max_tokens=1).usage.completion_tokens == 1
+        assert d.send("x", max_tokens=1, temperature=0).usage.completion_tokens == 1
 
 
 def test_a_model_without_a_template_chats_and_says_so(tmp_path: Path) -> None:
@@ -499,8 +499,10 @@ def test_a_template_that_refuses_is_an_error_of_its_own(
 def test_odd_prompts_are_prompts(slow_model: Path, text: str) -> None:
     """Empty text, NUL bytes, emoji and control characters are answered like any other."""
     with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
-        assert d.send(text, max_tokens=3).usage.completion_tokens == 3
-        assert d.send(Request(prompt=text), max_tokens=3).usage.completion_tokens == 3
+        assert d.send(text, max_tokens=3, temperature=0).usage.completion_tokens == 3
+        assert (
+            d.send(Request(prompt=text), max_tokens=3, temperature=0).usage.completion_tokens == 3
+        )
 
 
 def test_a_bug_in_the_engine_fails_its_calls(slow: Dispatcher) -> None:
@@ -514,7 +516,7 @@ def test_a_bug_in_the_engine_fails_its_calls(slow: Dispatcher) -> None:
             while True:
                 call.receive(WAIT_S)
 
-    assert slow.send("x", max_tokens=1).usage.completion_tokens == 1
+    assert slow.send("x", max_tokens=1, temperature=0).usage.completion_tokens == 1
 
 
 def test_a_request_that_meets_a_failing_load_gets_its_error(
@@ -553,7 +555,7 @@ def test_a_template_that_loops_for_ever_is_refused(slow_model: Path) -> None:
         with pytest.raises(Unsupported, match="rounds"):
             d.send("x")
         assert time.monotonic() - began < 30
-        assert d.send(Request(prompt="x"), max_tokens=1).usage.completion_tokens == 1
+        assert d.send(Request(prompt="x"), max_tokens=1, temperature=0).usage.completion_tokens == 1
 
     template = ChatTemplate(kind)
     assert template.render(turns) == "1/3False 2/3False 3/3True "

@@ -242,7 +242,7 @@ def kill_in_the_middle(d: Dispatcher, engine: LlamaCppEngine, pool: ThreadPoolEx
     cause = errors[0].__cause__ if errors[0] else None
     assert isinstance(cause, EngineCrashed)
     assert cause.signal == signal.SIGKILL
-    assert d.send("x", max_tokens=2).usage.completion_tokens == 2
+    assert d.send("x", max_tokens=2, temperature=0).usage.completion_tokens == 2
 
 
 def only_engine(d: Dispatcher) -> LlamaCppEngine:
@@ -376,7 +376,7 @@ def test_a_forked_child_is_told(slow_model: Path) -> None:
         _, status = os.waitpid(child, 0)
 
         assert os.waitstatus_to_exitcode(status) == 7
-        assert d.send("x", max_tokens=1).usage.completion_tokens == 1
+        assert d.send("x", max_tokens=1, temperature=0).usage.completion_tokens == 1
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(tmp_path: Path) -> None:

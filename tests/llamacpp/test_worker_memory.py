@@ -63,7 +63,7 @@ def test_long_prompts_at_once_stay_within_the_limit(
 
         looking = pool.submit(look)
         prompts = [Request(prompt=f"{number} and so on " * 30) for number in range(7)]
-        for reply in pool.map(lambda prompt: d.send(prompt, max_tokens=5), prompts):
+        for reply in pool.map(lambda prompt: d.send(prompt, max_tokens=5, temperature=0), prompts):
             assert reply.usage.completion_tokens == 5
         done.set()
         looking.result()
@@ -97,7 +97,7 @@ def test_the_next_life_takes_less(slow_model: Path) -> None:
         with pytest.raises(DispatcherError):
             d.send("x", max_tokens=50)
 
-        reply = d.send("x", max_tokens=1)
+        reply = d.send("x", max_tokens=1, temperature=0)
 
         assert reply.usage.completion_tokens == 1
         assert engine.footprint("slow").memory_bytes < before
