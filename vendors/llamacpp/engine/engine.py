@@ -267,7 +267,7 @@ class EngineLoop:
                 self._draw(sequence, chunk, row)
             row += chunk.rows
         if self._guesser is not None:
-            self._guesser.learn(step, took_s)
+            self._guesser.learn(step, time.monotonic() - began_s)
 
     def _interrupted(self, step: Step) -> None:
         """Let those go that nobody wants, and the others begin again where that is needed."""

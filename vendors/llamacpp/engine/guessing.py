@@ -83,6 +83,7 @@ class Guesser:
         """Learn from a step: how long it took, and how many of its guesses were right."""
         self._left_s = min(MOST_SAVED_S, self._left_s + ASK_PART * took_s)
         if self._drawing != len(step):
+            self._gate.passed(sum(len(chunk.tokens) for _, chunk in step))
             return
         began_s = self._clock()
         drafts = [

@@ -30,7 +30,7 @@ MAX_ROWS = 64
 """In steps with more rows nothing is proposed: they are bound by arithmetic, where rows cost most.
 It also bounds what is remembered about steps."""
 
-LOSS_PART = 0.005
+LOSS_PART = 0.0025
 """Of all time, at most so much may have been lost by proposing, whatever the text is like."""
 START_STEPS = 4
 """Plain steps' worth of time that may be lost in addition, once, so that the first reply gains."""
@@ -43,8 +43,9 @@ PROBE_EVERY_MOST = 512
 """Of one sequence, after probes of which nothing was right: each of them doubles the wait."""
 PROBE_TOKENS = 3
 """Proposed in a probe: enough to see whether several in a row are right."""
-PLAIN_EVERY = 32
-"""After so many steps with proposals one is without, to see what that takes by now."""
+PLAIN_EVERY = 64
+"""After so many steps with proposals two are without: the second of them tells what that takes by
+now, since the first is of another width than the step before it."""
 
 HELPS = 1.1
 """What is expected to be gained must be so many times what it is expected to cost."""
@@ -144,11 +145,15 @@ class Draft(NamedTuple):
 
 
 class _Mean(NamedTuple):
-    """Steps of one width: their mean time, how many there were, and when the last was."""
+    """Steps of one width behind others of that width."""
 
     took_s: float
+    """What they take in the mean."""
     steps: int
     seen: int
+    """The last of them, or of those that are in the mean for want of any."""
+    is_sure: bool
+    """Whether there was one; until then the mean is of steps behind those of other widths."""
 
 
 class Gate:
@@ -171,10 +176,16 @@ class Gate:
     sequences t rises with every row, the right side is k · t(b) / b, more than A(k) can reach,
     and it closes.
 
+    A step of another width than the one before it takes longer: llama.cpp must build its graph
+    anew. What that takes is learnt apart from what the widths themselves take, or plain steps
+    between proposals would make plain steps look dear. A proposal behind a plain step pays for two
+    such turns, there and back, and one of the same width as the last for none.
+
     What finding out may cost: the gate keeps an account in seconds. LOSS_PART of every step's time
-    is paid in, and so is what proposals gain; what they lose is paid out. Nothing is proposed
-    that could cost more than the account holds if all of it were wrong and every new row cost as
-    much as those known so far. So no more is lost than LOSS_PART of the time, START_STEPS, and
+    is paid in, and so is what proposals gain; what they lose is paid out, and so is what the
+    plain step after them takes longer than it would. Nothing is proposed that could cost more
+    than the account holds if all of it were wrong, every new row cost as much as those known so
+    far, and so did the turns. So no more is lost than LOSS_PART of the time, START_STEPS, and
     what a single step takes beyond that worst case.
     """
 
@@ -188,7 +199,17 @@ class Gate:
         self._probed = -PROBE_EVERY
         """The step that last had proposals."""
         self._plain = 0
-        """The step that last had none."""
+        """The step that last had none, behind another that had none."""
+        self._width = 0
+        """Of the last step, in tokens."""
+        self._running = 0
+        """How many drew in the last step, if it had proposals; else 0."""
+        self._turn_s = 0.0
+        """What a step of another width than the one before it takes longer."""
+
+    def passed(self, width: int) -> None:
+        """Take note of a step that there is nothing to learn from: its width, in tokens."""
+        self._width, self._running = width, 0
 
     def note(self, running: int, took_s: float, drafts: Iterable[Draft] = ()) -> None:
         """Learn from a step: how many sequences drew, how long it took, what was proposed."""
@@ -198,33 +219,47 @@ class Gate:
             rows, gained = rows + proposed, gained + accepted
             record.add(proposed, accepted, self._step)
             self._all.add(proposed, accepted)
+        width = running + rows
+        has_turned = width != self._width
         self._account_s += LOSS_PART * took_s
+        plain_s = self._expected(running) or took_s
         if rows:
             self._probed = self._step
-            plain_s = self._expected(running) or took_s
             self._account_s += plain_s + gained * plain_s / running - took_s
         else:
-            self._plain = self._step
+            if self._running == running:  # what the proposals before it left behind
+                self._account_s -= min(took_s, OUTLIER * plain_s) - plain_s
+            if not has_turned:
+                self._plain = self._step
             if self._step == 2:  # noqa: PLR2004 - the first may have had to read the weights from disk
                 self._account_s += START_STEPS * took_s
             self._account_s = min(self._account_s, CREDIT_STEPS * took_s)
-        self._learn(running + rows, took_s)
+        self._learn(width, took_s, has_turned=has_turned)
+        self._width, self._running = width, running if rows else 0
 
-    def _learn(self, rows: int, took_s: float) -> None:
+    def _learn(self, width: int, took_s: float, *, has_turned: bool) -> None:
         if self._step % STALE_STEPS == 0:
             old = self._step - STALE_STEPS
-            self._means = {rows: mean for rows, mean in self._means.items() if mean.seen > old}
+            self._means = {width: mean for width, mean in self._means.items() if mean.seen > old}
             self._widths = sorted(self._means)
-        if rows > MAX_ROWS:
+        if width > MAX_ROWS:
             return
-        known = self._means.get(rows)
+        known = self._means.get(width)
         if known is None:
-            insort(self._widths, rows)
-            self._means[rows] = _Mean(took_s, 1, self._step)
+            insort(self._widths, width)
+            alone_s = max(took_s - self._turn_s, 0.0) if has_turned else took_s
+            self._means[width] = _Mean(alone_s, 1, self._step, not has_turned)
             return
         off_s = min(took_s, OUTLIER * known.took_s) - known.took_s
-        weight = max(NEWEST, 1 / (known.steps + 1))
-        self._means[rows] = _Mean(known.took_s + weight * off_s, known.steps + 1, self._step)
+        if has_turned and known.is_sure:
+            self._turn_s = max(0.0, self._turn_s + NEWEST * (off_s - self._turn_s))
+            return
+        if has_turned:
+            off_s -= self._turn_s
+        steps = known.steps if has_turned or known.is_sure else 0
+        weight = max(NEWEST, 1 / (steps + 1))
+        took_s = max(known.took_s + weight * off_s, 0.0)
+        self._means[width] = _Mean(took_s, steps + 1, self._step, not has_turned)
 
     def most(self, record: Record, running: int, rows: int, room: int) -> int:
         """Return how many tokens to propose for a sequence, at most; 0 is often.
@@ -239,10 +274,10 @@ class Gate:
         plain_s = self._expected(running)
         if plain_s is None:
             return 0
-        room = self._affordable(rows, room, plain_s)
+        room = self._affordable(rows, room, plain_s - 2 * self._turn_s)
         widest = self._widths[-1]
         # where no wider step was seen, what a row more costs is not known
-        found = self._best(record, rows, min(room, 2 * widest - rows), plain_s / running)
+        found = self._best(record, running, rows, min(room, 2 * widest - rows))
         if found and rows < widest:
             return found
         due = max(self._probed + PROBE_EVERY, record.next_probe)
@@ -254,9 +289,10 @@ class Gate:
             room -= 1
         return room
 
-    def _best(self, record: Record, rows: int, room: int, price_s: float) -> int:
+    def _best(self, record: Record, running: int, rows: int, room: int) -> int:
         """Return how many to propose to get on fastest, 0 if none helps."""
         chance = record.rate(self._all.rate(0.0, 1.0), PRIOR_TRIALS)
+        price_s = (self._expected(running) or 0.0) / running
         before_s = self._expected(rows) or 0.0
         best, best_rate = 0, 0.0
         right, power = 0.0, 1.0
@@ -264,10 +300,17 @@ class Gate:
             power *= chance
             right += power
             cost_s = max(0.0, (self._expected(rows + count) or 0.0) - before_s)
+            cost_s += self._turn_s * self._turns(running, rows, count)
             rate = (1 + right) / (price_s + cost_s)
             if right * price_s > HELPS * cost_s and rate > best_rate:
                 best, best_rate = count, rate
         return best
+
+    def _turns(self, running: int, rows: int, count: int) -> int:
+        """Return how many more steps behind one of another width a proposal would make."""
+        if rows > running or rows + count == self._width:
+            return 0
+        return 2 if self._width == running else 1
 
     def _expected(self, rows: int) -> float | None:
         """Return what a step of a width will take: as seen, or in a line with its neighbours."""
