@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Try fewer examples where the full counts are not asked for either."""
     if "not soak" in config.option.markexpr:
         settings.load_profile("reduced")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave all but every n-th variant of a test that is marked ``sampled(n)`` to soak."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        mark = item.get_closest_marker("sampled")
+        if mark is not None:
+            name = item.nodeid.partition("[")[0]
+            if seen[name] % mark.args[0]:
+                item.add_marker(pytest.mark.soak)
+            seen[name] += 1
 
 
 @pytest.fixture(autouse=True)

@@ -100,6 +100,7 @@ def test_stdin_that_is_not_text_is_2(run: Run) -> None:
     assert "not UTF-8 text (byte 0xff at offset 2)" in line_of(done)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("kind", "words"),
     [

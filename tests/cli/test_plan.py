@@ -97,6 +97,7 @@ def test_files_that_cannot_be_loaded_are_explained(
     assert words in done.stderr.decode()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("args", "words"),
     [

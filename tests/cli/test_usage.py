@@ -39,6 +39,7 @@ def test_usage_reads_the_ledger_of_the_user(run: Run, path: Path, tmp_path: Path
     assert b"\x1b" not in done.stdout
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("by", ["vendor", "model", "day", "tag", "key", "outcome"])
 def test_usage_as_json(run: Run, path: Path, by: str) -> None:
     """Groups and their total, with numbers as numbers."""

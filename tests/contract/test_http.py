@@ -165,6 +165,7 @@ def test_event_loops_read_the_same(host: Host, server: Loopback) -> None:
     assert reply.text == streamed == TEXT
 
 
+@pytest.mark.sampled(2)
 def test_a_stream_cut_at_every_byte_reads_the_same(host: Host, server: Loopback) -> None:
     """Where the network cuts a stream means nothing, inside a character neither."""
     body = b"".join(host.spoken(text=TEXT, usage=(12, 5, 0), streams=True))
@@ -177,6 +178,7 @@ def test_a_stream_cut_at_every_byte_reads_the_same(host: Host, server: Loopback)
         assert "".join(delta.text for delta in d.stream("Hello.", max_tokens=50)) == TEXT
 
 
+@pytest.mark.sampled(3)
 def test_a_reply_that_is_cut_is_never_whole(host: Host, server: Loopback) -> None:
     """At whichever message a stream ends before its reply does: an error with the text so far."""
     parts = host.spoken(text=TEXT, usage=(12, 5, 0), streams=True)
@@ -292,6 +294,7 @@ def test_what_was_cached_is_part_of_the_prompt(
     assert (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) == (100, 64, 4)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
 def test_a_reply_that_reached_its_limit_says_so(
     host: Host, server: Loopback, *, streams: bool
@@ -302,6 +305,7 @@ def test_a_reply_that_reached_its_limit_says_so(
         assert d.send("Go.", max_tokens=4).finish_reason is FinishReason.LENGTH
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("host", "kind"), FAULTS, indirect=["host"])
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
 def test_errors_are_what_they_stand_for(
@@ -345,6 +349,7 @@ def test_a_failure_falls_back_unseen(host: Host, server: Loopback) -> None:
     assert [attempt.vendor for attempt in reply.decision.attempts][-1] == "scripted"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("body", [b"", b"<html><title>502</title></html>", b"{", b"[]", b"null"])
 @pytest.mark.parametrize("status", [200, 502])
 def test_garbage_is_an_error(host: Host, server: Loopback, body: bytes, status: int) -> None:
@@ -358,6 +363,7 @@ def test_garbage_is_an_error(host: Host, server: Loopback, body: bytes, status: 
     assert "<html>" not in str(caught.value)
 
 
+@pytest.mark.sampled(3)
 def test_a_stream_that_falls_silent_is_late_at_the_instant(host: Host, server: Loopback) -> None:
     """Silence is bounded, and so is a reply whose bytes only drip."""
     parts = host.spoken(text=TEXT, usage=(12, 5, 0), streams=True)

@@ -170,6 +170,7 @@ def test_no_candidate_says_why(world: World) -> None:
     assert heard.stats.requests == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("steps", "deadlines", "phase"),
     [

@@ -152,6 +152,7 @@ def test_who_is_found_in_that_moment_is_considered(
     assert heard.reply.text == "from afar"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("limit_s", [0.05, 0.2])
 def test_waiting_ends_with_the_limit_for_connecting(world: World, limit_s: float) -> None:
     """Whoever has not told by then cannot serve, and the error says why."""

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import pytest
+from _pytest.mark import ParameterSet
 from faults.exam import QUICK, Scenario, Verdict, examine
 from faults.further import FURTHER
 from faults.ours import WORLDS
 from faults.scenarios import SIXTEEN
-
-FORMS = pytest.mark.parametrize(
-    ("world", "form"),
-    [
-        ("sync", "whole"),
-        ("async", "streamed"),
-        pytest.param("async", "whole", marks=pytest.mark.soak),
-        pytest.param("sync", "streamed", marks=pytest.mark.soak),
-    ],
-)
 
 PACE = QUICK.slower(float(os.environ.get("LLMDISPATCHER_EXAM_SLOWER", "1")))
 """A machine that others use as well gets more time, so that only vendors are late."""
@@ -28,8 +20,26 @@ def _title(scenario: Scenario) -> str:
     return f"{scenario.id} {scenario.title}"
 
 
-@FORMS
-@pytest.mark.parametrize("scenario", SIXTEEN, ids=_title)
+USUAL = (("sync", "whole"), ("async", "streamed"))
+
+
+def one_form_each(scenarios: Iterable[Scenario]) -> list[ParameterSet]:
+    """Put each in the one form or the other by turns; in all four with the marker ``soak``."""
+    return [
+        pytest.param(
+            scenario,
+            world,
+            form,
+            id=f"{_title(scenario)}-{world}-{form}",
+            marks=() if (world, form) == USUAL[index % 2] else pytest.mark.soak,
+        )
+        for index, scenario in enumerate(scenarios)
+        for world in ("sync", "async")
+        for form in ("whole", "streamed")
+    ]
+
+
+@pytest.mark.parametrize(("scenario", "world", "form"), one_form_each(SIXTEEN))
 def test_every_fault_of_the_public_exam_is_passed(
     scenario: Scenario, world: str, form: str
 ) -> None:
@@ -40,23 +50,7 @@ def test_every_fault_of_the_public_exam_is_passed(
     assert not mark.beyond, str(mark)
 
 
-USUAL = (("sync", "whole"), ("async", "streamed"))
-ONE_FORM_EACH = [
-    pytest.param(
-        scenario,
-        world,
-        form,
-        id=f"{_title(scenario)}-{world}-{form}",
-        marks=() if (world, form) == USUAL[index % 2] else pytest.mark.soak,
-    )
-    for index, scenario in enumerate(FURTHER)
-    for world in ("sync", "async")
-    for form in ("whole", "streamed")
-]
-"""In the one form or the other by turns; in all four with the marker ``soak``."""
-
-
-@pytest.mark.parametrize(("scenario", "world", "form"), ONE_FORM_EACH)
+@pytest.mark.parametrize(("scenario", "world", "form"), one_form_each(FURTHER))
 def test_every_further_fault_is_passed(scenario: Scenario, world: str, form: str) -> None:
     """What hosts do beyond the public exam costs the caller nothing either."""
     mark = examine(scenario, WORLDS[world], PACE, stream=form == "streamed")

@@ -105,6 +105,7 @@ def spoken(style: Style, alphabet: Alphabet) -> tuple[Style, list[Scene]]:
     return writing, [s for s in scenes if not (alphabet.control and "markers" in s.label)]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("style", "alphabet"), WAYS, ids=named)
 def test_calls_as_they_are_written_are_taken(style: Style, alphabet: Alphabet) -> None:
     """Where calls are required, every call that can be written is taken, and text is not."""
@@ -119,6 +120,7 @@ def test_calls_as_they_are_written_are_taken(style: Style, alphabet: Alphabet) -
             assert read(rule, alphabet, raw) is not None, scene.label
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("style", "alphabet"), WAYS, ids=named)
 def test_text_is_free_until_a_call_begins(style: Style, alphabet: Alphabet) -> None:
     """Where the model may choose, text, reasoning and calls are all taken."""

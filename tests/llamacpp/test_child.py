@@ -273,6 +273,7 @@ time.sleep(0.5)
 """
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("tie", TIES)
 @pytest.mark.parametrize("how", ["stay", "go"])
 def test_a_childs_own_children_end_with_it(tie: Tie, how: str) -> None:

@@ -135,6 +135,7 @@ def test_children_go_with_a_parent_that_crashes_or_leaves(tie: str, manner: str)
         assert all_gone(children)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("tie", TIED)
 def test_children_go_with_a_parent_that_is_interrupted(tie: str, number: int) -> None:

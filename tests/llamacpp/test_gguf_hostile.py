@@ -272,6 +272,7 @@ def test_forbidden_files_say_so(tmp_path: Path) -> None:
     assert "change its permissions" in str(error)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["a page", "version 1", "data beyond the end", "2,000 experts"])
 def test_llama_cpp_never_sees_them(name: str, tmp_path: Path) -> None:
     """The engine refuses a corrupt file before the native library is even loaded."""

@@ -145,6 +145,7 @@ def alone(path: Path, fields: dict[str, object], index: int) -> str:
         engine.close()
 
 
+@pytest.mark.sampled(2)
 def test_batched_is_one_at_a_time(kind: tuple[Path, dict[str, object], Sharing]) -> None:
     """Many at once and one after the other, warm and cold, give what each gives alone."""
     path, fields, sharing = kind

@@ -96,6 +96,7 @@ def test_a_prompt_of_several_batches_is_equal(both: tuple[Dispatcher, Any]) -> N
     assert reply.usage.prompt_tokens == expected["usage"]["prompt_tokens"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("question", QUESTIONS[:5])
 def test_chat_is_rendered_as_the_binding_renders_it(question: str) -> None:
     """The file's chat template gives the same prompt, and so the same answer."""

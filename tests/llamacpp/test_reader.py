@@ -359,6 +359,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(("speech", "raw"), HOSTILE, ids=lambda value: ascii(value)[:40])
 def test_hostile_replies_are_read_to_their_end(speech: Speech, raw: str) -> None:

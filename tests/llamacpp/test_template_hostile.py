@@ -131,6 +131,7 @@ CHAT = [user("U"), Message(Role.ASSISTANT, "A", [ToolCall("1", "f", "{}")]), use
 FEW_STEPS = 200_000
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_template_is_refused(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     """It is compiled, tried and rendered, and ends in Unsupported; here with less to spend."""

@@ -226,6 +226,7 @@ def test_a_real_illegal_instruction_is_named(install: Install) -> None:
     assert "instruction" in str(cause)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -383,6 +384,7 @@ def test_whatever_changes_is_tried_again(
     assert trial.try_library(trial.PREBUILT).remembered is True
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "damage",
     [

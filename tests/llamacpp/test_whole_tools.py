@@ -125,6 +125,7 @@ def thinks(tmp_path: Path) -> Iterator[Door]:
 # -- calls -------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("choice", ["required", "set_light", "now"])
 def test_calls_that_are_demanded_are_made(door: Door, choice: str, parallel: bool) -> None:  # noqa: FBT001 - a parameter of the test
@@ -205,6 +206,7 @@ def test_tools_may_be_those_of_the_openai_api(door: Door) -> None:
     }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "family",
     [family for family in FAMILIES if family.name != "harmony"],  # its channels are control tokens
@@ -221,6 +223,7 @@ def test_markers_may_be_text_as_any_other(family: Family, tmp_path: Path) -> Non
     door.dispatcher.close()
 
 
+@pytest.mark.sampled(2)
 def test_a_schema_and_tools_are_either_followed(door: Door) -> None:
     """A model with tools and a schema calls, or answers in JSON, and does nothing else."""
     choices = door.ask(tools=TOOLS, schema=SCHEMA, n=6)

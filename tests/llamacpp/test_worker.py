@@ -96,6 +96,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("way", "kind", "told"),
     [
@@ -313,6 +314,7 @@ def test_a_model_that_dies_at_every_load_is_left_alone(slow_model: Path) -> None
         assert engine.status().state is State.BROKEN
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("engine", ["worker", pytest.param("server", marks=pytest.mark.upstream)])
 @pytest.mark.parametrize("how", ["killed", "crashed", "interrupted", "left"])
 def test_a_child_ends_with_its_parent(how: str, engine: str, slow_model: Path) -> None:

@@ -84,6 +84,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LlamaCpp:
     return LlamaCpp(path, max_threads=1, cache_type="f32")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", CASES)
 def test_a_reply_is_the_same(case: str, model: LlamaCpp) -> None:
     """Text, log-probabilities, counts and errors, whatever is asked."""

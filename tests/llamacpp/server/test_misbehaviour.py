@@ -82,6 +82,7 @@ RUBBISH = {"garbage", "no_event"}
 DEADLY = {"crashes", "runs_out", "exits", "hangs", "dozes"}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("how", "kind", "told"), LOADS, ids=[row[0] for row in LOADS])
 def test_a_load_that_goes_wrong_says_why(
     fake: Make, how: str, kind: type[DispatcherError], told: str
@@ -114,6 +115,7 @@ def test_a_build_that_spoils_tiles_runs_without(
     assert spoiled.noted().count("died packed") == 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("how", "kind", "told"), REPLIES, ids=[row[0] for row in REPLIES])
 def test_a_reply_that_goes_wrong_says_why(
     fake: Make, how: str, kind: type[DispatcherError], told: str

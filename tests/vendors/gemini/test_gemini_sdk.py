@@ -80,6 +80,7 @@ def theirs(messages: Sequence[types.GenerateContentResponse]) -> Theirs:
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_the_sdk_reads_the_same(
@@ -130,6 +131,7 @@ FAILURES: dict[str, tuple[type[our.DispatcherError], type[errors.APIError], int]
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("kind", FAILURES)
 def test_errors_agree(

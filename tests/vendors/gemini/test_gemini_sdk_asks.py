@@ -219,6 +219,7 @@ ALLOWED: dict[str, Callable[[Any], Any]] = {
 """How the SDK's requests may differ from ours: what is done to both before they are compared."""
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("case", ALIKE)
 def test_the_sdk_sends_the_same(

@@ -82,6 +82,7 @@ SCRIPTS: dict[str, Callable[[socket.socket], None]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if "error" not in name])
 def test_the_first_byte_is_awaited_so_long(name: str, receive: Receive) -> None:
     """Bytes that come now and then and are no piece of a reply do not stretch the limit."""

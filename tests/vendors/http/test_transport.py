@@ -116,6 +116,7 @@ async def afailed(call: Call) -> Failed:
         return has_begun, error
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("framing", ["sized", "chunked", "until it closes", "of HTTP/1.0"])
 def test_an_answer_cut_at_any_byte_is_an_error(framing: str, receive: Receive) -> None:
     """Before a piece came it is Unreachable or no reply, behind one an interrupted stream."""
@@ -345,6 +346,7 @@ ENDS: dict[str, tuple[bytes | float, ...]] = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("end", ENDS)
 def test_however_calls_end_the_pool_keeps_nothing_of_them(end: str, receive: Receive) -> None:
     """Neither requests nor broken connections pile up in a vendor that lives long."""
