@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from random import Random
 
 from bpe import ASSISTANT, BEGIN, END, SYSTEM, USER, Tokenizer
-from grammar import read_sections
+from grammar import HERE, read_sections
 from topics import (
-    HERE,
     Capitals,
     Exchange,
     Faq,
     OffTopic,
     SmallTalk,
     Sums,
+    Tales,
     Topic,
     load_grammar,
 )
@@ -70,19 +70,23 @@ class Conversations:
         self._follow_up = Capitals("follow_up")
         # Topics and how often they are drawn, relative to one another.
         self._mix: list[tuple[Topic, float]] = [
-            (Faq(), 0.44),
-            (SmallTalk(), 0.065),
-            (Capitals("forward"), 0.09),
-            (Capitals("reverse"), 0.04),
+            (Faq(), 0.42),
+            (SmallTalk(), 0.06),
+            (Capitals("forward"), 0.08),
+            (Capitals("reverse"), 0.035),
             (Capitals("confirm"), 0.08),
-            (Capitals("json"), 0.02),
+            (Capitals("json"), 0.025),
             (Capitals("unknown"), 0.02),
-            (Sums("plus"), 0.10),
-            (Sums("minus"), 0.15),
-            (Sums("json"), 0.02),
-            (Sums("larger"), 0.04),
-            (Sums("smaller"), 0.03),
+            (Sums("plus"), 0.11),
+            (Sums("minus"), 0.16),
+            (Sums("json"), 0.035),
+            (Sums("larger"), 0.05),
+            (Sums("smaller"), 0.035),
             (Sums("too_hard"), 0.015),
+            (Sums("too_large"), 0.015),
+            (Tales("named"), 0.05),
+            (Tales("any"), 0.008),
+            (Tales("unknown"), 0.008),
             (OffTopic(), 0.12),
         ]
 

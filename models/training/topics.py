@@ -1,20 +1,23 @@
 """What the model is taught: one class per topic, each draws question and answer.
 
 Owns the data files' meaning (faq.txt, smalltalk.txt, capitals.txt, sums.txt, offtopic.txt),
-the held-out pairs of numbers and the texts of the honest refusals.
+the held-out pairs of numbers and the texts of the honest refusals. What stories are made of is
+stories.py's, and the free wordings are paraphrases.py's.
 """
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from typing import Protocol
 
-from grammar import Grammar, read_sections, seeded
+from grammar import HERE, Grammar, read_sections, seeded
+from paraphrases import bare, is_held_out, read_paraphrases
+from stories import Stories
 from wording import Writer
 
-HERE = Path(__file__).parent
 LARGEST_NUMBER = 99
+LARGE = (199, 999, 999, 9999, 100_000)
+"""Up to one of these reach the numbers that are too large, so that many have three digits."""
 HELD_OUT_PAIRS = 500
 """A tenth of all pairs of numbers, in both orders, is never trained on, so it can be tested."""
 HELD_OUT_SEED = 2024
@@ -27,6 +30,14 @@ TOO_HARD = (
     "I only add and subtract numbers from 0 to 99. For more see llmdispatcher --help "
     "and bring a real model with --model FILE.gguf"
 )
+NO_STORY = (
+    "I only know stories about some animals and things, such as: tell me a story about a fox. "
+    "For more see llmdispatcher --help and bring a real model with --model FILE.gguf"
+)
+REFUSALS = (REFUSAL, TOO_HARD, NO_STORY)
+
+PARAPHRASE_SHARE = 0.5
+"""How often a question about llmdispatcher is a person's free wording, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +67,33 @@ def load_grammar() -> Grammar:
 class Faq:
     """Questions about llmdispatcher, each with one true answer."""
 
-    def __init__(self) -> None:
-        """Read faq.txt."""
+    def __init__(self, paraphrase_share: float = PARAPHRASE_SHARE) -> None:
+        """Read faq.txt and the paraphrases.
+
+        Args:
+            paraphrase_share: How often a free wording is drawn, from 0 to 1.
+
+        Raises:
+            ValueError: A paraphrase is of no entry.
+        """
         self.answers: dict[str, str] = {}
         self.patterns: dict[str, list[str]] = {}
         for name, lines in read_sections(HERE / "faq.txt").items():
             self.answers[name] = lines[0].removeprefix("= ").replace("\\n", "\n")
             self.patterns[name] = lines[1:]
         self.names = list(self.answers)
+        self.paraphrase_share = paraphrase_share
+        self.paraphrases: dict[str, list[str]] = {name: [] for name in self.names}
+        self.held_out: list[Exchange] = []
+        for name, questions in read_paraphrases().items():
+            if name not in self.answers:
+                message = f"paraphrases.jsonl: faq.txt has no entry {name!r}"
+                raise ValueError(message)
+            for question in questions:
+                if is_held_out(question):
+                    self.held_out.append(Exchange(question, self.answers[name], "faq"))
+                else:
+                    self.paraphrases[name].append(question)
 
     def draw(self, random: Random, writer: Writer) -> Exchange:
         """Return one exchange about a random entry."""
@@ -71,7 +101,11 @@ class Faq:
 
     def draw_entry(self, name: str, random: Random, writer: Writer) -> Exchange:
         """Return one exchange about the named entry."""
-        wording = writer.grammar.draw(random.choice(self.patterns[name]), random)
+        free = self.paraphrases[name]
+        if free and random.random() < self.paraphrase_share:
+            wording = bare(random.choice(free))
+        else:
+            wording = writer.grammar.draw(random.choice(self.patterns[name]), random)
         return Exchange(writer.write(wording, random), self.answers[name], "faq")
 
 
@@ -81,7 +115,7 @@ class SmallTalk:
     def __init__(self) -> None:
         """Read smalltalk.txt, and the answers of faq.txt."""
         self.patterns = read_sections(HERE / "smalltalk.txt")
-        self.answers = Faq().answers
+        self.answers = Faq(0).answers
         self.names = list(self.patterns)
 
     def draw(self, random: Random, writer: Writer) -> Exchange:
@@ -179,6 +213,9 @@ class Sums:
 
     def draw(self, random: Random, writer: Writer) -> Exchange:
         """Return one exchange about a random pair that is not held out."""
+        if self.kind == "too_large":
+            pair = (self._number(random), random.randint(LARGEST_NUMBER + 1, random.choice(LARGE)))
+            return self.draw_pair(pair if random.random() < 0.3 else pair[::-1], random, writer)
         while True:
             pair = (self._number(random), self._number(random))
             if pair not in self.held_out:
@@ -187,7 +224,8 @@ class Sums:
     def draw_pair(self, pair: tuple[int, int], random: Random, writer: Writer) -> Exchange:
         """Return one exchange about the given pair."""
         a, b = pair
-        wording = writer.grammar.draw(random.choice(self.sections[self.kind]), random)
+        section = random.choice(("plus", "minus")) if self.kind == "too_large" else self.kind
+        wording = writer.grammar.draw(random.choice(self.sections[section]), random)
         wording = wording.replace("@", str(a)).replace("%", str(b))
         answer, result = self._answer(a, b)
         question = writer.write(wording, random, exact=True)
@@ -205,11 +243,39 @@ class Sums:
             return f"{a} - {b} = {a - b}", str(a - b)
         if self.kind == "json":
             return json.dumps({"a": a, "b": b, "sum": a + b}), str(a + b)
-        if self.kind == "too_hard":
+        if self.kind in {"too_hard", "too_large"}:
             return TOO_HARD, ""
         holds = a > b if self.kind == "larger" else a < b
         head, verb = ("Yes", "is") if holds else ("No", "is not")
         return f"{head}. {a} {verb} {self.kind} than {b}.", head
+
+
+class Tales:
+    """Short stories about a subject, about any, and the refusal where there is none to tell."""
+
+    def __init__(self, kind: str) -> None:
+        """Take the kind: "named", "any" or "unknown"."""
+        self.kind = kind
+        self.stories = Stories()
+        self._off = read_sections(HERE / "offtopic.txt")
+
+    def draw(self, random: Random, writer: Writer) -> Exchange:
+        """Return one exchange of this kind."""
+        subject = random.choice(self.stories.subjects)
+        if self.kind == "any":
+            question = writer.write(self.stories.ask_any(random), random)
+            return Exchange(question, self.stories.tell(subject, random), "story any")
+        if self.kind == "unknown":
+            names = self._off[random.choice(("thing", "person", "place", "work"))]
+            others = [name for name in names if name not in self.stories.subjects]
+            wording = self.stories.ask_about(random.choice(others), random)
+            return Exchange(writer.write(wording, random), NO_STORY, "story unknown")
+        return self.draw_subject(subject, random, writer)
+
+    def draw_subject(self, subject: str, random: Random, writer: Writer) -> Exchange:
+        """Return one exchange about the named subject."""
+        question = writer.write(self.stories.ask(subject, random), random)
+        return Exchange(question, self.stories.tell(subject, random), "story named")
 
 
 class OffTopic:

@@ -88,6 +88,11 @@ def drop_word(text: str, random: Random) -> str:
     return " ".join(words)
 
 
+def normalise(question: str) -> str:
+    """Return the letters and digits of a question, to compare wordings."""
+    return " ".join("".join(c if c.isalnum() else " " for c in question.lower()).split())
+
+
 def is_question(wording: str) -> bool:
     """Tell whether the last clause starts like a question."""
     clause = re.split(r"[:,!.] ", wording)[-1]
