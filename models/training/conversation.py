@@ -33,6 +33,22 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '" + ASSISTANT + "' }}{% endif %}"
 )
 
+RECITED = frozenset(
+    {
+        "faq",
+        "small talk",
+        "off-topic",
+        "capital unknown",
+        "numbers too_hard",
+        "numbers too_large",
+        "story unknown",
+    }
+)
+"""Topics whose answers repeat word for word: how they go on follows from how they begin."""
+CUT_SHARE = 0.7
+CUT_TOKENS = 12
+"""So many rows end after so many tokens of such an answer: more questions are read in the time that
+it takes to learn an answer's end once more."""
 FOLLOWED = ("capital forward", "capital follow_up")
 RESULT_WEIGHT = 3.0
 """Loss weight of the tokens that carry a result; other answer tokens weigh 1."""
@@ -110,8 +126,14 @@ class Conversations:
         return sentence_case(wording) + random.choice((".", ""))
 
 
-def encode(conversation: Conversation, tokenizer: Tokenizer) -> Row:
-    """Encode as the chat template would; only the answers and their ends weigh."""
+def encode(conversation: Conversation, tokenizer: Tokenizer, *, cut: bool = False) -> Row:
+    """Encode as the chat template would; only the answers and their ends weigh.
+
+    Args:
+        conversation: What to encode.
+        tokenizer: The tokenizer.
+        cut: Whether the last answer may end early, if it is one that repeats word for word.
+    """
     ids = tokenizer.ids
     tokens = [ids[BEGIN]]
     if conversation.system:
@@ -122,6 +144,9 @@ def encode(conversation: Conversation, tokenizer: Tokenizer) -> Row:
         answer = tokenizer.encode(turn.answer)
         tokens += [*question, *answer, ids[END]]
         weights += [0.0] * len(question) + _answer_weights(turn, answer, tokenizer) + [1.0]
+    if cut and turn.topic in RECITED and len(answer) > CUT_TOKENS:
+        kept = len(tokens) - 1 - (len(answer) - CUT_TOKENS)
+        tokens, weights = tokens[:kept], weights[:kept]
     return Row(tokens, weights)
 
 

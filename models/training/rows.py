@@ -8,16 +8,16 @@ with the training text.
 from collections.abc import Iterator
 
 from bpe import Tokenizer, learn_merges
-from conversation import Conversation, Conversations, Row, encode
+from conversation import CUT_SHARE, Conversation, Conversations, Row, encode
 from grammar import seeded
 
 SEED_KEY = "llmdispatcher.training.seed"
 STEPS_KEY = "llmdispatcher.training.steps"
 """Metadata in the model file, from which its training text can be drawn again."""
 
-VOCABULARY_TOKENS = 1536
+VOCABULARY_TOKENS = 2048
 TOKENIZER_SAMPLE_CONVERSATIONS = 40_000
-ANSWER_SHARE = 0.2
+ANSWER_SHARE = 0.4
 POOL_ROWS = 4096
 """Rows drawn at once; they are sorted by length so that little is padding."""
 BATCH_TOKENS = 4096
@@ -56,7 +56,8 @@ def pools(tokenizer: Tokenizer, seed: int) -> Iterator[Pool]:
     source = Conversations()
     while True:
         drawn = [source.draw(random) for _ in range(POOL_ROWS)]
-        rows = [encode(conversation, tokenizer) for conversation in drawn]
+        cuts = [random.random() < CUT_SHARE for _ in drawn]
+        rows = [encode(c, tokenizer, cut=cut) for c, cut in zip(drawn, cuts, strict=True)]
         rows = [row for row in rows if len(row.tokens) <= LONGEST_ROW_TOKENS]
         groups = _group(sorted(rows, key=lambda row: len(row.tokens)))
         random.shuffle(groups)

@@ -16,6 +16,7 @@ from stories import Stories
 from wording import Writer
 
 LARGEST_NUMBER = 99
+LARGE_SHARE = 0.85
 LARGE = (199, 999, 999, 9999, 100_000)
 """Up to one of these reach the numbers that are too large, so that many have three digits."""
 HELD_OUT_PAIRS = 500
@@ -232,8 +233,10 @@ class Sums:
         return Exchange(question, answer, f"numbers {self.kind}", result)
 
     def _number(self, random: Random) -> int:
-        # Small numbers more often: people type them, and few pairs hold them.
-        return random.randint(0, random.choice((9, 20, LARGEST_NUMBER, LARGEST_NUMBER)))
+        # Small numbers more often: people type them. But most pairs are of two large ones, which
+        # are the hard ones.
+        largest = LARGEST_NUMBER if random.random() < LARGE_SHARE else random.choice((9, 20))
+        return random.randint(0, largest)
 
     def _answer(self, a: int, b: int) -> tuple[str, str]:
         """Return the answer to this kind of question and its result part."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from bpe import Tokenizer
-from conversation import Conversations
+from conversation import CUT_TOKENS, RECITED, Conversations, encode
 from grammar import HERE, Grammar, seeded
 from paraphrases import bare, is_held_out, read_paraphrases
 from rows import LONGEST_ROW_TOKENS, conversations_of, pools
@@ -123,6 +123,23 @@ def test_a_seed_decides_the_text() -> None:
     assert first.conversations == list(conversations_of(tokenizer, 3, len(first.groups)))
     assert first.conversations[0] != next(conversations_of(tokenizer, 4, 1))
     assert all(len(row.tokens) <= LONGEST_ROW_TOKENS for group in first.groups for row in group)
+
+
+def test_answers_that_repeat_may_be_cut_and_others_never() -> None:
+    """A row that is cut is the beginning of the whole one; results and stories are kept whole."""
+    tokenizer, source, random = Tokenizer([]), Conversations(), seeded(8)
+    were_cut = 0
+    for _ in range(DRAWS):
+        conversation = source.draw(random)
+        whole, row = encode(conversation, tokenizer), encode(conversation, tokenizer, cut=True)
+        assert len(whole.tokens) == len(whole.weights)
+        assert whole.tokens[: len(row.tokens)] == row.tokens
+        assert whole.weights[: len(row.tokens)] == row.weights
+        if row != whole:
+            were_cut += 1
+            assert conversation.turns[-1].topic in RECITED
+            assert row.weights[-CUT_TOKENS - 1 :] == [0.0] + [1.0] * CUT_TOKENS
+    assert were_cut > DRAWS / 3
 
 
 def test_every_topic_is_drawn() -> None:
@@ -251,6 +268,15 @@ def test_a_broken_line_of_free_wordings_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"paraphrases.jsonl:2: not"):
         read_paraphrases(path)
     assert read_paraphrases(tmp_path / "none.jsonl") == {}
+
+
+def test_held_out_questions_are_of_entries_that_are_there() -> None:
+    """Each line of heldout.jsonl names an entry of faq.txt, or the words that it expects."""
+    names = Faq(0).answers
+    for line in (HERE / "heldout.jsonl").read_text(encoding="utf-8").splitlines():
+        told = json.loads(line)
+        assert told.get("entry", "install") in names
+        assert ("entry" in told) is not ("expect" in told)
 
 
 def test_data_files_have_no_entry_without_an_answer() -> None:
