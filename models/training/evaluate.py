@@ -82,7 +82,15 @@ def free_scores(answerer: Answerer, seen: frozenset[str]) -> tuple[list[Score], 
     return [
         answerer.score("Free wordings, trained on", learnt),
         Score("Free wordings, held out of training", right, len(fresh)),
+        _free_off_score(answerer, seen),
     ], wrong
+
+
+def _free_off_score(answerer: Answerer, seen: frozenset[str]) -> Score:
+    """Score people's questions off every topic that were held out of training."""
+    fresh = [turn for turn in OffTopic().held_out if normalise(turn.question) not in seen]
+    refused = sum(answerer.ask(turn.question) in REFUSALS for turn in fresh)
+    return Score("Free wordings off topic, refused", refused, len(fresh))
 
 
 def _small_talk_scores(answerer: Answerer, writer: Writer, random: Random) -> list[Score]:

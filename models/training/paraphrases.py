@@ -1,4 +1,4 @@
-"""Free wordings of the questions in faq.txt, written by people and not drawn from the grammar.
+"""Free wordings of the questions in faq.txt, and of others, not drawn from the grammar.
 
 Owns the meaning of paraphrases.jsonl, and which of its lines are kept out of
 training to measure what free wordings come to.
@@ -13,6 +13,8 @@ from grammar import HERE
 from wording import normalise
 
 PATH = HERE / "paraphrases.jsonl"
+OFF = "off"
+"""The entry of what is off every topic."""
 HELD_OUT_ONE_IN = 12
 
 _END_MARKS = " .?!"

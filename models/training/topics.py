@@ -11,7 +11,7 @@ from random import Random
 from typing import Protocol
 
 from grammar import HERE, Grammar, read_sections, seeded
-from paraphrases import bare, is_held_out, read_paraphrases
+from paraphrases import OFF, bare, is_held_out, read_paraphrases
 from stories import Stories
 from wording import Writer
 
@@ -87,6 +87,8 @@ class Faq:
         self.paraphrases: dict[str, list[str]] = {name: [] for name in self.names}
         self.held_out: list[Exchange] = []
         for name, questions in read_paraphrases().items():
+            if name == OFF:
+                continue
             if name not in self.answers:
                 message = f"paraphrases.jsonl: faq.txt has no entry {name!r}"
                 raise ValueError(message)
@@ -284,12 +286,19 @@ class Tales:
 class OffTopic:
     """Everything else, answered by a refusal that says what to do instead."""
 
-    def __init__(self) -> None:
-        """Read offtopic.txt."""
+    def __init__(self, paraphrase_share: float = PARAPHRASE_SHARE) -> None:
+        """Read offtopic.txt and the paraphrases; their share is as in `Faq`."""
         self.sections = read_sections(HERE / "offtopic.txt")
+        self.paraphrase_share = paraphrase_share
+        free = read_paraphrases().get(OFF, [])
+        self.paraphrases = [question for question in free if not is_held_out(question)]
+        self.held_out = [Exchange(q, REFUSAL, "off-topic") for q in free if is_held_out(q)]
 
     def draw(self, random: Random, writer: Writer) -> Exchange:
         """Return one question the model cannot answer, and the refusal."""
+        if self.paraphrases and random.random() < self.paraphrase_share:
+            wording = bare(random.choice(self.paraphrases))
+            return Exchange(writer.write(wording, random), REFUSAL, "off-topic")
         wording = writer.grammar.draw(random.choice(self.sections["patterns"]), random)
         for mark, name in (("@", "thing"), ("%", "person"), ("$", "place")):
             while mark in wording:
