@@ -6,14 +6,14 @@ stories.py's, and the free wordings are paraphrases.py's.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Protocol
 
 from grammar import HERE, Grammar, read_sections, seeded
 from paraphrases import OFF, bare, is_held_out, read_paraphrases
 from stories import Stories
-from wording import Writer
+from wording import FREE, Writer
 
 LARGEST_NUMBER = 99
 LARGE_SHARE = 0.85
@@ -107,6 +107,7 @@ class Faq:
         free = self.paraphrases[name]
         if free and random.random() < self.paraphrase_share:
             wording = bare(random.choice(free))
+            writer = replace(writer, mistakes=FREE)
         else:
             wording = writer.grammar.draw(random.choice(self.patterns[name]), random)
         return Exchange(writer.write(wording, random), self.answers[name], "faq")

@@ -42,9 +42,13 @@ class Mistakes:
     dropped_word: float = 0.08
     framed: float = 0.5
     synonym: float = 0.1
+    lost_word: float = 0.0
 
 
 CARELESS = Mistakes()
+FREE = Mistakes(framed=0.2, lost_word=0.2)
+"""For wordings of people: they bring their own frames, and should be understood by any of their
+words."""
 
 
 def misspell(text: str, random: Random) -> str:
@@ -93,6 +97,14 @@ def normalise(question: str) -> str:
     return " ".join("".join(c if c.isalnum() else " " for c in question.lower()).split())
 
 
+def lose_word(text: str, random: Random) -> str:
+    """Return text without one of its words, whichever it is, if enough are left."""
+    words = text.split(" ")
+    if len(words) > _TYPO_MIN_LETTERS:
+        del words[random.randrange(len(words))]
+    return " ".join(words)
+
+
 def is_question(wording: str) -> bool:
     """Tell whether the last clause starts like a question."""
     clause = re.split(r"[:,!.] ", wording)[-1]
@@ -127,6 +139,8 @@ class Writer:
             wording = vary_words(wording, mistakes.synonym, random)
         if not exact and random.random() < mistakes.dropped_word:
             wording = drop_word(wording, random)
+        if not exact and random.random() < mistakes.lost_word:
+            wording = lose_word(wording, random)
         if not exact and random.random() < mistakes.typo:
             wording = misspell(wording, random)
         if random.random() < mistakes.framed or self.frames != "frames":
