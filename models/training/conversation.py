@@ -4,6 +4,7 @@ Owns the mix of topics, the number of turns, the system messages, the chat
 template, and the encoding to token ids with one loss weight per token.
 """
 
+import re
 from dataclasses import dataclass
 from random import Random
 
@@ -51,7 +52,7 @@ CUT_TOKENS = 12
 it takes to learn an answer's end once more."""
 FOLLOWED = ("capital forward", "capital follow_up")
 RESULT_WEIGHT = 3.0
-"""Loss weight of the tokens that carry a result; other answer tokens weigh 1."""
+"""Loss weight of the tokens of a result, wherever it stands; others of an answer weigh 1."""
 SYSTEM_SHARE = 0.15
 FOLLOW_UP_SHARE = 0.5
 """How often the turn after a capital asks only "and Italy?"."""
@@ -154,13 +155,16 @@ def _answer_weights(turn: Exchange, answer: list[int], tokenizer: Tokenizer) -> 
     """Return a weight per answer token, higher where it overlaps the result."""
     if not turn.result:
         return [1.0] * len(answer)
-    start = len(turn.answer[: turn.answer.rindex(turn.result)].encode())
-    end = start + len(turn.result.encode())
+    text, result = turn.answer.encode(), turn.result.encode()
+    heavy = {
+        place
+        for found in re.finditer(re.escape(result), text)
+        for place in range(found.start(), found.end())
+    }
     weights = []
     position = 0
     for token in answer:
-        size = len(tokenizer.tokens[token])
-        overlaps = position < end and position + size > start
-        weights.append(RESULT_WEIGHT if overlaps else 1.0)
-        position += size
+        end = position + len(tokenizer.tokens[token])
+        weights.append(1.0 if heavy.isdisjoint(range(position, end)) else RESULT_WEIGHT)
+        position = end
     return weights

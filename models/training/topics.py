@@ -43,7 +43,7 @@ PARAPHRASE_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One question with its answer; `result` is the part of the answer that is hardest."""
+    """One question with its answer; `result` is what is hardest in the answer."""
 
     question: str
     answer: str
@@ -281,7 +281,7 @@ class Tales:
     def draw_subject(self, subject: str, random: Random, writer: Writer) -> Exchange:
         """Return one exchange about the named subject."""
         question = writer.write(self.stories.ask(subject, random), random)
-        return Exchange(question, self.stories.tell(subject, random), "story named")
+        return Exchange(question, self.stories.tell(subject, random), "story named", subject)
 
 
 class OffTopic:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from bpe import Tokenizer
-from conversation import CUT_TOKENS, RECITED, Conversations, encode
+from conversation import CUT_TOKENS, RECITED, Conversation, Conversations, encode
 from grammar import HERE, Grammar, seeded
 from paraphrases import bare, is_held_out, read_paraphrases
 from rows import LONGEST_ROW_TOKENS, conversations_of, pools
@@ -140,6 +140,16 @@ def test_answers_that_repeat_may_be_cut_and_others_never() -> None:
             assert conversation.turns[-1].topic in RECITED
             assert row.weights[-CUT_TOKENS - 1 :] == [0.0] + [1.0] * CUT_TOKENS
     assert were_cut > DRAWS / 3
+
+
+def test_results_weigh_more_wherever_they_stand() -> None:
+    """Each token that holds a part of the result weighs more, and no other."""
+    turn = Exchange("?", "A fox met an ox, and the fox ran.", "story named", "fox")
+    tokenizer = Tokenizer([("f", "o"), ("fo", "x")])
+    row = encode(Conversation("", (turn,)), tokenizer)
+    heavy = [t for t, weight in zip(row.tokens, row.weights, strict=True) if weight > 1]
+
+    assert [tokenizer.tokens[token] for token in heavy] == ["fox", "fox"]
 
 
 def test_every_topic_is_drawn() -> None:
