@@ -144,11 +144,17 @@ class Writer:
         if not exact and random.random() < mistakes.typo:
             wording = misspell(wording, random)
         if random.random() < mistakes.framed or self.frames != "frames":
-            frame = self.grammar.draw_named(self.frames, random)
-            wording = frame.replace("@", wording)
+            wording = self._frame(random, exact=exact).replace("@", wording)
         if random.random() >= mistakes.no_end_mark:
             wording += "?" if question else random.choice((".", "", ".", "!", "?"))
         return self._case(wording, random)
+
+    def _frame(self, random: Random, *, exact: bool) -> str:
+        """Return a frame; where numbers matter, one without a number of its own."""
+        while True:
+            frame = self.grammar.draw_named(self.frames, random)
+            if not exact or not any(c.isdigit() for c in frame):
+                return frame
 
     def write_short(self, wording: str, random: Random) -> str:
         """Return one typed form of a phrase that stands alone, in any case, with any mark."""
