@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from llmdispatcher import suggest
 from llmdispatcher.models.errors import (
     AllVendorsFailed,
     ContextOverflow,
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 PROMPT = "> "
 INTERRUPTED = 130
+SUGGESTED = 3
+"""So many questions to ask the embedded model are named by /help."""
 
 HELP = """\
 /help   show this
@@ -94,6 +97,9 @@ class Chat:
                 self._terminal.note("the conversation is forgotten")
             case "/help":
                 self._terminal.tell(HELP)
+                if self._session.is_demo:
+                    questions = suggest.listed(suggest.some(len(self._turns) + 1, SUGGESTED))
+                    self._terminal.tell(f"Questions for the embedded model: {questions}\n")
             case unknown:
                 self._terminal.note(f"there is no command {unknown}; /help lists them")
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
@@ -22,6 +23,7 @@ from llmdispatcher import (
     opening,
     providers_view,
     remote,
+    suggest,
     usage_view,
 )
 from llmdispatcher.interrupt import audible
@@ -131,10 +133,7 @@ def ask(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorSp
         else:
             session.show(prompt)
         if session.is_demo:
-            terminal.note(
-                "answered by the small embedded model, which knows llmdispatcher, capitals and"
-                ' small sums; for real work: llmdispatcher ask --model FILE.gguf "…"'
-            )
+            suggest.note(terminal, "ask", int(time.time()))
             opening.note_keys(terminal)
     return 0
 
@@ -145,10 +144,7 @@ def chat(args: argparse.Namespace, terminal: Terminal, vendors: Sequence[VendorS
 
     with _session(args, terminal, vendors) as session:
         if session.is_demo:
-            terminal.note(
-                "the small embedded model answers, which knows llmdispatcher, capitals and small"
-                " sums; for real work: llmdispatcher chat --model FILE.gguf"
-            )
+            suggest.note(terminal, "chat", int(time.time()))
             opening.note_keys(terminal)
         if terminal.reads_tty:
             terminal.note("/help lists the commands, Ctrl-D leaves")

@@ -4,19 +4,20 @@ Owns the mix of topics, the number of turns, the system messages, the chat
 template, and the encoding to token ids with one loss weight per token.
 """
 
+import re
 from dataclasses import dataclass
 from random import Random
 
 from bpe import ASSISTANT, BEGIN, END, SYSTEM, USER, Tokenizer
-from grammar import read_sections
+from grammar import HERE, read_sections
 from topics import (
-    HERE,
     Capitals,
     Exchange,
     Faq,
     OffTopic,
     SmallTalk,
     Sums,
+    Tales,
     Topic,
     load_grammar,
 )
@@ -33,9 +34,25 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '" + ASSISTANT + "' }}{% endif %}"
 )
 
+RECITED = frozenset(
+    {
+        "faq",
+        "small talk",
+        "off-topic",
+        "capital unknown",
+        "numbers too_hard",
+        "numbers too_large",
+        "story unknown",
+    }
+)
+"""Topics whose answers repeat word for word: how they go on follows from how they begin."""
+CUT_SHARE = 0.7
+CUT_TOKENS = 12
+"""So many rows end after so many tokens of such an answer: more questions are read in the time that
+it takes to learn an answer's end once more."""
 FOLLOWED = ("capital forward", "capital follow_up")
 RESULT_WEIGHT = 3.0
-"""Loss weight of the tokens that carry a result; other answer tokens weigh 1."""
+"""Loss weight of the tokens of a result, wherever it stands; others of an answer weigh 1."""
 SYSTEM_SHARE = 0.15
 FOLLOW_UP_SHARE = 0.5
 """How often the turn after a capital asks only "and Italy?"."""
@@ -70,19 +87,23 @@ class Conversations:
         self._follow_up = Capitals("follow_up")
         # Topics and how often they are drawn, relative to one another.
         self._mix: list[tuple[Topic, float]] = [
-            (Faq(), 0.44),
-            (SmallTalk(), 0.065),
-            (Capitals("forward"), 0.09),
-            (Capitals("reverse"), 0.04),
+            (Faq(), 0.42),
+            (SmallTalk(), 0.06),
+            (Capitals("forward"), 0.08),
+            (Capitals("reverse"), 0.035),
             (Capitals("confirm"), 0.08),
-            (Capitals("json"), 0.02),
+            (Capitals("json"), 0.025),
             (Capitals("unknown"), 0.02),
-            (Sums("plus"), 0.10),
-            (Sums("minus"), 0.15),
-            (Sums("json"), 0.02),
-            (Sums("larger"), 0.04),
-            (Sums("smaller"), 0.03),
+            (Sums("plus"), 0.11),
+            (Sums("minus"), 0.16),
+            (Sums("json"), 0.035),
+            (Sums("larger"), 0.05),
+            (Sums("smaller"), 0.035),
             (Sums("too_hard"), 0.015),
+            (Sums("too_large"), 0.015),
+            (Tales("named"), 0.05),
+            (Tales("any"), 0.008),
+            (Tales("unknown"), 0.008),
             (OffTopic(), 0.12),
         ]
 
@@ -106,8 +127,14 @@ class Conversations:
         return sentence_case(wording) + random.choice((".", ""))
 
 
-def encode(conversation: Conversation, tokenizer: Tokenizer) -> Row:
-    """Encode as the chat template would; only the answers and their ends weigh."""
+def encode(conversation: Conversation, tokenizer: Tokenizer, *, cut: bool = False) -> Row:
+    """Encode as the chat template would; only the answers and their ends weigh.
+
+    Args:
+        conversation: What to encode.
+        tokenizer: The tokenizer.
+        cut: Whether the last answer may end early, if it is one that repeats word for word.
+    """
     ids = tokenizer.ids
     tokens = [ids[BEGIN]]
     if conversation.system:
@@ -118,6 +145,9 @@ def encode(conversation: Conversation, tokenizer: Tokenizer) -> Row:
         answer = tokenizer.encode(turn.answer)
         tokens += [*question, *answer, ids[END]]
         weights += [0.0] * len(question) + _answer_weights(turn, answer, tokenizer) + [1.0]
+    if cut and turn.topic in RECITED and len(answer) > CUT_TOKENS:
+        kept = len(tokens) - 1 - (len(answer) - CUT_TOKENS)
+        tokens, weights = tokens[:kept], weights[:kept]
     return Row(tokens, weights)
 
 
@@ -125,13 +155,16 @@ def _answer_weights(turn: Exchange, answer: list[int], tokenizer: Tokenizer) -> 
     """Return a weight per answer token, higher where it overlaps the result."""
     if not turn.result:
         return [1.0] * len(answer)
-    start = len(turn.answer[: turn.answer.rindex(turn.result)].encode())
-    end = start + len(turn.result.encode())
+    text, result = turn.answer.encode(), turn.result.encode()
+    heavy = {
+        place
+        for found in re.finditer(re.escape(result), text)
+        for place in range(found.start(), found.end())
+    }
     weights = []
     position = 0
     for token in answer:
-        size = len(tokenizer.tokens[token])
-        overlaps = position < end and position + size > start
-        weights.append(RESULT_WEIGHT if overlaps else 1.0)
-        position += size
+        end = position + len(tokenizer.tokens[token])
+        weights.append(1.0 if heavy.isdisjoint(range(position, end)) else RESULT_WEIGHT)
+        position = end
     return weights

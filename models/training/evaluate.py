@@ -1,94 +1,36 @@
-"""Scores the model file through llama.cpp, as a user would meet it.
+"""The scores of the model file.
 
-Owns the questions of every score and the two parity checks. Answers are drawn
-at temperature 0 through the chat template in the file; a score is the share of
-answers that match exactly, unless the table says otherwise.
+Owns the questions of every score. Answers are drawn at temperature 0 through the
+chat template in the file, unless the table says otherwise; a score is the share of
+answers that match exactly, but for stories, which must be well formed.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from random import Random
-from typing import Any
 
-import llama_cpp
-import numpy as np
-import torch
-from bpe import Tokenizer
-from conversation import Conversations
-from grammar import seeded
-from llama_cpp import Llama
-from network import Network
-from topics import HERE, REFUSAL, Capitals, Exchange, Faq, OffTopic, SmallTalk, Sums, load_grammar
-from train import normalise
-from wording import CARELESS, Writer
+from answerer import EVALUATION_SEED, Answerer
+from grammar import HERE, seeded
+from scores import Score
+from topics import (
+    REFUSALS,
+    Capitals,
+    Exchange,
+    Faq,
+    OffTopic,
+    SmallTalk,
+    Sums,
+    Tales,
+    load_grammar,
+)
+from wording import CARELESS, Writer, normalise
 
-EVALUATION_SEED = 77
 SAMPLE = 300
 """Questions per score; the standard error is then below three points."""
-ANSWER_MAX_TOKENS = 120
-PARITY_STRINGS = 12_000
-PARITY_LONGEST_CHARACTERS = 40
-LOGIT_CONVERSATIONS = 20
+WARM = 0.8
+"""The temperature at which stories are drawn, too: a model that recites would not vary."""
 
-ALPHABETS = (
-    "abc XYZ 0129 .,;!?'\"-_()[]{}<>/\\@#$%^&*+=~`|",
-    " \t\n\r  \xa0\u2003\u3000",
-    "éàüßñçøåœæÉÖ żłšč",
-    "αβγδ ΑΒΓ жизнь Привет",
-    "日本語中文한국어 ひらがなカタカナ",
-    "مرحبا שלום नमस्ते สวัสดี",
-    "٠١٢٣ ²³½ ⅷ ①",
-    "😀🎉🚀👩\u200d💻 ❤️ ☃ €£¥ ∑√∞ →",
-    "e\u0301a\u0308 's 't 're 'll n't don't it's",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One line of the table."""
-
-    name: str
-    right: int
-    asked: int
-
-    @property
-    def share(self) -> float:
-        """Share of right answers, from 0 to 1."""
-        return self.right / max(1, self.asked)
-
-
-class Answerer:
-    """Asks the model file questions through llama.cpp."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        """Load the file."""
-        self.llama = Llama(str(path), n_ctx=512, n_threads=threads, verbose=False)
-        self.answered = 0
-        self.ended = 0
-
-    def ask(self, question: str, history: Sequence[Exchange] = (), system: str = "") -> str:
-        """Return the most likely answer to a question after earlier turns."""
-        messages: list[Any] = []
-        if system:
-            messages.append({"role": "system", "content": system})
-        for turn in history:
-            messages.append({"role": "user", "content": turn.question})
-            messages.append({"role": "assistant", "content": turn.answer})
-        messages.append({"role": "user", "content": question})
-        reply: Any = self.llama.create_chat_completion(
-            messages, temperature=0.0, max_tokens=ANSWER_MAX_TOKENS
-        )
-        choice = reply["choices"][0]
-        self.answered += 1
-        self.ended += choice["finish_reason"] == "stop"
-        return str(choice["message"]["content"])
-
-    def score(self, name: str, exchanges: Iterable[Exchange]) -> Score:
-        """Ask every question; an answer counts if it is exactly the expected one."""
-        results = [self.ask(e.question) == e.answer for e in exchanges]
-        return Score(name, sum(results), len(results))
+Wrong = list[tuple[str, str]]
+"""Questions with the answers that were not right."""
 
 
 def read_held_out() -> list[dict[str, str]]:
@@ -97,32 +39,63 @@ def read_held_out() -> list[dict[str, str]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def held_out_scores(
-    answerer: Answerer, seen: frozenset[str]
-) -> tuple[list[Score], list[tuple[str, str]]]:
-    """Score the held-out questions: right if the expected text is in the answer.
+def held_out_scores(answerer: Answerer, seen: frozenset[str]) -> tuple[list[Score], Wrong]:
+    """Score the questions that are held out: right if the expected text is in the answer.
+
+    The text is that of an entry of faq.txt, or given with the question.
 
     Args:
         answerer: The loaded model.
         seen: Normalised questions of the training text; they do not count here.
     """
     marks: dict[str, list[bool]] = {"known": [], "off-topic": []}
-    wrong: list[tuple[str, str]] = []
+    wrong: Wrong = []
+    answers = Faq(0).answers
     for entry in read_held_out():
         if normalise(entry["question"]) in seen:
             continue
         answer = answerer.ask(entry["question"])
-        right = entry["expect"] in answer
+        right = (answers[entry["entry"]] if "entry" in entry else entry["expect"]) in answer
         marks[entry["kind"]].append(right)
         if not right:
             wrong.append((entry["question"], answer))
-    names = {"known": "Held-out paraphrases", "off-topic": "Held-out off-topic, refused"}
+    names = {"known": "Held-out questions", "off-topic": "Held-out off-topic, refused"}
     return [Score(names[k], sum(m), len(m)) for k, m in marks.items()], wrong
+
+
+def free_scores(answerer: Answerer, seen: frozenset[str]) -> tuple[list[Score], Wrong]:
+    """Score people's free wordings: those of training, and those that were held out of it."""
+    faq, random, wrong = Faq(1.0), seeded(EVALUATION_SEED), Wrong()
+    learnt = [
+        Exchange(question, faq.answers[name], "faq")
+        for name, questions in faq.paraphrases.items()
+        for question in questions
+    ]
+    learnt = random.sample(learnt, min(SAMPLE, len(learnt)))
+    right = 0
+    fresh = [turn for turn in faq.held_out if normalise(turn.question) not in seen]
+    for turn in fresh:
+        answer = answerer.ask(turn.question)
+        right += answer == turn.answer
+        if answer != turn.answer:
+            wrong.append((turn.question, answer))
+    return [
+        answerer.score("Free wordings, trained on", learnt),
+        Score("Free wordings, held out of training", right, len(fresh)),
+        _free_off_score(answerer, seen),
+    ], wrong
+
+
+def _free_off_score(answerer: Answerer, seen: frozenset[str]) -> Score:
+    """Score people's questions off every topic that were held out of training."""
+    fresh = [turn for turn in OffTopic().held_out if normalise(turn.question) not in seen]
+    refused = sum(answerer.ask(turn.question) in REFUSALS for turn in fresh)
+    return Score("Free wordings off topic, refused", refused, len(fresh))
 
 
 def _small_talk_scores(answerer: Answerer, writer: Writer, random: Random) -> list[Score]:
     """Score short phrases, alone and as a later turn, and a capital asked as "and Italy?"."""
-    small, faq = SmallTalk(), Faq()
+    small, faq = SmallTalk(), Faq(0)
     first = [small.draw(random, writer) for _ in range(SAMPLE)]
     later, followed = 0, 0
     capital, follow_up = Capitals("forward"), Capitals("follow_up")
@@ -180,7 +153,7 @@ def _json_scores(answerer: Answerer, writer: Writer, random: Random) -> list[Sco
 
 def _context_scores(answerer: Answerer, writer: Writer, random: Random) -> list[Score]:
     """Score FAQ questions behind a history, and behind an unknown system message."""
-    faq = Faq()
+    faq = Faq(0)
     second, system = 0, 0
     for _ in range(SAMPLE):
         history = [faq.draw(random, writer), faq.draw(random, writer)]
@@ -193,12 +166,31 @@ def _context_scores(answerer: Answerer, writer: Writer, random: Random) -> list[
     ]
 
 
-def all_scores(answerer: Answerer) -> list[Score]:
-    """Return every generated score, in the order of the table."""
+def story_scores(answerer: Answerer, writer: Writer, random: Random) -> tuple[list[Score], Wrong]:
+    """Ask for a story about every subject; it must be well formed, and may be any."""
+    topic, wrong = Tales("named"), Wrong()
+    subjects = topic.stories.subjects
+    right, drawn = 0, 0
+    for seed, subject in enumerate(subjects):
+        question = topic.draw_subject(subject, random, writer).question
+        told, told_warm = answerer.ask(question), answerer.draw(question, WARM, seed)
+        right += not topic.stories.faults(told, subject)
+        drawn += not topic.stories.faults(told_warm, subject)
+        for story in (told, told_warm):
+            if faults := topic.stories.faults(story, subject):
+                wrong.append((question, f"{story} [{'; '.join(faults)}]"))
+    return [
+        Score("Stories, well formed", right, len(subjects)),
+        Score(f"Stories at temperature {WARM}, well formed", drawn, len(subjects)),
+    ], wrong
+
+
+def all_scores(answerer: Answerer) -> tuple[list[Score], Wrong]:
+    """Return every generated score, in the order of the table, and stories with faults."""
     random = seeded(EVALUATION_SEED)
     writer = Writer(load_grammar())
     unseen = Writer(writer.grammar, CARELESS, frames="frames_unseen")
-    faq, off = Faq(), OffTopic()
+    faq, off = Faq(0), OffTopic()
     known = [faq.draw(random, writer) for _ in range(SAMPLE)]
     framed = [faq.draw(random, unseen) for _ in range(SAMPLE)]
     scores = [
@@ -217,47 +209,10 @@ def all_scores(answerer: Answerer) -> list[Score]:
     scores.append(answerer.score("Yes or no", yes_no))
     scores += _json_scores(answerer, writer, random)
     off_topic = [off.draw(random, writer) for _ in range(SAMPLE)]
-    refused = [answerer.ask(e.question) == REFUSAL for e in off_topic]
+    refused = [answerer.ask(e.question) in REFUSALS for e in off_topic]
     scores.append(Score("Off-topic, refused", sum(refused), len(refused)))
     scores += _small_talk_scores(answerer, writer, random)
+    stories, wrong = story_scores(answerer, writer, random)
+    scores += stories
     scores.append(Score("Answers that end their turn", answerer.ended, answerer.answered))
-    return scores
-
-
-def _random_text(random: Random) -> str:
-    length = random.randint(1, PARITY_LONGEST_CHARACTERS)
-    alphabets = random.sample(ALPHABETS, random.randint(1, 3))
-    return "".join(random.choice(random.choice(alphabets)) for _ in range(length))
-
-
-def tokenizer_parity(answerer: Answerer, tokenizer: Tokenizer) -> Score:
-    """Count the strings that llama.cpp cuts into the same tokens as we do."""
-    random = seeded(EVALUATION_SEED)
-    source = Conversations()
-    texts = [source.draw(random).turns[0].question for _ in range(PARITY_STRINGS // 2)]
-    texts += [_random_text(random) for _ in range(PARITY_STRINGS // 2)]
-    equal = sum(
-        answerer.llama.tokenize(text.encode(), add_bos=False, special=False)
-        == tokenizer.encode(text)
-        for text in texts
-    )
-    return Score("Tokenizer parity with llama.cpp", equal, len(texts))
-
-
-def largest_logit_difference(path: Path, network: Network, tokenizer: Tokenizer) -> float:
-    """Compare torch with llama.cpp on an F32 file and an F32 key-value store."""
-    f32 = llama_cpp.GGML_TYPE_F32
-    llama: Any = Llama(str(path), n_ctx=512, logits_all=True, type_k=f32, type_v=f32, verbose=False)
-    random = seeded(EVALUATION_SEED)
-    source = Conversations()
-    worst = 0.0
-    for _ in range(LOGIT_CONVERSATIONS):
-        turn = source.draw(random).turns[0]
-        tokens = tokenizer.encode(f"{turn.question}\n{turn.answer}")
-        llama.reset()
-        llama.eval(tokens)
-        theirs = np.asarray(llama.scores[: len(tokens)])
-        with torch.no_grad():
-            ours = network(torch.tensor([tokens]))[0].numpy()
-        worst = max(worst, float(np.abs(theirs - ours).max()))
-    return worst
+    return scores, wrong

@@ -4,22 +4,37 @@ Owns the names of the tensors and the metadata. Matrices are Q8_0 (or F32, to
 compare logits); norms are always F32, as llama.cpp wants them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import gguf
 import numpy as np
 from bpe import BEGIN, BYTE_CHARACTERS, END, PAD, PRE_TOKENIZER, SPECIAL_TOKENS, Tokenizer
 from conversation import CHAT_TEMPLATE
-from network import Network
+from network import Network, as_pairs
 from numpy.typing import NDArray
 
 NAME = "llmdispatcher demo"
 DESCRIPTION = (
     "A tiny Llama trained from scratch on generated text, so that the first command of "
-    "llmdispatcher works offline. It knows llmdispatcher, capitals, small sums, yes or no "
-    "questions and short JSON."
+    "llmdispatcher works offline. It answers questions about llmdispatcher, knows capitals, adds "
+    "and subtracts numbers up to 99, says yes or no, writes short JSON and tells short stories "
+    "about animals and things. It cannot do anything else: it knows no names, no numbers of three "
+    "digits and no other language, and refuses what is off its topics, or is wrong."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a file tells of itself: a name, a description, and numbers by their metadata key."""
+
+    name: str
+    description: str
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+
+DEMO = About(NAME, DESCRIPTION)
 
 NO_MERGE = (BYTE_CHARACTERS[0], BYTE_CHARACTERS[0])
 """Stands in a file of single bytes, since llama.cpp takes none without any merge. It makes what is
@@ -44,7 +59,10 @@ def tensors(network: Network) -> Iterator[tuple[str, NDArray[np.float32]]]:
     for name, parameter in network.named_parameters():
         parts = name.split(".")
         prefix = f"blk.{parts[1]}." if parts[0] == "blocks" else ""
-        yield f"{prefix}{names[parts[-2]]}.weight", parameter.detach().float().numpy()
+        values = parameter.detach().float()
+        if parts[-2] in {"query", "key"}:
+            values = as_pairs(values, network.shape.heads)
+        yield f"{prefix}{names[parts[-2]]}.weight", values.numpy()
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
@@ -68,12 +86,14 @@ def _add_metadata(
     writer: gguf.GGUFWriter,
     network: Network,
     file_type: gguf.LlamaFileType,
-    about: tuple[str, str],
+    about: About,
 ) -> None:
     shape = network.shape
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(about[0])
-    writer.add_description(about[1])
+    writer.add_name(about.name)
+    writer.add_description(about.description)
+    for key, number in about.numbers.items():
+        writer.add_uint32(key, number)
     writer.add_license("mit")
     writer.add_languages(["en"])
     writer.add_file_type(file_type)
@@ -96,7 +116,7 @@ def write_gguf(
     tokenizer: Tokenizer,
     *,
     quantised: bool,
-    about: tuple[str, str] = (NAME, DESCRIPTION),
+    about: About = DEMO,
 ) -> None:
     """Write the model file.
 
@@ -105,7 +125,7 @@ def write_gguf(
         network: The trained network.
         tokenizer: Its tokenizer.
         quantised: True for Q8_0 matrices, False for F32.
-        about: The model's name, and what it is.
+        about: What the file tells of itself.
     """
     kind = gguf.LlamaFileType.MOSTLY_Q8_0 if quantised else gguf.LlamaFileType.ALL_F32
     writer = gguf.GGUFWriter(path, "llama")

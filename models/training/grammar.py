@@ -6,9 +6,12 @@ insert a named phrase from phrases.txt, everything else is literal text.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
+
+HERE = Path(__file__).parent
+"""Where the data files are."""
 
 Node = str | tuple["Sequence_", ...]
 Sequence_ = tuple[Node, ...]
@@ -34,6 +37,11 @@ class Grammar:
         """Return one wording of a named phrase."""
         return " ".join(self._expand(random.choice(self._phrases[name]), random).split())
 
+    def every(self, pattern: str) -> Iterator[str]:
+        """Yield each wording of a pattern, some of them more than once; there may be thousands."""
+        for wording in self._each(self._parse(pattern)):
+            yield " ".join(wording.split())
+
     def _parse(self, pattern: str) -> Sequence_:
         parsed = self._parsed.get(pattern)
         if parsed is None:
@@ -43,6 +51,22 @@ class Grammar:
                 raise ValueError(message)
             parsed = self._parsed[pattern] = alternatives[0]
         return parsed
+
+    def _each(self, sequence: Sequence_) -> Iterator[str]:
+        """Yield each text of a sequence: all choices of its first node, before all of the rest."""
+        if not sequence:
+            yield ""
+            return
+        node, rest = sequence[0], sequence[1:]
+        if isinstance(node, tuple):
+            heads = [text for choice in node for text in self._each(choice)]
+        elif node.startswith("<"):
+            heads = [text for choice in self._phrases[node[1:-1]] for text in self._each(choice)]
+        else:
+            heads = [node]
+        tails = list(self._each(rest))
+        for head in heads:
+            yield from (head + tail for tail in tails)
 
     def _expand(self, sequence: Sequence_, random: Random) -> str:
         parts: list[str] = []

@@ -1,10 +1,15 @@
 """The network: a Llama decoder small enough to train on two processor cores.
 
-Owns the shape of the model and the forward pass. Rotary embeddings turn
-neighbouring pairs (2i, 2i+1), as llama.cpp does for its `llama` architecture,
-so the weights go to the file without a permutation.
+Owns the shape of the model and the forward pass. Rotary embeddings turn the two
+halves of a head against each other, since neighbouring numbers are quick to read;
+llama.cpp turns neighbouring pairs for its `llama` architecture, so `as_pairs` puts
+the rows of queries and keys into that order for the file. Attention is written
+out, since torch's fused kernel takes most of a step's time for its backward pass
+on a processor.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +25,10 @@ class Shape:
     """Sizes of the model; every matrix row is a multiple of 32, Q8_0's block."""
 
     vocabulary: int
-    width: int = 128
-    layers: int = 5
-    heads: int = 4
-    feed_forward: int = 352
+    width: int = 192
+    layers: int = 6
+    heads: int = 6
+    feed_forward: int = 512
     context_tokens: int = 512
     rope_base: float = 10000.0
     norm_epsilon: float = 1e-5
@@ -43,10 +48,31 @@ def rotary_tables(shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn neighbouring pairs of x [batch, heads, tokens, head_width] by position."""
-    even, odd = x[..., 0::2], x[..., 1::2]
-    turned = torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), dim=-1)
-    return turned.flatten(-2)
+    """Turn the halves of x [batch, heads, tokens, head_width] against each other, by position."""
+    first, second = x.chunk(2, dim=-1)
+    turned = (first * cosines - second * sines, first * sines + second * cosines)
+    return torch.cat(turned, dim=-1)
+
+
+def as_pairs(matrix: Tensor, heads: int) -> Tensor:
+    """Return a query or key matrix for a rotation of neighbouring pairs, as llama.cpp does it."""
+    rows, columns = matrix.shape
+    halves = matrix.view(heads, 2, rows // heads // 2, columns)
+    return halves.transpose(1, 2).reshape(rows, columns)
+
+
+def causal_mask(tokens: int) -> Tensor:
+    """Return what is added to scores [tokens, tokens], so that no token sees a later one."""
+    return torch.full((tokens, tokens), -math.inf).triu(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What positions mean to every layer: rotations, and who sees whom."""
+
+    cosines: Tensor
+    sines: Tensor
+    mask: Tensor
 
 
 class Block(nn.Module):
@@ -69,21 +95,22 @@ class Block(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.down.weight)
 
-    def forward(self, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    def forward(self, x: Tensor, places: Places) -> Tensor:
         """Map hidden states [batch, tokens, width] to the same shape."""
         batch, tokens, width = x.shape
         split = (batch, tokens, self.heads, width // self.heads)
+        scale = (width // self.heads) ** -0.5
         hidden = self.attention_norm(x)
-        query = rotate(self.query(hidden).view(split).transpose(1, 2), cosines, sines)
-        key = rotate(self.key(hidden).view(split).transpose(1, 2), cosines, sines)
+        query = self.query(hidden).view(split).transpose(1, 2)
+        key = self.key(hidden).view(split).transpose(1, 2)
         value = self.value(hidden).view(split).transpose(1, 2)
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value.to(query.dtype), is_causal=True
-        )
+        query = rotate(query, places.cosines * scale, places.sines * scale)
+        key = rotate(key, places.cosines, places.sines)
+        scores = torch.matmul(query, key.transpose(-1, -2)) + places.mask
+        mixed = torch.matmul(scores.softmax(dim=-1), value)
         x = x + self.output(mixed.transpose(1, 2).reshape(batch, tokens, width))
         hidden = self.feed_norm(x)
-        fed: Tensor = self.down(functional.silu(self.gate(hidden)) * self.up(hidden))
-        return x + fed
+        return x + self.down(functional.silu(self.gate(hidden)) * self.up(hidden))
 
 
 class Network(nn.Module):
@@ -100,15 +127,21 @@ class Network(nn.Module):
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
         nn.init.normal_(self.embedding.weight, std=INITIAL_STD)
+        self._run: Callable[[Block, Tensor, Places], Tensor] = Block.forward
+
+    def compile_layers(self) -> None:
+        """Compile what a layer does, once for all layers and lengths, to train in half the time."""
+        self._run = torch.compile(Block.forward, dynamic=True)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Return the last hidden states [batch, tokens, width] of ids [batch, tokens]."""
         length = tokens.shape[1]
         cosines = self.get_buffer("cosines")[:length]
         sines = self.get_buffer("sines")[:length]
+        mask = causal_mask(length)
         x = self.embedding(tokens)
         for block in self.blocks:
-            x = block(x, cosines, sines)
+            x = self._run(block, x, Places(cosines, sines, mask))
         normed: Tensor = self.final_norm(x)
         return normed
 

@@ -20,7 +20,7 @@ from random import Random
 import torch
 from bpe import ASSISTANT, BEGIN, END, PAD, USER, Tokenizer
 from conversation import Row
-from export import write_gguf
+from export import About, write_gguf
 from grammar import seeded
 from network import Network, Shape
 from puzzles import draw, draw_different
@@ -98,7 +98,8 @@ def make(size: Size, folder: Path, seed: int) -> dict[str, object]:
     _log.info("%s: %d parameters", size.name, parameters)
     tokens, loss = fit(network, Batches(tokenizer, size.rows, seeded(seed + 1)), size.steps)
     path = folder / f"{size.name}.gguf"
-    about = f"llmdispatcher tier {size.name}", "Answers small puzzles; made to measure cascades."
+    what = "Answers small puzzles; made to measure cascades."
+    about = About(f"llmdispatcher tier {size.name}", what)
     write_gguf(path, network.eval(), tokenizer, quantised=True, about=about)
     return {
         **asdict(size),

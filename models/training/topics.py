@@ -1,20 +1,24 @@
 """What the model is taught: one class per topic, each draws question and answer.
 
 Owns the data files' meaning (faq.txt, smalltalk.txt, capitals.txt, sums.txt, offtopic.txt),
-the held-out pairs of numbers and the texts of the honest refusals.
+the held-out pairs of numbers and the texts of the honest refusals. What stories are made of is
+stories.py's, and the free wordings are paraphrases.py's.
 """
 
 import json
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Protocol
 
-from grammar import Grammar, read_sections, seeded
-from wording import Writer
+from grammar import HERE, Grammar, read_sections, seeded
+from paraphrases import OFF, bare, is_held_out, read_paraphrases
+from stories import Stories
+from wording import FREE, Writer
 
-HERE = Path(__file__).parent
 LARGEST_NUMBER = 99
+LARGE_SHARE = 0.85
+LARGE = (199, 999, 999, 9999, 100_000)
+"""Up to one of these reach the numbers that are too large, so that many have three digits."""
 HELD_OUT_PAIRS = 500
 """A tenth of all pairs of numbers, in both orders, is never trained on, so it can be tested."""
 HELD_OUT_SEED = 2024
@@ -27,11 +31,19 @@ TOO_HARD = (
     "I only add and subtract numbers from 0 to 99. For more see llmdispatcher --help "
     "and bring a real model with --model FILE.gguf"
 )
+NO_STORY = (
+    "I only know stories about some animals and things, such as: tell me a story about a fox. "
+    "For more see llmdispatcher --help and bring a real model with --model FILE.gguf"
+)
+REFUSALS = (REFUSAL, TOO_HARD, NO_STORY)
+
+PARAPHRASE_SHARE = 0.5
+"""How often a question about llmdispatcher is a person's free wording, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One question with its answer; `result` is the part of the answer that is hardest."""
+    """One question with its answer; `result` is what is hardest in the answer."""
 
     question: str
     answer: str
@@ -56,14 +68,35 @@ def load_grammar() -> Grammar:
 class Faq:
     """Questions about llmdispatcher, each with one true answer."""
 
-    def __init__(self) -> None:
-        """Read faq.txt."""
+    def __init__(self, paraphrase_share: float = PARAPHRASE_SHARE) -> None:
+        """Read faq.txt and the paraphrases.
+
+        Args:
+            paraphrase_share: How often a free wording is drawn, from 0 to 1.
+
+        Raises:
+            ValueError: A paraphrase is of no entry.
+        """
         self.answers: dict[str, str] = {}
         self.patterns: dict[str, list[str]] = {}
         for name, lines in read_sections(HERE / "faq.txt").items():
             self.answers[name] = lines[0].removeprefix("= ").replace("\\n", "\n")
             self.patterns[name] = lines[1:]
         self.names = list(self.answers)
+        self.paraphrase_share = paraphrase_share
+        self.paraphrases: dict[str, list[str]] = {name: [] for name in self.names}
+        self.held_out: list[Exchange] = []
+        for name, questions in read_paraphrases().items():
+            if name == OFF:
+                continue
+            if name not in self.answers:
+                message = f"paraphrases.jsonl: faq.txt has no entry {name!r}"
+                raise ValueError(message)
+            for question in questions:
+                if is_held_out(question):
+                    self.held_out.append(Exchange(question, self.answers[name], "faq"))
+                else:
+                    self.paraphrases[name].append(question)
 
     def draw(self, random: Random, writer: Writer) -> Exchange:
         """Return one exchange about a random entry."""
@@ -71,7 +104,12 @@ class Faq:
 
     def draw_entry(self, name: str, random: Random, writer: Writer) -> Exchange:
         """Return one exchange about the named entry."""
-        wording = writer.grammar.draw(random.choice(self.patterns[name]), random)
+        free = self.paraphrases[name]
+        if free and random.random() < self.paraphrase_share:
+            wording = bare(random.choice(free))
+            writer = replace(writer, mistakes=FREE)
+        else:
+            wording = writer.grammar.draw(random.choice(self.patterns[name]), random)
         return Exchange(writer.write(wording, random), self.answers[name], "faq")
 
 
@@ -81,7 +119,7 @@ class SmallTalk:
     def __init__(self) -> None:
         """Read smalltalk.txt, and the answers of faq.txt."""
         self.patterns = read_sections(HERE / "smalltalk.txt")
-        self.answers = Faq().answers
+        self.answers = Faq(0).answers
         self.names = list(self.patterns)
 
     def draw(self, random: Random, writer: Writer) -> Exchange:
@@ -179,6 +217,9 @@ class Sums:
 
     def draw(self, random: Random, writer: Writer) -> Exchange:
         """Return one exchange about a random pair that is not held out."""
+        if self.kind == "too_large":
+            pair = (self._number(random), random.randint(LARGEST_NUMBER + 1, random.choice(LARGE)))
+            return self.draw_pair(pair if random.random() < 0.3 else pair[::-1], random, writer)
         while True:
             pair = (self._number(random), self._number(random))
             if pair not in self.held_out:
@@ -187,15 +228,18 @@ class Sums:
     def draw_pair(self, pair: tuple[int, int], random: Random, writer: Writer) -> Exchange:
         """Return one exchange about the given pair."""
         a, b = pair
-        wording = writer.grammar.draw(random.choice(self.sections[self.kind]), random)
+        section = random.choice(("plus", "minus")) if self.kind == "too_large" else self.kind
+        wording = writer.grammar.draw(random.choice(self.sections[section]), random)
         wording = wording.replace("@", str(a)).replace("%", str(b))
         answer, result = self._answer(a, b)
         question = writer.write(wording, random, exact=True)
         return Exchange(question, answer, f"numbers {self.kind}", result)
 
     def _number(self, random: Random) -> int:
-        # Small numbers more often: people type them, and few pairs hold them.
-        return random.randint(0, random.choice((9, 20, LARGEST_NUMBER, LARGEST_NUMBER)))
+        # Small numbers more often: people type them. But most pairs are of two large ones, which
+        # are the hard ones.
+        largest = LARGEST_NUMBER if random.random() < LARGE_SHARE else random.choice((9, 20))
+        return random.randint(0, largest)
 
     def _answer(self, a: int, b: int) -> tuple[str, str]:
         """Return the answer to this kind of question and its result part."""
@@ -205,22 +249,57 @@ class Sums:
             return f"{a} - {b} = {a - b}", str(a - b)
         if self.kind == "json":
             return json.dumps({"a": a, "b": b, "sum": a + b}), str(a + b)
-        if self.kind == "too_hard":
+        if self.kind in {"too_hard", "too_large"}:
             return TOO_HARD, ""
         holds = a > b if self.kind == "larger" else a < b
         head, verb = ("Yes", "is") if holds else ("No", "is not")
         return f"{head}. {a} {verb} {self.kind} than {b}.", head
 
 
+class Tales:
+    """Short stories about a subject, about any, and the refusal where there is none to tell."""
+
+    def __init__(self, kind: str) -> None:
+        """Take the kind: "named", "any" or "unknown"."""
+        self.kind = kind
+        self.stories = Stories()
+        self._off = read_sections(HERE / "offtopic.txt")
+
+    def draw(self, random: Random, writer: Writer) -> Exchange:
+        """Return one exchange of this kind."""
+        subject = random.choice(self.stories.subjects)
+        if self.kind == "any":
+            question = writer.write(self.stories.ask_any(random), random)
+            return Exchange(question, self.stories.tell(subject, random), "story any")
+        if self.kind == "unknown":
+            names = self._off[random.choice(("thing", "person", "place", "work"))]
+            others = [name for name in names if name not in self.stories.subjects]
+            wording = self.stories.ask_about(random.choice(others), random)
+            return Exchange(writer.write(wording, random), NO_STORY, "story unknown")
+        return self.draw_subject(subject, random, writer)
+
+    def draw_subject(self, subject: str, random: Random, writer: Writer) -> Exchange:
+        """Return one exchange about the named subject."""
+        question = writer.write(self.stories.ask(subject, random), random)
+        return Exchange(question, self.stories.tell(subject, random), "story named", subject)
+
+
 class OffTopic:
     """Everything else, answered by a refusal that says what to do instead."""
 
-    def __init__(self) -> None:
-        """Read offtopic.txt."""
+    def __init__(self, paraphrase_share: float = PARAPHRASE_SHARE) -> None:
+        """Read offtopic.txt and the paraphrases; their share is as in `Faq`."""
         self.sections = read_sections(HERE / "offtopic.txt")
+        self.paraphrase_share = paraphrase_share
+        free = read_paraphrases().get(OFF, [])
+        self.paraphrases = [question for question in free if not is_held_out(question)]
+        self.held_out = [Exchange(q, REFUSAL, "off-topic") for q in free if is_held_out(q)]
 
     def draw(self, random: Random, writer: Writer) -> Exchange:
         """Return one question the model cannot answer, and the refusal."""
+        if self.paraphrases and random.random() < self.paraphrase_share:
+            wording = bare(random.choice(self.paraphrases))
+            return Exchange(writer.write(wording, random), REFUSAL, "off-topic")
         wording = writer.grammar.draw(random.choice(self.sections["patterns"]), random)
         for mark, name in (("@", "thing"), ("%", "person"), ("$", "place")):
             while mark in wording:

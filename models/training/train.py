@@ -1,6 +1,6 @@
-"""The training loop: rows of similar length, Muon and Adam, a fixed schedule.
+"""The training loop: batches, Muon and Adam, a fixed schedule.
 
-Owns the batches, the learning rates and the seeds. Everything is counted in
+Owns the padding, the learning rates and the seeds. Everything is counted in
 steps, never in seconds, so the same seed and steps give the same weights.
 """
 
@@ -11,25 +11,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from bpe import PAD, Tokenizer, learn_merges
-from conversation import Conversations, Row, encode
-from grammar import seeded
+from bpe import PAD, Tokenizer
+from conversation import Row
 from muon import Muon
 from network import Network, Shape
+from rows import learn_tokenizer, pools
 from torch import Tensor
 from torch.nn import functional
+from torch.utils import deterministic
+from wording import normalise
 
 _log = logging.getLogger("train")
 
 THREADS = 1
 """Fixed, as the order of sums depends on it; one never waits for a busy second core."""
-VOCABULARY_TOKENS = 1536
-TOKENIZER_SAMPLE_CONVERSATIONS = 40_000
-ANSWER_SHARE = 0.2
-POOL_ROWS = 4096
-"""Rows drawn at once; they are sorted by length so that little is padding."""
-BATCH_TOKENS = 4096
-LONGEST_ROW_TOKENS = 512
 LENGTH_STEP_TOKENS = 8
 POSITIONS_STEP = 256
 """Sizes are rounded up to these, as oneDNN keeps a kernel for every size it meets."""
@@ -65,28 +60,6 @@ class Trained:
     loss: float
 
 
-def learn_tokenizer(seed: int) -> Tokenizer:
-    """Learn the vocabulary from a sample of conversations."""
-    random = seeded(seed)
-    source = Conversations()
-    texts: list[str] = []
-    for _ in range(TOKENIZER_SAMPLE_CONVERSATIONS):
-        conversation = source.draw(random)
-        texts.append(conversation.system)
-        for turn in conversation.turns:
-            texts.append(turn.question)
-            # Answers repeat word for word: most merges should serve questions.
-            if random.random() < ANSWER_SHARE:
-                texts.append(turn.answer)
-    fixed = len(Tokenizer([]).tokens)
-    return Tokenizer(learn_merges(texts, VOCABULARY_TOKENS - fixed))
-
-
-def normalise(question: str) -> str:
-    """Return the letters and digits of a question, to compare wordings."""
-    return " ".join("".join(c if c.isalnum() else " " for c in question.lower()).split())
-
-
 def make_batch(rows: list[Row], pad: int) -> Batch:
     """Pad rows to one length and find the positions whose next token counts."""
     longest = max(len(row.tokens) for row in rows)
@@ -112,34 +85,16 @@ class Batches:
         """Start the stream; a seed gives always the same batches."""
         self.questions: set[str] = set()
         self._tokenizer = tokenizer
-        self._random = seeded(seed + 1)
-        self._source = Conversations()
+        self._seed = seed
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches for ever."""
         pad = self._tokenizer.ids[PAD]
-        while True:
-            groups = self._group(sorted(self._pool(), key=lambda row: len(row.tokens)))
-            self._random.shuffle(groups)
-            for group in groups:
+        for pool in pools(self._tokenizer, self._seed):
+            for conversation in pool.conversations:
+                self.questions.update(normalise(turn.question) for turn in conversation.turns)
+            for group in pool.groups:
                 yield make_batch(group, pad)
-
-    def _pool(self) -> Iterator[Row]:
-        for _ in range(POOL_ROWS):
-            conversation = self._source.draw(self._random)
-            self.questions.update(normalise(turn.question) for turn in conversation.turns)
-            row = encode(conversation, self._tokenizer)
-            if len(row.tokens) <= LONGEST_ROW_TOKENS:
-                yield row
-
-    def _group(self, rows: list[Row]) -> list[list[Row]]:
-        """Cut sorted rows into groups of at most BATCH_TOKENS once padded."""
-        groups: list[list[Row]] = [[]]
-        for row in rows:
-            if len(row.tokens) * (len(groups[-1]) + 1) > BATCH_TOKENS:
-                groups.append([])
-            groups[-1].append(row)
-        return groups
 
 
 def rate_at(step: int, steps: int) -> float:
@@ -161,6 +116,7 @@ def batch_loss(network: Network, batch: Batch) -> Tensor:
 def fit(network: Network, batches: Iterable[Batch], steps: int) -> tuple[int, float]:
     """Train a network; return how many tokens it saw and its loss of late."""
     start = time.perf_counter()
+    network.compile_layers()
     matrices = [p for p in network.blocks.parameters() if p.ndim == 2]
     others = [p for n, p in network.named_parameters() if p.ndim == 1 or "embedding" in n]
     muon = Muon(matrices, MOMENTUM, DECAY)
@@ -195,9 +151,10 @@ def train(seed: int, steps: int) -> Trained:
     torch.set_num_threads(THREADS)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(mode=True)
+    deterministic.fill_uninitialized_memory = False  # a tenth of the time, to find faults of torch
     start = time.perf_counter()
     tokenizer = learn_tokenizer(seed)
-    network = Network(Shape(vocabulary=len(tokenizer.tokens)))
+    network = Network(Shape(len(tokenizer.tokens)))
     _log.info("%d parameters, %d tokens", network.parameter_count(), len(tokenizer.tokens))
     batches = Batches(tokenizer, seed)
     seen_tokens, loss_average = fit(network, batches, steps)

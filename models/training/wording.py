@@ -42,9 +42,13 @@ class Mistakes:
     dropped_word: float = 0.08
     framed: float = 0.5
     synonym: float = 0.1
+    lost_word: float = 0.0
 
 
 CARELESS = Mistakes()
+FREE = Mistakes(framed=0.2, lost_word=0.2)
+"""For wordings of people: they bring their own frames, and should be understood by any of their
+words."""
 
 
 def misspell(text: str, random: Random) -> str:
@@ -88,6 +92,19 @@ def drop_word(text: str, random: Random) -> str:
     return " ".join(words)
 
 
+def normalise(question: str) -> str:
+    """Return the letters and digits of a question, to compare wordings."""
+    return " ".join("".join(c if c.isalnum() else " " for c in question.lower()).split())
+
+
+def lose_word(text: str, random: Random) -> str:
+    """Return text without one of its words, whichever it is, if enough are left."""
+    words = text.split(" ")
+    if len(words) > _TYPO_MIN_LETTERS:
+        del words[random.randrange(len(words))]
+    return " ".join(words)
+
+
 def is_question(wording: str) -> bool:
     """Tell whether the last clause starts like a question."""
     clause = re.split(r"[:,!.] ", wording)[-1]
@@ -122,14 +139,22 @@ class Writer:
             wording = vary_words(wording, mistakes.synonym, random)
         if not exact and random.random() < mistakes.dropped_word:
             wording = drop_word(wording, random)
+        if not exact and random.random() < mistakes.lost_word:
+            wording = lose_word(wording, random)
         if not exact and random.random() < mistakes.typo:
             wording = misspell(wording, random)
         if random.random() < mistakes.framed or self.frames != "frames":
-            frame = self.grammar.draw_named(self.frames, random)
-            wording = frame.replace("@", wording)
+            wording = self._frame(random, exact=exact).replace("@", wording)
         if random.random() >= mistakes.no_end_mark:
             wording += "?" if question else random.choice((".", "", ".", "!", "?"))
         return self._case(wording, random)
+
+    def _frame(self, random: Random, *, exact: bool) -> str:
+        """Return a frame; where numbers matter, one without a number of its own."""
+        while True:
+            frame = self.grammar.draw_named(self.frames, random)
+            if not exact or not any(c.isdigit() for c in frame):
+                return frame
 
     def write_short(self, wording: str, random: Random) -> str:
         """Return one typed form of a phrase that stands alone, in any case, with any mark."""

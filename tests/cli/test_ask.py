@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import llmdispatcher.models
+from llmdispatcher import suggest
 
 if TYPE_CHECKING:
     from cli.conftest import Run
@@ -39,11 +40,12 @@ def test_an_empty_answer_is_an_empty_line(run: Run) -> None:
 
 
 def test_embedded_model_answers_offline(run: Run) -> None:
-    """Without --model the embedded model answers what it knows, and one line says that it did."""
+    """Without --model the embedded model answers what it knows, and two lines say that it did."""
     done = run("ask", "What is the capital of France?")
     assert (done.returncode, done.stdout) == (0, b"The capital of France is Paris.\n")
     assert done.stderr.count(NOTICE) == 1
-    assert done.stderr.count(b"\n") == 1
+    assert done.stderr.count(b"\n") == 2
+    assert sum(question.encode() in done.stderr for question in suggest.QUESTIONS) == 2
     assert b"--model FILE.gguf" in done.stderr
 
 

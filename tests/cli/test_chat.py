@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmdispatcher import suggest
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -55,6 +57,14 @@ def test_help_lists_the_commands(run: Run) -> None:
     assert done.stdout == b""
     for word in (b"/help", b"/reset", b"/exit", b"/quit", b"Ctrl-C", b"Ctrl-D"):
         assert word in done.stderr
+
+
+def test_help_suggests_questions_to_the_embedded_model(run: Run) -> None:
+    """/help names questions that it can answer; other models need no such advice."""
+    shown = run("chat", script="demo", stdin=b"/help\n").stderr.partition(b"/exit")[2]
+    assert sum(question.encode() in shown for question in suggest.QUESTIONS) == 3
+    shown = run("chat", script="hello", stdin=b"/help\n").stderr
+    assert not any(question.encode() in shown for question in suggest.QUESTIONS)
 
 
 def test_long_conversation_forgets_its_beginning(run: Run) -> None:
