@@ -30,8 +30,8 @@ mark, a typo here and there), and count only if the answer is exact. A story
 counts if it is well formed: three to five sentences that begin and end as
 sentences do, in words of the stories that it learnt from, about the subject that
 was asked for and one friend at most, with one adventure, a beginning and an
-ending, and nothing said twice. Free wordings are `training/paraphrases.jsonl`:
-people wrote them, and one in twelve was kept out of training. Held-out questions
+ending, and nothing said twice. Free wordings are `training/paraphrases.jsonl`,
+written apart from the grammar; one in twelve was kept out of training. Held-out questions
 are `training/heldout.jsonl`: they were written by hand apart from the phrase
 grammar, and count if the expected words are in the answer. Of both, those that
 the training text happened to contain are left out; both were looked at while the

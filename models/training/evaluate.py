@@ -64,7 +64,7 @@ def held_out_scores(answerer: Answerer, seen: frozenset[str]) -> tuple[list[Scor
 
 
 def free_scores(answerer: Answerer, seen: frozenset[str]) -> tuple[list[Score], Wrong]:
-    """Score people's free wordings: those of training, and those that were held out of it."""
+    """Score free wordings: those of training, and those that were held out of it."""
     faq, random, wrong = Faq(1.0), seeded(EVALUATION_SEED), Wrong()
     learnt = [
         Exchange(question, faq.answers[name], "faq")
@@ -87,7 +87,7 @@ def free_scores(answerer: Answerer, seen: frozenset[str]) -> tuple[list[Score], 
 
 
 def _free_off_score(answerer: Answerer, seen: frozenset[str]) -> Score:
-    """Score people's questions off every topic that were held out of training."""
+    """Score questions off every topic in free words that were held out of training."""
     fresh = [turn for turn in OffTopic().held_out if normalise(turn.question) not in seen]
     refused = sum(answerer.ask(turn.question) in REFUSALS for turn in fresh)
     return Score("Free wordings off topic, refused", refused, len(fresh))
