@@ -32,7 +32,7 @@ sentences do, in words of the stories that it learnt from, about the subject tha
 was asked for and one friend at most, with one adventure, a beginning and an
 ending, and nothing said twice. Free wordings are `training/paraphrases.jsonl`,
 written apart from the grammar; one in twelve was kept out of training. Held-out questions
-are `training/heldout.jsonl`: they were written by hand apart from the phrase
+are `training/heldout.jsonl`: they were written apart from the phrase
 grammar, and count if the expected words are in the answer. Of both, those that
 the training text happened to contain are left out; both were looked at while the
 text was written, so the exam below is the measure of what is new to it.

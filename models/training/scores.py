@@ -19,6 +19,7 @@ GATES = {
     "Stories, well formed": 0.70,
     "Stories at temperature 0.8, well formed": 0.70,
     "Off-topic, refused": 0.80,
+    "Free wordings off topic, refused": 0.80,
     "Tokenizer parity with llama.cpp": 1.0,
 }
 """The least share that each measure must reach; the others have none, and are told as they are."""

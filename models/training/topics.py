@@ -38,7 +38,7 @@ NO_STORY = (
 REFUSALS = (REFUSAL, TOO_HARD, NO_STORY)
 
 PARAPHRASE_SHARE = 0.5
-"""How often a question about llmdispatcher is a person's free wording, where there is one."""
+"""How often a question about llmdispatcher is a free wording, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)

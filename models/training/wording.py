@@ -47,7 +47,7 @@ class Mistakes:
 
 CARELESS = Mistakes()
 FREE = Mistakes(framed=0.2, lost_word=0.2)
-"""For wordings of people: they bring their own frames, and should be understood by any of their
+"""For free wordings: they bring their own frames, and should be understood by any of their
 words."""
 
 
