@@ -57,7 +57,7 @@ def note(terminal: Terminal, command: str, turn: int) -> None:
     answers = (
         "answered by the small embedded model"
         if command == "ask"
-        else ("the small embedded model answers")
+        else "the small embedded model answers"
     )
     terminal.note(f"{answers}, which knows llmdispatcher and little else; try {listed(some(turn))}")
     question = ' "…"' if command == "ask" else ""

@@ -9,11 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from itertools import cycle, pairwise
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmdispatcher.vendors.llamacpp.engine.backend import Chunk
+from llmdispatcher.vendors.llamacpp.engine.guessing import Guesser, Memory
 from llmdispatcher.vendors.llamacpp.engine.lookup import (
     CATCH_UP_TOKENS,
     LOSS_PART,
@@ -32,6 +35,11 @@ from llmdispatcher.vendors.llamacpp.engine.lookup import (
     Lookup,
     Record,
 )
+from llmdispatcher.vendors.llamacpp.engine.sequence import Sequence
+
+if TYPE_CHECKING:
+    from llmdispatcher.vendors.llamacpp.engine.inbox import EngineCall
+    from llmdispatcher.vendors.llamacpp.engine.schedule import Step
 
 FEW = st.integers(0, 3)
 """So few different tokens that they repeat themselves."""
@@ -367,3 +375,48 @@ def test_one_slow_step_does_not_decide() -> None:
 
     assert gate._means[1].took_s < 2
     assert gate._means[4].took_s < 2
+
+
+def test_a_width_behind_a_long_turn_is_not_free() -> None:
+    """One slow turn is not believed of all: else narrow steps behind others would take no time."""
+    gate, record = open_gate()
+    gate.note(1, 1.0)
+    gate.note(1, 30.0, [Draft(record, 7, 0)])
+    for rows in (1, 2, 1, 3):
+        gate.note(1, 1.0 + rows / 10, [Draft(record, rows, 0)])
+
+    assert gate._turn_s < 1
+    assert all(mean.took_s >= 0.5 for mean in gate._means.values())
+
+
+def test_widths_that_change_all_the_time_do_not_end_guessing() -> None:
+    """Where no plain step comes behind another of its width, one behind others has to do."""
+    gate, record = open_gate()
+    allowed = 0
+    for step in range(6 * PLAIN_EVERY):
+        running = 1 + step % 2
+        most = gate.most(record, running, running, 4)
+        allowed += most > 0
+        gate.note(running, 1.0, [Draft(record, most, most)] if most else [])
+
+    assert allowed > PLAIN_EVERY
+
+
+def test_what_a_guess_leaves_behind_is_learnt_where_nobody_looks() -> None:
+    """The step behind a guess is accounted for, whether or not there is time to look for more."""
+    guesser = Guesser(lambda: 0.0)
+    sequence = Sequence(cast("EngineCall", None), 0, [1], 100)
+    sequence.memory = Memory()
+    plain: Step = [(sequence, Chunk(0, 0, [1], 1))]
+    for _ in range(3):
+        guesser.guess([sequence], 8)
+        guesser.learn(plain, 1.0)
+    guesser.guess([sequence], 8)
+    guesser.learn([(sequence, Chunk(0, 0, [1, 2], 2))], 1.2)
+    before_s = guesser._gate._account_s
+    guesser._left_s = -1.0
+    guesser.guess([sequence], 8)
+    guesser.learn(plain, 1.5)
+    guesser.learn(plain, 1.0)
+
+    assert guesser._gate._account_s == pytest.approx(before_s - 0.5 + 1.5 * LOSS_PART)

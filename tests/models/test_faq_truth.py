@@ -241,9 +241,7 @@ def test_lists_are_whole() -> None:
     assert set(re.findall(r"\d+", ANSWERS["exit_codes"])) | {"141"} == set(
         re.findall(r"^ +(\d+) ", cli.EXIT_CODES, re.MULTILINE)
     )
-    assert {"in_flight", "by_model", "total", "requests", "cached"} == members(Stats) - {
-        "cost_microusd"
-    } & told["stats"]
+    assert members(Stats) - {"cost_microusd"} <= told["stats"]
 
 
 def test_numbers_are_so() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bpe import Tokenizer
 from conversation import CUT_TOKENS, RECITED, Conversation, Conversations, encode
-from grammar import HERE, Grammar, seeded
+from grammar import HERE, Grammar, read_sections, seeded
 from paraphrases import bare, is_held_out, read_paraphrases
 from rows import LONGEST_ROW_TOKENS, conversations_of, pools
 from stories import Stories, sentences
@@ -21,12 +21,13 @@ from topics import (
     Capitals,
     Exchange,
     Faq,
+    OffTopic,
     Sums,
     Tales,
     held_out_pairs,
     load_grammar,
 )
-from wording import Writer
+from wording import Writer, normalise
 
 DRAWS = 300
 
@@ -102,9 +103,12 @@ def test_json_answers_are_json() -> None:
 def test_yes_or_no_about_capitals_is_right() -> None:
     """Yes exactly where the named capital is the country's."""
     for turn in drawn(Capitals("confirm")):
-        right = turn.answer.removesuffix(".").rpartition(" is ")[2]
+        sentence = turn.answer.removesuffix(".").removeprefix("Yes. ").removeprefix("No. ")
+        country, _, right = sentence.removeprefix("The capital of ").rpartition(" is ")
+        if right.lower() in country.lower():
+            continue  # as in Singapore: the question holds the name whichever city it names
         said_yes = turn.answer.startswith("Yes")
-        assert (right.lower() in turn.question.lower()) >= said_yes
+        assert (right.lower() in turn.question.lower()) == said_yes, turn
 
 
 def test_refusals_name_the_way_out() -> None:
@@ -112,6 +116,22 @@ def test_refusals_name_the_way_out() -> None:
     for refusal in REFUSALS:
         assert "llmdispatcher --help" in refusal
         assert "--model FILE.gguf" in refusal
+
+
+def test_new_frames_are_new() -> None:
+    """No frame that the model learns is one of those that it is only asked in."""
+    grammar = load_grammar()
+    unseen, learnt = (
+        {
+            normalise(frame)
+            for pattern in read_sections(HERE / "phrases.txt")[name]
+            for frame in (grammar.draw(pattern, seeded(seed)) for seed in range(200))
+        }
+        for name in ("frames_unseen", "frames")
+    )
+
+    assert unseen
+    assert not unseen & learnt
 
 
 def test_a_seed_decides_the_text() -> None:
@@ -261,10 +281,11 @@ def test_free_wordings_are_brought_into_the_grammars_form(typed: str, written: s
 
 
 def test_free_wordings_that_are_held_out_are_never_trained_on() -> None:
-    """Every line of paraphrases.jsonl is of an entry, and is either trained on or held out."""
-    faq = Faq(1.0)
-    held_out = {turn.question for turn in faq.held_out}
+    """Every line of paraphrases.jsonl is of an entry or off them, and trained on or held out."""
+    faq, off = Faq(1.0), OffTopic(1.0)
+    held_out = {turn.question for turn in [*faq.held_out, *off.held_out]}
     learnt = {question for questions in faq.paraphrases.values() for question in questions}
+    learnt |= set(off.paraphrases)
 
     assert not held_out & learnt
     assert held_out | learnt == {q for qs in read_paraphrases().values() for q in qs}

@@ -82,10 +82,11 @@ class Guesser:
     def learn(self, step: Step, took_s: float) -> None:
         """Learn from a step: how long it took, and how many of its guesses were right."""
         self._left_s = min(MOST_SAVED_S, self._left_s + ASK_PART * took_s)
-        if self._drawing != len(step):
+        began_s = self._clock()
+        is_of_use = self._drawing or self._gate.has_guessed
+        if not is_of_use or any(chunk.rows < len(chunk.tokens) for _, chunk in step):
             self._gate.passed(sum(len(chunk.tokens) for _, chunk in step))
             return
-        began_s = self._clock()
         drafts = [
             Draft(sequence.memory.record, chunk.rows - 1, sequence.accepted)
             for sequence, chunk in step

@@ -10,6 +10,7 @@ the sampler draws it anyway.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -56,6 +57,8 @@ NEWEST = 0.2
 OUTLIER = 2.0
 """A step that took longer than so many times the mean counts as if it took that: another process
 was in the way."""
+TURNS_SEEN = 7
+"""What turning takes is the median of so many: one that something else held up does not count."""
 KEEP_OWN, KEEP_ALL = 0.9, 0.98
 """What older proposals of one sequence, and of all, still count after one more."""
 PRIOR_TRIALS = 2.0
@@ -205,7 +208,13 @@ class Gate:
         self._running = 0
         """How many drew in the last step, if it had proposals; else 0."""
         self._turn_s = 0.0
-        """What a step of another width than the one before it takes longer."""
+        """What a step of another width than the one before it takes longer: the median of these."""
+        self._turned: deque[float] = deque(maxlen=TURNS_SEEN)
+
+    @property
+    def has_guessed(self) -> bool:
+        """Whether the last step had proposals, so that the next one tells what they left behind."""
+        return self._running > 0
 
     def passed(self, width: int) -> None:
         """Take note of a step that there is nothing to learn from: its width, in tokens."""
@@ -229,8 +238,8 @@ class Gate:
         else:
             if self._running == running:  # what the proposals before it left behind
                 self._account_s -= min(took_s, OUTLIER * plain_s) - plain_s
-            if not has_turned:
-                self._plain = self._step
+            if not has_turned or self._step - self._plain >= 2 * PLAIN_EVERY:
+                self._plain = self._step  # widths may change so often that none comes twice
             if self._step == 2:  # noqa: PLR2004 - the first may have had to read the weights from disk
                 self._account_s += START_STEPS * took_s
             self._account_s = min(self._account_s, CREDIT_STEPS * took_s)
@@ -245,20 +254,19 @@ class Gate:
         if width > MAX_ROWS:
             return
         known = self._means.get(width)
+        if known is not None and known.is_sure and has_turned:
+            self._turned.append(max(0.0, took_s - known.took_s))
+            self._turn_s = sorted(self._turned)[len(self._turned) // 2]
+            return
+        if has_turned:  # which cannot have been most of it, or one bad turn would be believed
+            took_s = max(took_s - self._turn_s, took_s / OUTLIER)
+        steps = 0
         if known is None:
             insort(self._widths, width)
-            alone_s = max(took_s - self._turn_s, 0.0) if has_turned else took_s
-            self._means[width] = _Mean(alone_s, 1, self._step, not has_turned)
-            return
-        off_s = min(took_s, OUTLIER * known.took_s) - known.took_s
-        if has_turned and known.is_sure:
-            self._turn_s = max(0.0, self._turn_s + NEWEST * (off_s - self._turn_s))
-            return
-        if has_turned:
-            off_s -= self._turn_s
-        steps = known.steps if has_turned or known.is_sure else 0
-        weight = max(NEWEST, 1 / (steps + 1))
-        took_s = max(known.took_s + weight * off_s, 0.0)
+        elif known.is_sure or has_turned:
+            off_s = min(took_s, OUTLIER * known.took_s) - known.took_s
+            steps = known.steps
+            took_s = known.took_s + max(NEWEST, 1 / (steps + 1)) * off_s
         self._means[width] = _Mean(took_s, steps + 1, self._step, not has_turned)
 
     def most(self, record: Record, running: int, rows: int, room: int) -> int:
@@ -307,7 +315,11 @@ class Gate:
         return best
 
     def _turns(self, running: int, rows: int, count: int) -> int:
-        """Return how many more steps behind one of another width a proposal would make."""
+        """Return how many more steps behind one of another width a proposal would make.
+
+        As if nobody else proposed: with several who do, the first pays for a turn now and then that
+        does not happen, and the others for none.
+        """
         if rows > running or rows + count == self._width:
             return 0
         return 2 if self._width == running else 1
