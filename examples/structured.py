@@ -1,6 +1,6 @@
 """A reply that is a value of a class, and a tool that the model calls and is answered.
 
-The embedded model has learned neither; a schema and a demanded call hold any model to the form.
+The embedded model has never seen a tool; a schema and a demanded call hold any model to the form.
 What it writes into it is its own: ask a real model for real numbers.
 """
 
@@ -17,6 +17,7 @@ class Sum:
 
     a: int
     b: int
+    sum: int
 
 
 NUMBER = {"type": "integer", "minimum": 0, "maximum": 99}
@@ -27,7 +28,7 @@ ADD = ToolSpec(
 )
 
 with Dispatcher() as d:
-    print(d.send("What is 2 + 3? As JSON.", schema=Sum, temperature=0).parsed)
+    print(d.send("2 + 3 as json", schema=Sum, temperature=0).parsed)
 
     talk = [user("What is 2 + 3?")]
     asked = d.send(talk, tools=[ADD], tool_choice="required", parallel_tools=False, temperature=0)

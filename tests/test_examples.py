@@ -24,7 +24,7 @@ EXAMPLES = {
     "stop_button.py": ([], "cancelled in the books: 1"),
     "many_at_once.py": ([], "Tokyo"),
     "own_model.py": (["{model}", "hello"], ""),
-    "structured.py": ([], "Sum(a=2, b=3)"),
+    "structured.py": ([], "Sum(a=2, b=3, sum=5)"),
     "whoever_answers.py": (["http://127.0.0.1:9"], "The capital of Japan is Tokyo."),
     "survive.py": ([], "The capital of France is Paris."),
     "cascade.py": ([], "What is 13 * 17? 221"),

@@ -31,7 +31,7 @@ def test_the_plan_is_shown(run: Run) -> None:
     """The model, bytes by part, what was chosen and why, on stdout and nothing else."""
     done = run("plan", "--model", str(DEMO))
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.startswith(b"demo.gguf, llmdispatcher demo, llama, 1.2")
+    assert done.stdout.startswith(b"demo.gguf, llmdispatcher demo, llama, 3.05 million")
     found = rows(done.stdout)
     parts = ("weights", "kv_cache", "compute", "output", "tokenizer", "bookkeeping", "process")
     sizes = [float(found[name].split()[0].replace(",", "")) for name in (*parts, "total")]

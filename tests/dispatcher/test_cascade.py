@@ -155,19 +155,19 @@ def test_of_several_choices_the_least_sure_counts() -> None:
 
 def test_a_real_model_is_a_tier() -> None:
     """The embedded model is surer of what it knows, and answers that; the rest goes on."""
-    texts = "What is the capital of France?", "qzx vvkw 93 blorp ,, ??"
+    texts = "What is the capital of France?", "paris minus 3"
     small = LlamaCpp(embedded().model_path, name="small")
     plan = Cascade(threshold=0.9, calibration=AS_TOLD)
     with Dispatcher(small, says("big", "from the big one")) as d:
-        known, gibberish = (
+        known, puzzling = (
             Signals.of(d.send(text, vendor="small", logprobs=5, temperature=0).logprobs)
             for text in texts
         )
         mine, other = (d.send(text, strategy=plan, temperature=0) for text in texts)
 
-    assert known.likelihood > gibberish.likelihood
-    assert known.weakest > gibberish.weakest
-    assert known.entropy < gibberish.entropy
+    assert known.likelihood > puzzling.likelihood
+    assert known.weakest > puzzling.weakest
+    assert known.entropy < puzzling.entropy
     assert ("Paris" in mine.text, mine.vendor) == (True, "small")
     assert other.text == "from the big one"
 

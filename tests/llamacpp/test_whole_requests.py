@@ -135,7 +135,7 @@ def test_classes_are_made_of_each_of_several_replies(door: Dispatcher) -> None:
 def test_attrs_classes_are_made_by_the_embedded_model() -> None:
     """A class with what is optional and what is not, by a model that was trained."""
     with Dispatcher("embedded") as d:
-        light = d.send("A lamp.", schema=Light, temperature=0, max_tokens=200).parsed
+        light = d.send("Give me a lamp as JSON", schema=Light, temperature=0, max_tokens=200).parsed
 
     assert isinstance(light, Light)
     assert type(light.level) is int
