@@ -50,6 +50,7 @@ def test_every_fault_of_the_public_exam_is_passed(
     assert not mark.beyond, str(mark)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("scenario", "world", "form"), one_form_each(FURTHER))
 def test_every_further_fault_is_passed(scenario: Scenario, world: str, form: str) -> None:
     """What hosts do beyond the public exam costs the caller nothing either."""

@@ -181,7 +181,11 @@ def check_cells(engine: Stepped) -> None:
         assert lib.llama_memory_seq_pos_max(memory, number) == count - 1
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=settings().max_examples * 3 // 5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(jobs=JOBS, fields=ENGINES)
 def test_batched_is_one_at_a_time(
     exact: Path, alone: Alone, jobs: list[Job], fields: dict[str, Any]
