@@ -127,9 +127,16 @@ class Scheduler:
         return needed + to_come <= self._cells.available
 
     def _worth_waiting(self, sequence: Sequence, match: Match) -> bool:
-        """Whether somebody is reading much that this sequence would have to read as well."""
+        """Whether somebody is reading much that this sequence would have to read as well.
+
+        Replies to one request share all of their prompt: for them any of it is worth a step, if
+        it is long enough to be shared at all.
+        """
         for other in self.running:
-            least = max(other.position, match.shared) + BLOCK_TOKENS
+            known = max(other.position, match.shared)
+            least = known + BLOCK_TOKENS
+            if other.number == sequence.number:
+                least = max(known + 1, BLOCK_TOKENS)
             if other.is_reading and (
                 common(other.tokens, sequence.tokens, len(sequence.tokens) - 1) >= least
             ):
