@@ -2,10 +2,12 @@
 
     python bench/tasks.py [--draws N] [--rounds N]
 
-The exam is tests/data/task_prompts.json: prompts out of packages, and others written for it; its
-README.md says how it came about. Shows which task was taken for which, F1 of each, the mean of
-these with an interval from redrawn exams (95 %), for each part too, and what always saying the
-commonest task would reach; then the CPU time of a reading, and of one of ten megabytes.
+The exam is tests/data/task_exam.json: prompts that three writers wrote for it, who were kept from
+the rules; tests/data/README.md says how it came about. Shows which task was taken for which, F1 of
+each, the mean of these with an interval from redrawn exams (95 %), for each writer too, and what
+always saying the commonest task would reach; then the same of the prompts out of packages
+(task_prompts_packages.json), no part of the exam; then the CPU time of a reading, and of one of ten
+megabytes.
 """
 
 from __future__ import annotations
@@ -32,9 +34,6 @@ from scoring import f1_of_each, macro_f1  # noqa: E402 - what the test of the ga
 
 GOAL = 0.80
 SEED = 20
-WRITTEN = "W"
-"""The source of the prompts that were written for the exam."""
-
 TAIL = 0.025
 """Of the redrawn exams, left out at each end."""
 
@@ -52,7 +51,7 @@ def interval(pairs: Pairs, draws: int) -> tuple[float, float]:
 
 
 def score(pairs: Pairs, draws: int) -> dict[str, Any]:
-    """Return how well a part of the exam was read."""
+    """Return how well prompts were read."""
     return {
         "prompts": len(pairs),
         "macro_f1": macro_f1(pairs, list(Task)),
@@ -70,28 +69,36 @@ def cpu_us(work: Callable[[], object], rounds: int) -> dict[str, float]:
     return spread(taken)
 
 
+def prompts_of(name: str) -> list[dict[str, Any]]:
+    """Return prompts with their labels."""
+    prompts: list[dict[str, Any]] = json.loads((TESTS / "data" / name).read_bytes())["prompts"]
+    return prompts
+
+
+def read_all(prompts: list[dict[str, Any]]) -> Pairs:
+    """Return for each prompt what it is and what it was taken for."""
+    return [
+        (str(prompt["task"]), str(read(Request.of(prompt["prompt"])).task)) for prompt in prompts
+    ]
+
+
 def measure(draws: int, rounds: int) -> dict[str, Any]:
     """Read the exam, and time the reading."""
-    prompts = json.loads((TESTS / "data" / "task_prompts.json").read_bytes())["prompts"]
+    prompts = prompts_of("task_exam.json")
     requests = [Request.of(prompt["prompt"]) for prompt in prompts]
     began_ns = time.process_time_ns()
     read(requests[0])
     first_us = (time.process_time_ns() - began_ns) / NS_PER_US
-    pairs = [
-        (str(prompt["task"]), str(read(request).task))
-        for prompt, request in zip(prompts, requests, strict=True)
-    ]
-    parts = ["written" if prompt["source"] == WRITTEN else "packages" for prompt in prompts]
+    pairs = read_all(prompts)
+    by_writer: dict[str, Pairs] = {}
+    for prompt, pair in zip(prompts, pairs, strict=True):
+        by_writer.setdefault(str(prompt["source"]), []).append(pair)
     commonest = Counter(right for right, _ in pairs).most_common(1)[0][0]
     long = Request.of("Summarize the report. " + "It rains. " * (LONG_CHARS // 10))
     return {
-        "prompts": len(pairs),
-        "macro_f1": macro_f1(pairs, list(Task)),
-        "interval": interval(pairs, draws),
-        "parts": {
-            part: score([pair for pair, of in zip(pairs, parts, strict=True) if of == part], draws)
-            for part in ("packages", "written")
-        },
+        **score(pairs, draws),
+        "writers": {writer: score(part, draws) for writer, part in sorted(by_writer.items())},
+        "packages": score(read_all(prompts_of("task_prompts_packages.json")), draws),
         "accuracy": sum(right == given for right, given in pairs) / len(pairs),
         "commonest": {
             "task": commonest,
@@ -130,11 +137,12 @@ def show(result: dict[str, Any]) -> None:
     plain = result["commonest"]
     print(f"macro-F1 {result['macro_f1']:.3f} ({low:.3f} to {high:.3f}),", end=" ")
     print(f"accuracy {result['accuracy']:.3f}; always {plain['task']}: {plain['macro_f1']:.3f}")
-    for part, it in result["parts"].items():
+    parts = {**result["writers"], "out of packages, no part of the exam": result["packages"]}
+    for part, it in parts.items():
         low, high = it["interval"]
         print(f"{part}: {it['prompts']} prompts, {it['macro_f1']:.3f} ({low:.3f} to {high:.3f})")
     for what, it in result["cpu_us"].items():
-        print(f"CPU, {what}: {it['median']:.0f} µs")
+        print(f"CPU, {what}: median {it['median']:.0f} µs")
     print(f"goal {GOAL:.2f}: {'met' if result['macro_f1'] >= GOAL else 'missed'}")
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import groupby
+from itertools import groupby, islice, pairwise
 from typing import NamedTuple
 
 from llmdispatcher.models.task_together import TOGETHER
+from llmdispatcher.models.task_tongues import SIGNS
 from llmdispatcher.models.task_words import FILLERS
 
 WINDOW_CHARS = 4_096
@@ -22,6 +23,15 @@ HEAD_CHARS, TAIL_CHARS = 2_000, 1_000
 """Of the prose, where people say what they want: what they give stands between."""
 
 PHRASE_WORDS = 3
+
+SHOWN_WORDS = 300
+"""Of a text with all that is given in it, whose words are looked at one by one."""
+
+STEM_CHARS = 4
+"""By which forms of one word are held together."""
+
+SENTENCE_CHARS = 200
+"""Looked at of the first sentence and of the last, for the words in them."""
 
 SHORT_WORDS, LONG_WORDS = 8, 120
 
@@ -70,6 +80,23 @@ CODE_FILE = re.compile(
     r"\.(?:py|js|tsx?|jsx|java|go|rs|rb|cpp|cc|cs|php|sql|css|html|sh|ya?ml|vue|kt|\w+\()(?!\w)"
     r"|\(\)|`[^`\n]{1,80}`"
 )
+DEVICE_CODE = re.compile(r"\b[EFH][-:]?\d{1,3}\b(?![\w.(:])")
+ERROR_CODE = re.compile(
+    r"\b[A-Z]{2,8}[-_]\d{2,8}\b|\b[A-Z]{2,9}\d{4,8}\b|\b[A-Z]{2,12}_[A-Z_]{3,40}"
+)
+CELL_FORMULA = re.compile(r"=[A-Z]{2,12}\(")
+ARROWS = re.compile(r"(?:->|→)[^→\n]{1,200}?(?:->|→)")
+LONG_QUOTE = re.compile('["“„«「][^"“”„»«」\\n]{80}')
+TEMPLATE = re.compile(
+    r"</?[a-z_]{3,20}>|\[/?[A-Z_]{3,20}\]|^#{1,4} "
+    r"|^\W{0,3}(?:Context|Question|Text|Data)\b.{0,20}:",
+    re.MULTILINE,
+)
+CHOICE_LINE = re.compile(r"\(?[A-E][.):] *\S")
+SPEAKER_LINE = re.compile(
+    r"(?:\[\d\d:\d\d\] *|\d\d?:\d\d *)?@?[A-Z][\w.]{0,20}(?: [A-Z][\w.]{0,20})?: \S"
+)
+COMPACT = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]")
 FORM = re.compile(r"^(?:Input|Output|Answer|A|Task|Instruction|Question|Q): ?", re.MULTILINE)
 PLACEHOLDER = re.compile(r"\{\{?\{? ?\w+ ?\}|\{% ")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -82,8 +109,15 @@ PROSE = ("prose", "trace")
 
 
 LINES = (("diff", DIFF_LINE), ("json shown", JSON_LINE))
+LINES_IN_ROWS = (("items", ITEM), ("choice lines", CHOICE_LINE), ("speakers", SPEAKER_LINE))
 SHAPES = (
     ("named error", NAMED_ERROR),
+    ("device code", DEVICE_CODE),
+    ("error code", ERROR_CODE),
+    ("cell formula", CELL_FORMULA),
+    ("arrows", ARROWS),
+    ("long quote", LONG_QUOTE),
+    ("template", TEMPLATE),
     ("asks in a form", FORM),
     ("data file", DATA_FILE),
     ("placeholder", PLACEHOLDER),
@@ -100,6 +134,9 @@ SHAPES_OF_PROSE = (
 FILLING = frozenset(FILLERS.split())
 FEW = 3
 """Lines of a table, items of a list, numbers: fewer are none."""
+
+MANY = 8
+"""Numbers."""
 
 
 class Sight(NamedTuple):
@@ -131,26 +168,60 @@ def see(text: str, groups: Phrases, openers: Phrases) -> Sight:
     ends = prose
     if len(prose) > HEAD_CHARS + TAIL_CHARS:
         ends = f"{prose[:HEAD_CHARS]}\n{prose[-TAIL_CHARS:]}"
-    facts = {*_grouped(asked, groups), *_openings(ends, openers)}
+    facts = {*_grouped(asked, groups), *_openings(ends, openers), *_signs(ends)}
     facts.update(_shapes("\n".join(lines), lines, kinds), _shapes_of_prose(ends, words))
     facts.update(_together(frozenset(facts)))
-    facts.update(f"word: {word}" for word in asked if not word.isdigit())
+    facts.update(_worded(asked, ends), _shown(text))
     items = sum(map(bool, map(ITEM.match, lines)))
     return Sight(frozenset(facts), words, prose, kinds.count("code"), items)
 
 
-def phrases(groups: Mapping[str, str]) -> Phrases:
+def phrases(*tables: Mapping[str, str]) -> Phrases:
     """Turn groups of words round: from each phrase to the groups that it is in."""
-    found: Phrases = {}
-    for group, listed in groups.items():
-        for phrase in listed.split(", "):
-            key = tuple(phrase.split(" "))
-            found[key] = (*found.get(key, ()), group)
-    return found
+    found: dict[tuple[str, ...], dict[str, None]] = {}
+    for table in tables:
+        for group, listed in table.items():
+            for phrase in listed.split(", "):
+                found.setdefault(tuple(phrase.split(" ")), {})[group] = None
+    return {phrase: tuple(groups) for phrase, groups in found.items()}
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(WORD.findall(text.lower()))
+
+
+def _worded(asked: tuple[str, ...], prose: str) -> Iterator[str]:
+    """Name the words one by one: alone, with the next, by their stem, in the first sentence."""
+    spoken = [word for word in asked if not word.isdigit()]
+    yield from (f"word: {word}" for word in spoken)
+    yield from (f"pair: {one} {two}" for one, two in pairwise(spoken))
+    yield from (f"stem: {word[:STEM_CHARS]}" for word in spoken if len(word) > STEM_CHARS)
+    sentences = [part for part in SENTENCE_END.split(prose) if part.strip()]
+    if not sentences:
+        return
+    first = _words(sentences[0][:SENTENCE_CHARS])
+    yield from (f"in first: {word}" for word in first)
+    yield f"begins: {' '.join(first[:1])}"
+    yield f"begins: {' '.join(first[:2])}"
+    if len(sentences) > 1:
+        last = _words(sentences[-1][:SENTENCE_CHARS])
+        yield from (f"in last: {word}" for word in last)
+        yield f"last begins: {' '.join(last[:1])}"
+        yield f"last begins: {' '.join(last[:2])}"
+
+
+def _shown(text: str) -> Iterator[str]:
+    """Name the words of the whole text, with what is given in it."""
+    words = islice(WORD.finditer(text.lower()), SHOWN_WORDS)
+    yield from (f"shown: {word[0]}" for word in words)
+
+
+def _signs(prose: str) -> Iterator[str]:
+    """Name the groups of a script without blanks."""
+    if COMPACT.search(prose):
+        for group, listed in SIGNS.items():
+            if any(sign in prose for sign in listed.split(", ")):
+                yield group
 
 
 def _kinds(lines: list[str]) -> Iterator[str]:
@@ -251,8 +322,9 @@ def _shapes(text: str, lines: list[str], kinds: list[str]) -> Iterator[str]:
         yield "shows code"
     elif "code" in kinds or INLINE_CODE.search(text):
         yield "some code"
-    if sum(map(bool, map(ITEM.match, lines))) >= FEW:
-        yield "items"
+    for fact, pattern in LINES_IN_ROWS:
+        if sum(map(bool, map(pattern.match, lines))) >= FEW:
+            yield fact
     for fact, pattern in LINES:
         if any(map(pattern.match, lines)):
             yield fact
@@ -264,6 +336,8 @@ def _shapes(text: str, lines: list[str], kinds: list[str]) -> Iterator[str]:
 def _shapes_of_prose(prose: str, words: tuple[str, ...]) -> Iterator[str]:
     if numbers := len(NUMBER.findall(prose)):
         yield "a number" if numbers < FEW else "numbers"
+        if numbers >= MANY:
+            yield "many numbers"
     for fact, pattern in SHAPES_OF_PROSE:
         if pattern.search(prose):
             yield fact

@@ -163,14 +163,17 @@ def _see(text: str) -> Sight:
 
 @cache
 def _table() -> _Table:
-    from llmdispatcher.models import task_words  # noqa: PLC0415 - a table
+    from llmdispatcher.models import task_tongues, task_words  # noqa: PLC0415 - tables
     from llmdispatcher.task_facts import phrases  # noqa: PLC0415 - its tables
 
     path = Path(task_words.__file__).with_name("tasks.json")
     stored = json.loads(path.read_text(encoding="utf-8"))
     always = {task: stored["always"].get(task, 0.0) for task in Task}
     return _Table(
-        stored["weights"], always, phrases(task_words.GROUPS), phrases(task_words.OPENERS)
+        stored["weights"],
+        always,
+        phrases(task_words.GROUPS, task_tongues.GROUPS),
+        phrases(task_words.OPENERS, task_tongues.OPENERS),
     )
 
 

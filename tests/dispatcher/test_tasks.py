@@ -24,13 +24,17 @@ from llmdispatcher.tongue import tongue
 
 DATA = Path(__file__).parents[1] / "data"
 GATE = 0.80
-FROZEN = "0d5ce4c5b988f032a8b63ccbda7b86a1a4697720be66839dce9b41f50a1cac6a"
-"""Of the exam; tests/data/README.md says what of it is older than the rules."""
+FROZEN = "9d2817073924a5602a95f83858066fc478a3372bf0500cfa32aba58533c6c05f"
+"""Of the exam, which is older than the rules and the weights; tests/data/README.md tells how."""
+
+EXAM, PACKAGES = "task_exam.json", "task_prompts_packages.json"
+DEVELOPMENT = "task_prompts_development.json"
 
 
-def exam() -> list[dict[str, Any]]:
-    """Return the prompts of the exam, each with its label."""
-    prompts: list[dict[str, Any]] = json.loads((DATA / "task_prompts.json").read_bytes())["prompts"]
+def prompts_of(name: str) -> list[dict[str, Any]]:
+    """Return prompts, each with its label."""
+    stored = json.loads((DATA / name).read_bytes())
+    prompts: list[dict[str, Any]] = stored["prompts"] if isinstance(stored, dict) else stored
     return prompts
 
 
@@ -41,25 +45,24 @@ def normal(prompt: str) -> str:
 
 def test_the_exam_is_the_one_that_was_frozen() -> None:
     """The exam stays as it was frozen: at least 300 prompts, 25 of each task."""
-    assert hashlib.sha256((DATA / "task_prompts.json").read_bytes()).hexdigest() == FROZEN
-    times = Counter(prompt["task"] for prompt in exam())
+    assert hashlib.sha256((DATA / EXAM).read_bytes()).hexdigest() == FROZEN
+    times = Counter(prompt["task"] for prompt in prompts_of(EXAM))
     assert set(times) == set(Task)
     assert sum(times.values()) >= 300
     assert min(times.values()) >= 25
 
 
-def test_no_prompt_of_the_exam_was_learned_from() -> None:
-    """The prompts that the weights were learned from share none with the exam."""
-    learned = json.loads((DATA / "task_prompts_development.json").read_bytes())
-    assert not {normal(each["prompt"]) for each in learned} & {
-        normal(each["prompt"]) for each in exam()
-    }
+@pytest.mark.parametrize("asked", [EXAM, PACKAGES])
+def test_no_prompt_that_is_asked_was_learned_from(asked: str) -> None:
+    """The prompts that the weights were learned from share none with those that are measured on."""
+    learned = {normal(each["prompt"]) for each in prompts_of(DEVELOPMENT)}
+    assert not learned & {normal(each["prompt"]) for each in prompts_of(asked)}
 
 
 def test_tasks_are_read_well_in_other_peoples_words() -> None:
     """Macro-F1 on the exam reaches the gate; the commonest task alone comes nowhere near."""
-    right = [prompt["task"] for prompt in exam()]
-    given = [read(Request.of(prompt["prompt"])).task for prompt in exam()]
+    right = [prompt["task"] for prompt in prompts_of(EXAM)]
+    given = [read(Request.of(prompt["prompt"])).task for prompt in prompts_of(EXAM)]
     commonest = Counter(right).most_common(1)[0][0]
     assert macro_f1(zip(right, given, strict=True), list(Task)) >= GATE
     assert macro_f1(((each, commonest) for each in right), list(Task)) < 0.05
@@ -145,6 +148,11 @@ HOSTILE = [
     "def " * 2_200,
     "\t,;|" * 2_200,
     "if, " * 2_200,
+    "->a" * 3_000,
+    '"' + "a" * 9_000,
+    "A_" * 4_500,
+    "[A" * 4_500,
+    "日本 " * 3_000,
 ]
 
 
@@ -177,6 +185,20 @@ def test_complexity_never_falls_when_more_is_asked(more: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompt", "task"),
+    [
+        ("Fasse den Bericht in zwei Sätzen zusammen.", Task.SUMMARISATION),
+        ("Escribe una función en Python que invierta una lista.", Task.CODE_GENERATION),
+        ("次の文章を三行で要約してください。", Task.SUMMARISATION),
+        ("Напиши функцию на Python, которая сортирует список.", Task.CODE_GENERATION),
+    ],
+)
+def test_plain_cases_of_other_languages(prompt: str, task: Task) -> None:
+    """A plain request is read in other languages too, with and without blanks between words."""
+    assert read(Request.of(prompt)).task is task
+
+
+@pytest.mark.parametrize(
     ("text", "language"),
     [
         ("What is the capital of France?", "en"),
@@ -203,7 +225,7 @@ def test_importing_the_reading_loads_no_table() -> None:
     """The tables come with the first request, not with the import."""
     code = (
         "import sys, llmdispatcher, llmdispatcher.tasks\n"
-        "tables = ('task_facts', 'task_words', 'task_together', 'tongue')\n"
+        "tables = ('task_facts', 'task_words', 'task_together', 'task_tongues', 'tongue')\n"
         "assert not [name for name in sys.modules if name.endswith(tables)]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
