@@ -177,8 +177,11 @@ class Converter:
         self.notes.wrong(place, f"{_told(place)}must be {error.allowed}")
 
     def _argument(self, argument: Argument, node: Node) -> Any:  # noqa: ANN401 - by its type
-        if argument.is_secret:
+        if argument.is_secret and kinds.is_written(argument.kind):
             return self.guard.secret(argument, node)
+        if argument.is_secret and isinstance(node.value, str):  # whatever it is, it is not shown
+            self.notes.wrong(node, "must not be text")
+            return NOTHING
         if argument.name.endswith("_env"):
             return self.guard.variable(node)
         several = set(typing.get_args(argument.kind)) or {argument.kind}
