@@ -116,6 +116,7 @@ def test_any_bytes_are_read_or_refused(text: bytes) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1200)
 @settings(max_examples=5000)
 @given(file=files())
 def test_many_values_are_read_or_refused(file: Any) -> None:
