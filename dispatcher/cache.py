@@ -12,11 +12,11 @@ import time
 import weakref
 from collections.abc import Callable
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from llmdispatcher.models.check import path_of
 from llmdispatcher.models.errors import BadRequest
 from llmdispatcher.models.event import CacheTrouble
 from llmdispatcher.models.reply import Reply
@@ -79,7 +79,7 @@ class Cache:
         if not isinstance(store_sampled, bool):
             raise BadRequest("store_sampled", store_sampled, "True or False")
         self.store_sampled = store_sampled
-        self._path = None if path is None else Path(path).expanduser()
+        self._path = None if path is None else path_of("path", path)
         self._wall = wall
         self._lock = threading.RLock()  # a signal handler may close what this thread is using
         self._hands: dict[int, _Hand] = {}

@@ -6,11 +6,11 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
+from llmdispatcher.models.check import path_of
 from llmdispatcher.models.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ def _init(args: argparse.Namespace, terminal: Terminal) -> int:
     from llmdispatcher.config import found, making, places  # noqa: PLC0415 - yaml takes a while
     from llmdispatcher.vendors.http import scout  # noqa: PLC0415 - as above
 
-    files = [Path(each).expanduser() for each in args.models]
+    files = [path_of("model", each) for each in args.models]
     for path in files:
         if not path.is_file():
             raise RequestError(f"there is no file {path}")
     content = making.text(found.clouds(os.environ), scout.shared().look(), files)
-    path = Path(args.path or places.FILE).expanduser()
+    path = path_of("--path", args.path or places.FILE)
     making.write(path, content, os.environ)
     terminal.write(f"wrote {path}: edit it, then llmdispatcher config check\n")
     return 0

@@ -21,13 +21,13 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmdispatcher import budget
 from llmdispatcher.budget import Worst
 from llmdispatcher.ledger_entry import Closing, Opening, Slip
 from llmdispatcher.models.budget import SpendingCap
+from llmdispatcher.models.check import path_of
 from llmdispatcher.models.errors import BadRequest, LedgerUnusable
 from llmdispatcher.models.event import BudgetAlert, LedgerTrouble
 
@@ -116,7 +116,7 @@ class Ledger:
             raise BadRequest("share", share, "True or False")
         from llmdispatcher.ledger_file import default_path  # noqa: PLC0415 - sqlite3 takes 5 ms
 
-        self.path = Path(path).expanduser() if path is not None else default_path()
+        self.path = path_of("path", path) if path is not None else default_path()
         self._is_strict, self._wall, self._ears = on_trouble == "strict", wall, _Ears(report)
         self._lock_wait_s, self._expire_s, self._max_kept = lock_wait_s, expire_s, max_kept
         self._shares = share

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from llmdispatcher.models.check import path_of
 from llmdispatcher.terminal import one_line
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _reader(args: argparse.Namespace) -> tuple[Reader, Path]:
     from llmdispatcher.ledger_file import default_path  # noqa: PLC0415 - sqlite3 takes 5 ms
     from llmdispatcher.ledger_queries import Reader, since_of  # noqa: PLC0415 - as above
 
-    path = Path(args.ledger).expanduser() if args.ledger else default_path()
+    path = path_of("--ledger", args.ledger) if args.ledger else default_path()
     since = since_of(args.since, datetime.now(UTC)) if args.since else ""
     return Reader(path, since), path
 

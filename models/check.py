@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -106,6 +108,21 @@ def flag(*, default: bool) -> Any:  # noqa: ANN401 - attrs.field is typed so
             raise BadRequest(field.name, value, "True or False")
 
     return attrs.field(default=default, validator=check)
+
+
+def path_of(name: str, given: str | os.PathLike[str]) -> Path:
+    """Return a path; ``~`` is the user's own folder, and ``~mary`` Mary's.
+
+    Raises BadRequest where there is no such user, and for what is no path.
+    """
+    try:
+        return Path(given).expanduser()
+    except TypeError:
+        raise BadRequest(name, given, "a path") from None
+    except RuntimeError:
+        way_out = "say the whole path of a file of that name"
+        allowed = f"a path; there is no user whose folder is {Path(given).parts[0]}: {way_out}"
+        raise BadRequest(name, str(given), allowed) from None
 
 
 def dollars(value: Decimal | float | str | None) -> Decimal | None:

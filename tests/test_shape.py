@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from fresh import in_a_new_process
 
 import llmdispatcher
 from llmdispatcher.models import errors
@@ -61,19 +60,6 @@ Ensemble Hedge NoGoodAnswer Parallel
 ConfigRefused ConfigReloaded
 Cascade Chain Step
 """
-
-
-def in_a_new_process(code: str) -> str:
-    """Run code in a fresh interpreter, which nobody measures, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")},
-    )
-    assert not done.stderr
-    return done.stdout
 
 
 def test_the_public_names_are_these() -> None:

@@ -25,7 +25,7 @@ from llmdispatcher.config.node import Node, Notes
 from llmdispatcher.config.scalars import hint
 from llmdispatcher.config.secrecy import is_secret, safe
 from llmdispatcher.models.card import ModelCard, Price
-from llmdispatcher.models.check import nearest
+from llmdispatcher.models.check import nearest, path_of
 from llmdispatcher.models.errors import BadRequest, ConfigError, VendorError
 from llmdispatcher.models.stages import Step
 from llmdispatcher.models.strategy import Strategy
@@ -177,8 +177,11 @@ class Converter:
         self.notes.wrong(place, f"{_told(place)}must be {error.allowed}")
 
     def _argument(self, argument: Argument, node: Node) -> Any:  # noqa: ANN401 - by its type
-        if argument.is_secret:
+        if argument.is_secret and kinds.is_written(argument.kind):
             return self.guard.secret(argument, node)
+        if argument.is_secret and isinstance(node.value, str):  # whatever it is, it is not shown
+            self.notes.wrong(node, "must not be text")
+            return NOTHING
         if argument.name.endswith("_env"):
             return self.guard.variable(node)
         several = set(typing.get_args(argument.kind)) or {argument.kind}
@@ -243,7 +246,11 @@ class Converter:
         text = self._str(node)
         if text is NOTHING:
             return NOTHING
-        path = Path(text).expanduser()
+        try:
+            path = path_of("", text)
+        except BadRequest as error:
+            self.notes.wrong(node, f"{_told(node)}must be {error.allowed}")
+            return NOTHING
         return path if self._folder is None else self._folder / path
 
     def _refuse(self, node: Node, wanted: str, way_out: str = "") -> Any:  # noqa: ANN401 - NOTHING

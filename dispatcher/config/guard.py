@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from llmdispatcher.config import kinds
 from llmdispatcher.config.arguments import Argument
 from llmdispatcher.config.node import Node, Notes
 from llmdispatcher.config.secrecy import REFERENCE, VARIABLE, is_key
@@ -56,13 +57,19 @@ class Guard:
         return name
 
     def secret(self, argument: Argument, node: Node) -> Any:  # noqa: ANN401 - as the argument is
-        """Read what may hold a key: text, or texts by name, with ``${NAME}`` for what is secret."""
-        if isinstance(node.value, dict):
-            found = {key: self._expanded(value, key) for key, value in node.items.items()}
-            return NOTHING if NOTHING in found.values() else found
-        is_all_secret = Secret in (argument.kind, *typing.get_args(argument.kind))
+        """Read what may hold a key: text, or texts by name, with ``${NAME}`` for what is secret.
+
+        Whichever of the two the argument takes. What stands there otherwise is not shown.
+        """
         if node.value is None:
             return None
+        if isinstance(node.value, dict) and kinds.takes_mapping(argument.kind):
+            found = {key: self._expanded(value, key) for key, value in node.items.items()}
+            return NOTHING if NOTHING in found.values() else found
+        if not kinds.takes_text(argument.kind):
+            self._notes.wrong(node, "must be a mapping of names to texts, with ${NAME} for secrets")
+            return NOTHING
+        is_all_secret = Secret in (argument.kind, *typing.get_args(argument.kind))
         return self._expanded(node, "secret" if is_all_secret else "")
 
     def _expanded(self, node: Node, name: str) -> Any:  # noqa: ANN401 - text, or NOTHING

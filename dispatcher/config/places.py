@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 
+from llmdispatcher.models.check import path_of
 from llmdispatcher.models.errors import ConfigError, Problem
 
 VARIABLE = "LLMDISPATCHER_CONFIG"
@@ -36,9 +37,9 @@ def places(
 ) -> tuple[Place, ...]:
     """Return all places in their order; one that is named is the only one."""
     if given is not None:
-        return (Place(Path(given).expanduser(), "named by the caller", is_demanded=True),)
+        return (Place(path_of("config", given), "named by the caller", is_demanded=True),)
     if named := environment.get(VARIABLE, "").strip():
-        return (Place(Path(named).expanduser(), f"named by {VARIABLE}", is_demanded=True),)
+        return (Place(path_of(VARIABLE, named), f"named by {VARIABLE}", is_demanded=True),)
     return (
         Place(Path(FILE), "in the current folder", is_strange=True),
         Place(user_folder() / FILE, "in the user's configuration folder"),

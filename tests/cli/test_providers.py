@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import attrs
 import pytest
+from fresh import in_a_new_process
 from http_hosts import HOSTS
 from loopback import Answer, Got, Loopback
 from model_stores import DEMO, file
@@ -114,19 +113,13 @@ print(json.dumps([code, [*sys.modules]]))
 """The command where no server runs, whatever may run on this machine; then what it loaded."""
 
 
-def test_with_nothing_there_no_http_client_is_loaded(home: Path) -> None:
+def test_with_nothing_there_no_http_client_is_loaded() -> None:
     """Which is most of what the command would take."""
-    done = subprocess.run(
-        [sys.executable, "-c", NOBODY],
-        capture_output=True,
-        check=True,
-        env={**os.environ, "HOME": str(home)},
-    )
-    *told, last = done.stdout.splitlines()
+    *told, last = in_a_new_process(NOBODY).splitlines()
     code, loaded = json.loads(last)
 
     assert code == 0
-    assert any(line.startswith(b"embedded") for line in told)
+    assert any(line.startswith("embedded") for line in told)
     assert "llmdispatcher.providers" in loaded
     assert [name for name in ("httpx2", "llama_cpp", "yaml", "sqlite3") if name in loaded] == []
 

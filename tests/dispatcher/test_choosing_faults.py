@@ -9,11 +9,14 @@ import sys
 import threading
 import weakref
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
 import pytest
+from waits import WAIT_S
 
 from llmdispatcher import (
     BadRequest,
@@ -295,30 +298,46 @@ def test_the_ends_of_every_range_choose(strategy: str) -> None:
 # -- threads ------------------------------------------------------------------------------------
 
 
+@contextmanager
+def hasty() -> Iterator[None]:
+    """Have threads take turns as often as can be.
+
+    Those that are to do so must run by then: on Python 3.11 a thread that begins beside another
+    one, both of which are measured, can fail at that (``sys.settrace`` is not for two at once).
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_vendors_may_come_while_others_choose() -> None:
     """A vendor that is registered meanwhile is one more; no request falls between two shelves."""
     failures: list[BaseException] = []
     with Dispatcher(Scripted(name="first")) as d:
+        all_run, go = threading.Barrier(5), threading.Event()
 
         def choose() -> None:
             try:
+                all_run.wait(WAIT_S)
+                assert go.wait(WAIT_S)
                 for _ in range(300):
                     assert len(d.explain("hi").candidates) >= 1
             except BaseException as error:  # noqa: BLE001 - whatever it is, the test tells it
                 failures.append(error)
 
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-        try:
-            threads = [threading.Thread(target=choose) for _ in range(4)]
-            for thread in threads:
-                thread.start()
+        threads = [threading.Thread(target=choose) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        all_run.wait(WAIT_S)
+        with hasty():
+            go.set()
             for number in range(40):
                 d.register_vendor(Scripted(name=f"v{number}"))
             for thread in threads:
                 thread.join()
-        finally:
-            sys.setswitchinterval(before)
         assert len(d.explain("hi").candidates) == 41
 
     assert failures == []

@@ -17,7 +17,7 @@ from stepped import Stepped, ending, pieces_of, text_of
 from waits import WAIT_S, until
 
 from llmdispatcher import Deadlines, Dispatcher, LlamaCpp, Request, Sampling, user
-from llmdispatcher.models.reply import Delta, Finish, FinishReason
+from llmdispatcher.models.reply import Delta, Finish
 from llmdispatcher.vendors.llamacpp.vendor import embedded
 
 GREEDY = Sampling(temperature=0)
@@ -72,12 +72,16 @@ def test_several_replies_read_their_prompt_once(engine: Stepped) -> None:
     engine.backend.decode = counted  # type: ignore[method-assign, assignment]
     call = engine.submit(request)
     engine.run()
-    finish = pieces_of(call)[-1]
+    read_tokens, finish = sum(read), pieces_of(call)[-1]
+    one = engine.submit(Request.of(request, n=1))
+    engine.run()
+    alone = pieces_of(one)[-1]
 
     assert isinstance(finish, Finish)
-    assert finish.others == (FinishReason.LENGTH,) * 7
-    assert finish.usage.completion_tokens == 24
-    assert sum(read) <= finish.usage.prompt_tokens + 8 * 3
+    assert isinstance(alone, Finish)
+    assert (finish.reason, finish.others) == (alone.reason, (alone.reason,) * 7)
+    assert finish.usage.completion_tokens == 8 * alone.usage.completion_tokens
+    assert read_tokens <= finish.usage.prompt_tokens + 8 * 3
 
 
 def test_cancelling_one_request_cancels_all_its_replies(engine: Stepped) -> None:

@@ -287,7 +287,7 @@ def test_an_event_loop_stays_responsive(slow_model: Path, monkeypatch: pytest.Mo
         async with AsyncDispatcher(LlamaCpp(slow_model, max_threads=1, isolation="thread")) as d:
             await d.load("slow")
             decodes.hold()
-            request = Request(prompt="Once", max_tokens=20)
+            request = Request.of(Request(prompt="Once"), max_tokens=20, temperature=0)
             tasks = [asyncio.create_task(d.send(request)) for _ in range(10)]
             await auntil(lambda: decodes.begun)
             for _ in range(20):

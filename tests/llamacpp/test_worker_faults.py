@@ -52,7 +52,7 @@ def asking(path: Path, first: str = "", last: str = "") -> str:
         f"import os, sys\n{first}\n"
         "from llmdispatcher import Dispatcher, LlamaCpp\n"
         f"with Dispatcher(LlamaCpp({str(path)!r}, max_threads=1)) as d:\n"
-        "    said = str(d.send('x', max_tokens=2).usage.completion_tokens)\n"
+        "    said = str(d.send('x', max_tokens=2, temperature=0).usage.completion_tokens)\n"
         f"{last or 'print(said)'}\n"
     )
 

@@ -227,7 +227,10 @@ def test_a_reply_ends_where_it_is_told_to(
         cut = d.send(QUESTION, temperature=0, max_tokens=3)
 
     assert (stopped.text, stopped.finish_reason) == ("The capital of ", FinishReason.STOP)
-    assert (cut.text, cut.finish_reason) == ("The capital of", FinishReason.LENGTH)
+    assert cut.finish_reason is FinishReason.LENGTH
+    assert cut.text
+    assert ANSWER.startswith(cut.text)
+    assert cut.text != ANSWER
     if surface.counts_streams or not streams:
         assert cut.usage.completion_tokens == 3
 

@@ -195,7 +195,7 @@ class Preset:
         return HttpVendor(preset=preset, **given)
 
 
-_UNDATED = frozenset({None, "v1", "latest", "preview"})
+_UNDATED = (None, "v1", "latest", "preview")
 """Versions of Azure's API that have no date: deployments are named in the body, as models are."""
 
 

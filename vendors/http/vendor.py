@@ -8,6 +8,7 @@ key is never sent to a host that it was not given for, nor unencrypted over a pu
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,16 @@ def _named(_: object, __: object, headers: Mapping[Any, Any]) -> None:
             raise BadRequest(f"headers[{name!r}]", "something else", allowed)
 
 
+def _path(value: Any) -> Any:  # noqa: ANN401 - what was given
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _text(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    """Accept text and None, and show nothing else: there may be a password in it."""
+    if value is not None and not isinstance(value, str):
+        raise BadRequest(field.name, type(value).__name__, "text (str)")
+
+
 def _header(_: object, __: object, name: Any) -> None:  # noqa: ANN401 - what was given
     """Check the name of a header of our own; empty is none."""
     if name is None or name == "":
@@ -73,6 +84,9 @@ def _header(_: object, __: object, name: Any) -> None:  # noqa: ANN401 - what wa
     if not isinstance(name, str) or not _HEADER.fullmatch(name) or name.lower() in _FRAMING:
         raise BadRequest("idempotency_header", name, "the name of a header: letters, digits and -")
 
+
+_switch = instance(bool, "True or False")
+"""Accepts None as well, as all of ``instance`` do."""
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _VALUE = re.compile(r"|[!-~]([ -~]{0,16382}[!-~])?")
@@ -91,7 +105,9 @@ class HttpVendor:
     """Which of the rows of ``preset`` says how it differs from the others."""
     name: str = attrs.field(validator=title)
     """The vendor's name in replies, statistics and errors."""
-    base_url: str | None = attrs.field(default=None, repr=lambda given: repr(shown(given)))
+    base_url: str | None = attrs.field(
+        default=None, validator=_text, repr=lambda given: repr(shown(given))
+    )
     """Where it is, if not at the preset's own address."""
     models: tuple[str | ModelCard, ...] = attrs.field(
         converter=_models, default=(), validator=at_most(MAX_MODELS, "models")
@@ -99,7 +115,7 @@ class HttpVendor:
     """Those to use. Without any the vendor is asked which it has: all of a server of one's own are
     used then, and those of a cloud only where a request names one."""
     api_key: Secret | None = attrs.field(default=None, converter=secret, repr=False)
-    api_key_env: str | None = None
+    api_key_env: str | None = attrs.field(default=None, validator=_text)
     """Name of the environment variable that holds the key."""
     headers: Mapping[str, str] = attrs.field(
         converter=_frozen, factory=dict, validator=[mapping, _named], repr=False, hash=False
@@ -109,25 +125,23 @@ class HttpVendor:
         converter=_frozen, factory=dict, validator=mapping, hash=False
     )
     """Fields of the vendor's own that go into every request for a reply, as they are."""
-    streaming: bool | None = attrs.field(
-        default=None, validator=attrs.validators.optional(instance(bool, "True or False"))
-    )
+    streaming: bool | None = attrs.field(default=None, validator=_switch)
     """Whether replies are asked for in pieces. None: where the caller wants pieces. Always: a reply
     that is slow is told from one that hangs, also by ``send``. Never: ``whole_s`` bounds all."""
     keep_alive_s: float | None = number("keep_alive_s", 0, MAX_KEEP_S)
     """How long a local server keeps a model loaded after a request; None is its own default."""
-    api_version: str | None = None
+    api_version: str | None = attrs.field(default=None, validator=_text)
     """Of vendors that date their APIs (Azure, Anthropic)."""
     idempotency_header: str | None = attrs.field(default=None, validator=_header)
     """In which a request is named, so that a gateway of yours which reads such a header does it
     once: ``"Idempotency-Key"``. The name is random, and the same for all attempts at one request on
     one model. None: as the preset says, which knows of no vendor that reads one for replies."""
-    local: bool | None = None
+    local: bool | None = attrs.field(default=None, validator=_switch)
     """Its models run on this machine, so that no text leaves it and nothing is charged. None: as
     the preset says, where the address is this machine."""
-    proxy: str | None = attrs.field(default=None, repr=False)
+    proxy: str | None = attrs.field(default=None, validator=_text, repr=False)
     """Address of a proxy to go through, instead of what the environment says; ``""`` is none."""
-    ca_file: str | None = None
+    ca_file: str | None = attrs.field(default=None, converter=_path, validator=_text)
     """File of the certificates (PEM) to trust, instead of the system's."""
     client: httpx2.Client | None = attrs.field(default=None, eq=False)
     """The caller's own client for threads. Its operations are bounded one by one, not together."""

@@ -12,7 +12,16 @@ import attrs
 
 import llmdispatcher.models
 from llmdispatcher.models.card import FREE, Capability, ModelCard, Price
-from llmdispatcher.models.check import flag, instance, integer, number, one_of, title, words
+from llmdispatcher.models.check import (
+    flag,
+    instance,
+    integer,
+    number,
+    one_of,
+    path_of,
+    title,
+    words,
+)
 from llmdispatcher.models.errors import (
     BadRequest,
     VendorError,
@@ -48,8 +57,16 @@ _PART = re.compile(r"-\d{5}-of-\d{5}$")
 """How llama.cpp names the files of a model that is split."""
 
 
-def _path(path: str | Path) -> Path:
-    return Path(path).expanduser()
+def _model(path: str | Path) -> Path:
+    return path_of("model_path", path)
+
+
+def _projector(path: str | Path) -> Path:
+    return path_of("projector_path", path)
+
+
+def _program(path: str | Path) -> Path:
+    return path_of("executable", path)
 
 
 def _command(words: Sequence[str]) -> tuple[str, ...]:
@@ -63,7 +80,7 @@ def _files(paths: Mapping[str, str | Path]) -> Mapping[str, Path]:
         raise BadRequest("adapters", paths, "a mapping of names to files")
     if "" in paths:
         raise BadRequest("adapters", dict(paths), "names, none of them empty, and their files")
-    return {name: _path(path) for name, path in paths.items()}
+    return {name: path_of("adapters", path) for name, path in paths.items()}
 
 
 @attrs.frozen
@@ -115,7 +132,7 @@ class LlamaCpp:
     Nothing is read until it is registered, and nothing loaded until the first request.
     """
 
-    model_path: Path = attrs.field(converter=_path)
+    model_path: Path = attrs.field(converter=_model)
     name: str = attrs.field(default="llamacpp", validator=title)
     context_tokens: int | None = integer("context_tokens", 8, 2**31 - 1)
     max_memory_mb: int | None = integer("max_memory_mb", 1, 2**40)
@@ -131,7 +148,7 @@ class LlamaCpp:
         default=None, validator=attrs.validators.optional(words)
     )
     projector_path: Path | None = attrs.field(
-        default=None, converter=attrs.converters.optional(_path)
+        default=None, converter=attrs.converters.optional(_projector)
     )
     adapters: Mapping[str, Path] = attrs.field(factory=dict, converter=_files, hash=False)
     speculate: bool | None = attrs.field(default=None, validator=instance(bool, "False"))
@@ -142,7 +159,9 @@ class LlamaCpp:
     last_resort: bool = flag(default=False)
     isolation: str = attrs.field(default="process", validator=one_of(*ISOLATIONS))
     engine: str = attrs.field(default="auto", validator=one_of(*ENGINES))
-    executable: Path | None = attrs.field(default=None, converter=attrs.converters.optional(_path))
+    executable: Path | None = attrs.field(
+        default=None, converter=attrs.converters.optional(_program)
+    )
     worker_command: tuple[str, ...] | None = attrs.field(
         default=None, converter=attrs.converters.optional(_command)
     )

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -44,9 +45,9 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path) -> Spec:
 
 
 @pytest.fixture
-def served(spec: Spec) -> Iterator[Served]:
-    """A server that has loaded."""
-    with Served(spec()) as made:
+def served(spec: Spec, small_model: Path) -> Iterator[Served]:
+    """A server that has loaded a model whose replies go on, whatever it is asked: see ``some``."""
+    with Served(spec(model_path=small_model)) as made:
         yield made.ready()
 
 
@@ -62,6 +63,11 @@ def endless(tokens: int = 3000) -> Request:
     return Request(prompt="w " * 200, max_tokens=tokens, deadlines=None)
 
 
+def some(tokens: int, prompt: str = WORDS, **fields: Any) -> Request:
+    """Make a request for so many tokens, none of which is drawn: it might be the end."""
+    return Request.of(prompt, max_tokens=tokens, temperature=0, **fields)
+
+
 def test_a_load_is_reported_in_order(served: Served) -> None:
     """How far a load is only grows, and its end is told once."""
     fractions = served.fractions()
@@ -70,22 +76,25 @@ def test_a_load_is_reported_in_order(served: Served) -> None:
     assert fractions.count(1.0) == 1
 
 
-def test_a_conversation_gets_a_reply(served: Served) -> None:
+def test_a_conversation_gets_a_reply(spec: Spec) -> None:
     """Pieces come in order and end with one finish, whose usage is the call's."""
-    call = served.host.submit(Request.of("What is the capital of France?", temperature=0))
-    pieces = drain(call)
+    with Served(spec()) as served:
+        call = served.ready().host.submit(
+            Request.of("What is the capital of France?", temperature=0)
+        )
+        pieces = drain(call)
+        assert served.host.has_served()
     assert "France" in text(pieces)
     assert isinstance(pieces[-1], Finish)
     assert pieces[-1].reason is FinishReason.STOP
     assert call.usage() == pieces[-1].usage
     assert call.usage().prompt_tokens > 0
     assert call.usage().completion_tokens > 0
-    assert served.host.has_served()
 
 
 def test_a_raw_prompt_gets_a_reply(served: Served) -> None:
     """A prompt without a conversation is continued, up to max_tokens."""
-    pieces = served.ask(Request(prompt=WORDS, max_tokens=3))
+    pieces = served.ask(Request.of(Request(prompt=WORDS), max_tokens=3, temperature=0))
     assert text(pieces)
     assert isinstance(pieces[-1], Finish)
     assert pieces[-1].usage.completion_tokens == 3
@@ -93,14 +102,14 @@ def test_a_raw_prompt_gets_a_reply(served: Served) -> None:
 
 def test_it_reads_prompts_and_says_so(served: Served) -> None:
     """A request that is read shows progress before its first word."""
-    pieces = served.ask(Request.of(WORDS, max_tokens=3))
+    pieces = served.ask(some(3))
     kinds = [type(piece) for piece in pieces]
     assert kinds.index(Progress) < kinds.index(Delta)
 
 
 def test_choices_come_apart(served: Served) -> None:
     """Several choices of one prompt are told apart, and one finish ends all."""
-    pieces = served.ask(Request.of(WORDS, n=2, max_tokens=3))
+    pieces = served.ask(some(3, n=2))
     assert text(pieces, 0)
     assert text(pieces, 1)
     assert isinstance(pieces[-1], Finish)
@@ -112,9 +121,7 @@ def test_many_at_once_are_all_served(served: Served) -> None:
     replies: list[str] = []
 
     def work() -> None:
-        for number in range(5):
-            reply = served.ask(Request.of(f"{number} {WORDS}", max_tokens=5))
-            replies.append(text(reply))
+        replies.extend(text(served.ask(some(5, f"{number} {WORDS}"))) for number in range(5))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -130,7 +137,7 @@ def test_it_works_in_an_event_loop(served: Served) -> None:
     """A consumer may wait in an event loop, many in one."""
 
     async def one(number: int) -> int:
-        call, pieces = served.host.submit(Request.of(f"{number} {WORDS}", max_tokens=4)), 0
+        call, pieces = served.host.submit(some(4, f"{number} {WORDS}")), 0
         while True:
             for piece in await call.areceive(30):
                 pieces += isinstance(piece, Delta)
@@ -159,7 +166,7 @@ def test_cancel_stops_the_server(long: Served) -> None:
     until(lambda: long.host.counts() == (0, 0))
     pid = long.pid()
     assert pid is not None
-    assert text(long.ask(Request(prompt="a b", max_tokens=2)))
+    assert text(long.ask(Request.of(Request(prompt="a b"), max_tokens=2, temperature=0)))
 
 
 def test_cancelling_is_quiet(long: Served, caplog: pytest.LogCaptureFixture) -> None:
@@ -246,7 +253,7 @@ def test_one_that_does_not_answer_is_ended(spec: Spec, slow_model: Path) -> None
 
 def test_it_tells_how_it_is(served: Served) -> None:
     """Vitals name the process and its memory."""
-    served.ask(Request.of(WORDS, max_tokens=5))
+    served.ask(some(5))
     vitals = served.host.vitals()
     assert vitals.pid is not None
     assert is_alive(vitals.pid)
@@ -276,7 +283,7 @@ def test_a_fork_may_not_use_it(served: Served) -> None:
         served.host.join()
     finally:
         served.host._pid = os.getpid()
-    assert text(served.ask(Request.of(WORDS, max_tokens=2)))
+    assert text(served.ask(some(2)))
 
 
 @pytest.mark.upstream
@@ -355,7 +362,7 @@ def test_the_real_one_listens_on_a_port() -> None:
     """Where there are no sockets, it listens on loopback, and answers nobody without the key."""
     with Served(embedded(), program=OnPort(real_server())) as served:
         served.ready()
-        assert text(served.ask(Request.of("Hello", max_tokens=3)))
+        assert text(served.ask(some(3, "Hello")))
         pid = served.pid()
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         port = int(command[command.index(b"--port") + 1])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from plain_wire import LIVE_S, aread, ask, closing, engine, place, read, told
-from rough_server import RoughServer, answer, chunked, saying
+from rough_server import RoughServer, answer, chunked, saying, until_closed
 
 from llmdispatcher.models.errors import StreamInterrupted
 from llmdispatcher.models.reply import Delta, Finish, Piece
@@ -29,21 +32,30 @@ WORDS = [f"w{number} " for number in range(30)]
 CHUNKED = answer(chunked(*told(*WORDS)), SSE, "transfer-encoding: chunked", sized=False)
 
 
-def opened(server: RoughServer) -> Line:
-    """Send a request and return its answer."""
-    bound = Bound()
-    with bound.hold(LIVE_S):
-        return Connections(place(server.url)).open(Ask(path="/chat", body={}), bound)
+@contextmanager
+def opened(server: RoughServer) -> Iterator[Line]:
+    """Send a request and give its answer; its connection is closed behind the block."""
+    connections, bound = Connections(place(server.url)), Bound()
+    try:
+        with bound.hold(LIVE_S):
+            line = connections.open(Ask(path="/chat", body={}), bound)
+        with contextlib.closing(line):
+            yield line
+    finally:
+        connections.close()
 
 
 def test_all_that_came_together_is_handed_over_together() -> None:
     """Thirty chunks of one packet are read in one, and the end is known without waiting for it."""
-    with RoughServer(saying(CHUNKED)) as server:
-        line = opened(server)
+
+    def stay(connection: socket.socket) -> None:
+        saying(CHUNKED)(connection)
+        until_closed(connection)
+
+    with RoughServer(stay) as server, opened(server) as line:
         assert line.read() == b"".join(told(*WORDS))
         assert line.is_over
         assert line.read() == b""
-        line.close()
 
 
 def test_a_reply_of_one_packet_is_read_in_one() -> None:
