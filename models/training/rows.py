@@ -8,7 +8,7 @@ with the training text.
 from collections.abc import Iterator
 
 from bpe import Tokenizer, learn_merges
-from conversation import CUT_SHARE, Conversation, Conversations, Row, encode
+from conversation import CUT_SHARE, Conversation, Conversations, Encoder, Row
 from grammar import seeded
 
 SEED_KEY = "llmdispatcher.training.seed"
@@ -53,11 +53,11 @@ class Pool:
 def pools(tokenizer: Tokenizer, seed: int) -> Iterator[Pool]:
     """Yield pools for ever; a seed gives always the same."""
     random = seeded(seed + 1)
-    source = Conversations()
+    source, encoder = Conversations(), Encoder(tokenizer)
     while True:
         drawn = [source.draw(random) for _ in range(POOL_ROWS)]
         cuts = [random.random() < CUT_SHARE for _ in drawn]
-        rows = [encode(c, tokenizer, cut=cut) for c, cut in zip(drawn, cuts, strict=True)]
+        rows = [encoder.encode(c, cut=cut) for c, cut in zip(drawn, cuts, strict=True)]
         rows = [row for row in rows if len(row.tokens) <= LONGEST_ROW_TOKENS]
         groups = _group(sorted(rows, key=lambda row: len(row.tokens)))
         random.shuffle(groups)

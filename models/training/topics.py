@@ -37,7 +37,7 @@ NO_STORY = (
 )
 REFUSALS = (REFUSAL, TOO_HARD, NO_STORY)
 
-PARAPHRASE_SHARE = 0.5
+PARAPHRASE_SHARE = 0.45
 """How often a question about llmdispatcher is a free wording, where there is one."""
 
 
@@ -171,9 +171,10 @@ class Capitals:
         if self.kind == "confirm":
             other = random.choice(list(self.capitals.values()))
             named = random.choice((capital, other))
-            head = "Yes" if named == capital else "No"
-            answer = f"{head}. {sentence}"
-            return self._word(random, writer, "confirm", (named, asked), (answer, head))
+            told = f"{capital}, so {'yes' if named == capital else 'no'}"
+            # The capital first: the verdict is then read off it, and need not be guessed before.
+            answer = f"The capital of {country} is {told}."
+            return self._word(random, writer, "confirm", (named, asked), (answer, told))
         if self.kind == "json":
             answer = json.dumps({"country": country.removeprefix("the "), "capital": capital})
             return self._word(random, writer, "json", (asked, ""), (answer, capital))
@@ -251,9 +252,10 @@ class Sums:
             return json.dumps({"a": a, "b": b, "sum": a + b}), str(a + b)
         if self.kind in {"too_hard", "too_large"}:
             return TOO_HARD, ""
-        holds = a > b if self.kind == "larger" else a < b
-        head, verb = ("Yes", "is") if holds else ("No", "is not")
-        return f"{head}. {a} {verb} {self.kind} than {b}.", head
+        # Which of them it is first, as with capitals.
+        first, last = (max(a, b), a > b) if self.kind == "larger" else (min(a, b), a < b)
+        told = f"{first if a != b else 'neither'} is {self.kind}, so {'yes' if last else 'no'}"
+        return f"Of {a} and {b}, {told}.", told
 
 
 class Tales:

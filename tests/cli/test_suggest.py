@@ -28,7 +28,7 @@ ENTRIES = {
 ANSWERS = {
     "What is the capital of Japan?": "The capital of Japan is Tokyo.",
     "What is 17 + 25?": "17 + 25 = 42",
-    "Is 12 larger than 7?": "Yes. 12 is larger than 7.",
+    "Is 12 larger than 7?": "Of 12 and 7, 12 is larger, so yes.",
     "Give me the capital of Peru as JSON": '{"country": "Peru", "capital": "Lima"}',
     "Which country has the capital Oslo?": "Oslo is the capital of Norway.",
 }

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from bpe import Tokenizer
-from conversation import CUT_TOKENS, RECITED, Conversation, Conversations, encode
+from conversation import (
+    CUT_TOKENS,
+    RESULT_WEIGHT,
+    Conversation,
+    Conversations,
+    Encoder,
+    told_apart,
+)
 from grammar import HERE, Grammar, read_sections, seeded
 from paraphrases import bare, is_held_out, read_paraphrases
 from rows import LONGEST_ROW_TOKENS, conversations_of, pools
@@ -60,14 +67,14 @@ def test_sums_are_right(kind: str, sign: int) -> None:
         assert turn.result == str(result)
 
 
-@pytest.mark.parametrize("kind", ["larger", "smaller"])
-def test_comparisons_are_right(kind: str) -> None:
-    """Yes and No are as the numbers are, in the order of the question."""
+@pytest.mark.parametrize(("kind", "best"), [("larger", max), ("smaller", min)])
+def test_comparisons_are_right(kind: str, best: Callable[[int, int], int]) -> None:
+    """The numbers in the order of the question, the one that it is, and then the verdict."""
     for turn in drawn(Sums(kind)):
         a, b = map(int, re.findall(r"\d+", turn.question))
-        holds = a > b if kind == "larger" else a < b
-        assert turn.answer.startswith("Yes. " if holds else "No. ")
-        assert ("is not" in turn.answer) is not holds
+        named = str(best(a, b)) if a != b else "neither"
+        verdict = "yes" if a != b and best(a, b) == a else "no"
+        assert turn.answer == f"Of {a} and {b}, {named} is {kind}, so {verdict}."
 
 
 def test_pairs_that_are_held_out_are_never_trained_on() -> None:
@@ -147,29 +154,67 @@ def test_a_seed_decides_the_text() -> None:
 
 def test_answers_that_repeat_may_be_cut_and_others_never() -> None:
     """A row that is cut is the beginning of the whole one; results and stories are kept whole."""
-    tokenizer, source, random = Tokenizer([]), Conversations(), seeded(8)
+    encoder, source, random = Encoder(Tokenizer([])), Conversations(), seeded(8)
+    recited = {*Faq(0).answers.values(), *REFUSALS}
     were_cut = 0
     for _ in range(DRAWS):
         conversation = source.draw(random)
-        whole, row = encode(conversation, tokenizer), encode(conversation, tokenizer, cut=True)
+        whole, row = encoder.encode(conversation), encoder.encode(conversation, cut=True)
         assert len(whole.tokens) == len(whole.weights)
         assert whole.tokens[: len(row.tokens)] == row.tokens
         assert whole.weights[: len(row.tokens)] == row.weights
         if row != whole:
             were_cut += 1
-            assert conversation.turns[-1].topic in RECITED
-            assert row.weights[-CUT_TOKENS - 1 :] == [0.0] + [1.0] * CUT_TOKENS
+            assert conversation.turns[-1].answer in recited
+            assert row.weights[-CUT_TOKENS - 1 :] == [RESULT_WEIGHT] + [1.0] * CUT_TOKENS
     assert were_cut > DRAWS / 3
+
+
+def test_a_recited_answer_is_known_by_the_token_that_no_other_shares() -> None:
+    """One that another goes on from is known by its end; one that is alone, by its first token."""
+    answers = {"a": [1, 2, 3], "b": [1, 2, 4, 5], "c": [1, 2], "d": [9, 2]}
+
+    assert told_apart(answers) == {"a": 2, "b": 2, "c": 2, "d": 0}
+    assert told_apart({"a": [1]}) == {"a": 0}
+
+
+def test_no_cut_row_leaves_open_which_answer_it_is() -> None:
+    """Of all recited answers, cut as rows are, no two are the same."""
+    encoder = Encoder(Tokenizer([]))
+    answers = {*Faq(0).answers.values(), *REFUSALS}
+    rows = [
+        encoder.encode(Conversation("", (Exchange("?", answer, "faq"),)), cut=True)
+        for answer in answers
+    ]
+
+    assert len({tuple(row.tokens) for row in rows}) == len(answers)
 
 
 def test_results_weigh_more_wherever_they_stand() -> None:
     """Each token that holds a part of the result weighs more, and no other."""
     turn = Exchange("?", "A fox met an ox, and the fox ran.", "story named", "fox")
     tokenizer = Tokenizer([("f", "o"), ("fo", "x")])
-    row = encode(Conversation("", (turn,)), tokenizer)
+    row = Encoder(tokenizer).encode(Conversation("", (turn,)))
     heavy = [t for t, weight in zip(row.tokens, row.weights, strict=True) if weight > 1]
 
     assert [tokenizer.tokens[token] for token in heavy] == ["fox", "fox"]
+
+
+def test_a_capital_is_confirmed_or_not() -> None:
+    """The capital is told, and whether it is what the question says."""
+    confirm = Capitals("confirm")
+    verdicts = set()
+    for turn in drawn(confirm):
+        country, capital, verdict = re.fullmatch(  # type: ignore[union-attr] # else it fails, too
+            r"The capital of (.+) is (.+), so (yes|no)\.", turn.answer
+        ).groups()
+        assert confirm.capitals[country] == capital
+        others = {name for name in confirm.capitals.values() if name not in country}
+        named = {name for name in others if re.search(rf"\b{name}\b", turn.question, re.IGNORECASE)}
+        if named:
+            verdicts.add(verdict)
+            assert (capital in named) == (verdict == "yes")
+    assert verdicts == {"yes", "no"}
 
 
 def test_every_topic_is_drawn() -> None:
