@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -153,21 +154,33 @@ def test_of_several_choices_the_least_sure_counts() -> None:
     assert len(reply.choices) == 2
 
 
+PUZZLES = (
+    "paris minus 3",
+    "fox plus tea as JSON",
+    "json joke about 44",
+    "What is the capital of the budget?",
+    "12 capital of",
+)
+"""Texts of which at least one leaves the embedded model unsure, however it was trained."""
+
+
 def test_a_real_model_is_a_tier() -> None:
     """The embedded model is surer of what it knows, and answers that; the rest goes on."""
-    texts = "What is the capital of France?", "paris minus 3"
+    known = "What is the capital of France?"
     small = LlamaCpp(embedded().model_path, name="small")
-    plan = Cascade(threshold=0.9, calibration=AS_TOLD)
     with Dispatcher(small, says("big", "from the big one")) as d:
-        known, puzzling = (
-            Signals.of(d.send(text, vendor="small", logprobs=5, temperature=0).logprobs)
-            for text in texts
-        )
-        mine, other = (d.send(text, strategy=plan, temperature=0) for text in texts)
+        signs = {
+            text: Signals.of(d.send(text, vendor="small", logprobs=5, temperature=0).logprobs)
+            for text in (known, *PUZZLES)
+        }
+        puzzling = min(PUZZLES, key=lambda text: signs[text].likelihood)
+        between = (signs[known].likelihood + signs[puzzling].likelihood) / 2
+        plan = Cascade(threshold=1 / (1 + math.exp(-between)), calibration=AS_TOLD)
+        mine, other = (d.send(text, strategy=plan, temperature=0) for text in (known, puzzling))
 
-    assert known.likelihood > puzzling.likelihood
-    assert known.weakest > puzzling.weakest
-    assert known.entropy < puzzling.entropy
+    assert signs[known].likelihood > signs[puzzling].likelihood
+    assert signs[known].weakest > signs[puzzling].weakest
+    assert signs[known].entropy < signs[puzzling].entropy
     assert ("Paris" in mine.text, mine.vendor) == (True, "small")
     assert other.text == "from the big one"
 

@@ -49,7 +49,7 @@ pytestmark = pytest.mark.upstream
 
 QUESTION = "What is the capital of France?"
 ANSWER = "The capital of France is Paris."
-PROMPT_TOKENS = 11
+PROMPT_TOKENS = 12
 """Of the question, with what the template puts around it."""
 
 CONTEXT_TOKENS = 512
