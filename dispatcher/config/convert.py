@@ -10,6 +10,7 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from types import NoneType
@@ -68,6 +69,7 @@ class Converter:
                 lambda kind: attrs.has(kind) and kind is not Price,
                 lambda kind: lambda node, _: self._value(node, kind),
             ),
+            (kinds.is_enum, lambda kind: lambda node, _: self._enum(node, kind)),
             (kinds.is_union, lambda kind: lambda node, _: self._union(node, kind)),
             (kinds.is_mapping, lambda kind: lambda node, _: self._mapping(node, kind)),
             (kinds.is_list, lambda kind: lambda node, _: self._list(node, kind)),
@@ -177,11 +179,9 @@ class Converter:
         self.notes.wrong(place, f"{_told(place)}must be {error.allowed}")
 
     def _argument(self, argument: Argument, node: Node) -> Any:  # noqa: ANN401 - by its type
-        if argument.is_secret and kinds.is_written(argument.kind):
-            return self.guard.secret(argument, node)
-        if argument.is_secret and isinstance(node.value, str):  # whatever it is, it is not shown
-            self.notes.wrong(node, "must not be text")
-            return NOTHING
+        if argument.is_secret:
+            is_written = kinds.is_written(argument.kind)
+            return self.guard.secret(argument, node) if is_written else self._hidden(argument, node)
         if argument.name.endswith("_env"):
             return self.guard.variable(node)
         several = set(typing.get_args(argument.kind)) or {argument.kind}
@@ -192,6 +192,18 @@ class Converter:
             return self.read(node, argument.kind)
         finally:
             self._allowed = ""
+
+    def _hidden(self, argument: Argument, node: Node) -> Any:  # noqa: ANN401 - by its type
+        """Read what may not be shown and is not made of text: what is wrong is told without it."""
+        problems, hints = self.notes.problems, self.notes.hints
+        before = len(problems), len(hints)
+        made = self.read(node, argument.kind)
+        if before == (len(problems), len(hints)):
+            return made
+        del problems[before[0] :], hints[before[1] :]
+        named = getattr(argument.kind, "__name__", str(argument.kind))
+        self.notes.wrong(node, f"must be of the type {named}; what stands there is not shown")
+        return NOTHING
 
     # -- one value -----------------------------------------------------------------------------
 
@@ -252,6 +264,10 @@ class Converter:
             self.notes.wrong(node, f"{_told(node)}must be {error.allowed}")
             return NOTHING
         return path if self._folder is None else self._folder / path
+
+    def _enum(self, node: Node, kind: type[Enum]) -> Any:  # noqa: ANN401 - one of them, or NOTHING
+        found = [each for each in kind if each.value == node.value]
+        return found[0] if found else self._refuse(node, f"one of {[each.value for each in kind]}")
 
     def _refuse(self, node: Node, wanted: str, way_out: str = "") -> Any:  # noqa: ANN401 - NOTHING
         if self.guard.is_clear(node):

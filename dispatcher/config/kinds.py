@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import typing
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any
@@ -23,6 +24,11 @@ def is_anything(kind: Any) -> bool:  # noqa: ANN401 - a type
 def is_union(kind: Any) -> bool:  # noqa: ANN401 - a type
     """Whether it is one of several, None among them or not."""
     return NoneType in typing.get_args(kind) or _origin(kind) in {UnionType, typing.Union}
+
+
+def is_enum(kind: Any) -> bool:  # noqa: ANN401 - a type
+    """Whether it is one of several values that have names."""
+    return isinstance(kind, type) and issubclass(kind, Enum)
 
 
 def is_mapping(kind: Any) -> bool:  # noqa: ANN401 - a type

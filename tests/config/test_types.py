@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -125,12 +126,19 @@ def test_headers_are_no_text() -> None:
     assert "a mapping of names to texts" in problem.message
 
 
+class Colour(enum.Enum):
+    """A kind of its own."""
+
+    RED = "red"
+
+
 @attrs.frozen
 class Foreign:
     """A spec of another package that shows little of itself."""
 
     pin: int = attrs.field(default=0, repr=False)
     pins: list[int] = attrs.field(factory=list, repr=False)
+    colour: Colour = attrs.field(default=Colour.RED, repr=False)
     keys: dict[str, Secret] | Secret | None = attrs.field(default=None, repr=False)
     store: Path | None = attrs.field(default=None, repr=False)
 
@@ -147,7 +155,18 @@ def test_what_is_not_shown_need_be_no_text() -> None:
     """A field that shows nothing is still of its own type, and what is wrong there is not shown."""
     assert read_foreign("pin", 5, "5") == (5, [])
     assert read_foreign("pins", [Node(5, text="5")]) == ([5], [])
-    assert read_foreign("pin", "hunter2", "hunter2") == (NOTHING, ["must not be text"])
+    hidden = "what stands there is not shown"
+    for bad in (Node("hunter2", text="hunter2"), Node([Node("hunter2", text="hunter2")])):
+        assert read_foreign("pin", bad.value, bad.text) == (
+            NOTHING,
+            [f"must be of the type int; {hidden}"],
+        )
+        if isinstance(bad.value, list):
+            (told,) = read_foreign("pins", bad.value)[1]
+            assert told.startswith("must be of the type list")
+            assert told.endswith(hidden)
+    assert read_foreign("colour", "red", "red") == (Colour.RED, [])
+    assert "hunter2" not in str(read_foreign("colour", "hunter2", "hunter2")[1])
     assert read_foreign("keys", "${A}", "${A}") == ("b", [])
     assert read_foreign("keys", {"x": Node("${A}", text="${A}")}) == ({"x": "b"}, [])
     assert read_foreign("store", "${A}", "${A}") == ("b", [])

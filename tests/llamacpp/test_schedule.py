@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmdispatcher.vendors.llamacpp.engine.backend import Sharing
 from llmdispatcher.vendors.llamacpp.engine.cells import Cells, Pool
 from llmdispatcher.vendors.llamacpp.engine.pace import FIRST_TOKENS, LEAST_TOKENS, TARGET_S, Pace
 from llmdispatcher.vendors.llamacpp.engine.schedule import MAX_OVERTAKEN, Scheduler
@@ -29,8 +30,15 @@ class Nothing:
 class World:
     """A scheduler, and decodes that are pretended: every sequence draws until its limit."""
 
-    def __init__(self, *, cells: int = 1000, parallel: int = 4, batch_tokens: int = 64) -> None:
-        self.cells = Cells(Nothing(), Pool(cells=cells, slots=parallel + 4))
+    def __init__(
+        self,
+        *,
+        cells: int = 1000,
+        parallel: int = 4,
+        batch_tokens: int = 64,
+        sharing: Sharing = Sharing.PREFIX,
+    ) -> None:
+        self.cells = Cells(Nothing(), Pool(cells=cells, slots=parallel + 4, sharing=sharing))
         self.scheduler = Scheduler(self.cells, parallel=parallel, batch_tokens=batch_tokens)
         self.batch_tokens = batch_tokens
         self.ended: list[Sequence] = []
@@ -290,3 +298,28 @@ def test_the_deadline_of_one_that_has_none_is_never() -> None:
     made = World().add(3)
 
     assert (made.priority, made.deadline_s, made.overtaken) == (0, math.inf, 0)
+
+
+@pytest.mark.parametrize("prompt", [33, 64, 70, 100])
+def test_replies_to_one_request_wait_for_the_end_of_their_prompt(prompt: int) -> None:
+    """However little of it is left to be read: it is read once, and the rest are drawn from it."""
+    world, text, read = World(), [*range(prompt)], 0
+    for index in range(4):
+        world.add(text, 2, number=1, index=index)
+    while len(world.ended) < 4:
+        read += sum(world.step().values())
+
+    assert read <= prompt + 4 * 2
+
+
+@pytest.mark.parametrize("sharing", [Sharing.WHOLE, Sharing.NONE])
+def test_nobody_waits_for_what_cannot_be_shared(sharing: Sharing) -> None:
+    """All that fit are let in at once, of one request or of several that begin alike."""
+    for one in (True, False):
+        world = World(sharing=sharing)
+        for index in range(4):
+            fields = {"number": 1, "index": index} if one else {}
+            world.add([*range(100)], 2, **fields)
+        world.step()
+
+        assert len(world.scheduler.running) == 4

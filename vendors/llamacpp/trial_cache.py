@@ -34,7 +34,8 @@ def folder() -> Path:
     """Return where trials are remembered; it need not exist. ImportError without platformdirs."""
     given = os.environ.get(VARIABLE)
     if given:
-        return Path(given).expanduser() / "trials"
+        # unlike Path.expanduser, it leaves the folder of a user who is not there as it is
+        return Path(os.path.expanduser(given)) / "trials"  # noqa: PTH111 - as above
     from platformdirs import user_cache_path  # noqa: PLC0415 - first use
 
     return user_cache_path("llmdispatcher", appauthor=False) / "trials"

@@ -124,6 +124,11 @@ class Cells:
         running = sum(slot.runs for slot in self._slots.values())
         return running < self._pool.slots
 
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether a slot can take over the first tokens of one that goes on otherwise."""
+        return self._pool.sharing is Sharing.PREFIX
+
     def slots(self) -> Iterable[Slot]:
         """Return the slots that hold anything, for tests and figures."""
         return self._slots.values()

@@ -132,6 +132,8 @@ class Scheduler:
         Replies to one request share all of their prompt: for them any of it is worth a step, if
         it is long enough to be shared at all.
         """
+        if not self._cells.shares_prefixes:
+            return False
         for other in self.running:
             known = max(other.position, match.shared)
             least = known + BLOCK_TOKENS
