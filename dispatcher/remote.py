@@ -27,7 +27,9 @@ def vendor(args: argparse.Namespace, limits: Mapping[str, tuple[str, str]]) -> V
 
     preset = discovery.find(args.vendor)
     if not isinstance(preset, Preset):
-        raise RequestError(f"--vendor takes one that is reached over HTTP, not {args.vendor!r}")
+        way_out = "--model FILE.gguf runs a file here, and the embedded model needs no option"
+        told = f"--vendor takes one that is reached over HTTP, not {args.vendor!r}: {way_out}"
+        raise RequestError(told)
     given = [option for field, (option, _) in limits.items() if vars(args).get(field) is not None]
     if given:
         raise RequestError(f"{', '.join(given)}: only for a file that is run here, no --vendor")

@@ -70,6 +70,7 @@ def test_a_vendors_models_are_listed(server: Loopback, capsys: pytest.CaptureFix
     [
         (["--vendor", "nobody"], "known: anthropic"),
         (["--vendor", "llamacpp"], "HTTP"),
+        (["--vendor", "embedded"], "--model FILE.gguf runs a file here"),
         (["--vendor", "vllm", "--threads", "2"], "--threads"),
         (["--vendor", "vllm", "--base-url", "ftp://x"], "base_url"),
     ],
