@@ -24,10 +24,11 @@ from llmdispatcher.models.sampling import Sampling
 NEAR_TIE = 1e-3
 """Two tokens whose logits differ by less may change places with the rounding of sums."""
 
-F16_NOISE = 0.6
+F16_NOISE = 2.5
 """The same for a cache in F16: flash attention sums it in F16, in the order in which cells lie, and
-for prompts that are foreign to a small model logits differ by up to so much. That is llama.cpp's
-precision, with one sequence as with many; a cache in Q8_0 is summed in F32."""
+for prompts that are foreign to a small model logits differ by up to so much: 0.6 was seen with one
+embedded model, 1.4 with the next. That is llama.cpp's precision, with one sequence as with many; a
+cache in Q8_0 is summed in F32, and its bound is what holds our part to account."""
 
 ROUNDING = 1e-4
 """How far log-probabilities may differ in F32: ten times what was seen."""
