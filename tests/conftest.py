@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from steady_tracing import settle
 from tiny_gguf import tiny_model
 
 from llmdispatcher import BreakerPolicy, RetryPolicy, patience
@@ -27,6 +28,9 @@ A test that leaves none waits for none of it."""
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 settings.register_profile("reduced", settings.get_profile("untimed"), max_examples=40)
+
+
+settle()
 
 
 def pytest_configure(config: pytest.Config) -> None:
