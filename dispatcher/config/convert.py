@@ -69,7 +69,6 @@ class Converter:
                 lambda kind: attrs.has(kind) and kind is not Price,
                 lambda kind: lambda node, _: self._value(node, kind),
             ),
-            (kinds.is_enum, lambda kind: lambda node, _: self._enum(node, kind)),
             (kinds.is_union, lambda kind: lambda node, _: self._union(node, kind)),
             (kinds.is_mapping, lambda kind: lambda node, _: self._mapping(node, kind)),
             (kinds.is_list, lambda kind: lambda node, _: self._list(node, kind)),
@@ -79,6 +78,8 @@ class Converter:
 
     def read(self, node: Node, kind: Any) -> Any:  # noqa: ANN401 - by the type that is asked for
         """Return a value of a type; NOTHING where it cannot be made, which is noted."""
+        if kinds.is_enum(kind):  # before its base: a ``StrEnum`` is text as well
+            return self._enum(node, kind)
         try:
             return self._by_type.structure(node, kind)
         except cattrs.StructureHandlerNotFoundError:
@@ -267,7 +268,8 @@ class Converter:
 
     def _enum(self, node: Node, kind: type[Enum]) -> Any:  # noqa: ANN401 - one of them, or NOTHING
         found = [each for each in kind if each.value == node.value]
-        return found[0] if found else self._refuse(node, f"one of {[each.value for each in kind]}")
+        allowed = ", ".join(repr(each.value) for each in kind)
+        return found[0] if found else self._refuse(node, f"one of {allowed}")
 
     def _refuse(self, node: Node, wanted: str, way_out: str = "") -> Any:  # noqa: ANN401 - NOTHING
         if self.guard.is_clear(node):

@@ -132,6 +132,12 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+class Tone(enum.StrEnum):
+    """One that is text as well."""
+
+    HIGH = "high"
+
+
 @attrs.frozen
 class Foreign:
     """A spec of another package that shows little of itself."""
@@ -139,6 +145,7 @@ class Foreign:
     pin: int = attrs.field(default=0, repr=False)
     pins: list[int] = attrs.field(factory=list, repr=False)
     colour: Colour = attrs.field(default=Colour.RED, repr=False)
+    tones: tuple[Tone, ...] = ()
     keys: dict[str, Secret] | Secret | None = attrs.field(default=None, repr=False)
     store: Path | None = attrs.field(default=None, repr=False)
 
@@ -171,6 +178,14 @@ def test_what_is_not_shown_need_be_no_text() -> None:
     assert read_foreign("keys", {"x": Node("${A}", text="${A}")}) == ({"x": "b"}, [])
     assert read_foreign("store", "${A}", "${A}") == ("b", [])
     assert read_foreign("store", {"x": Node("${A}", text="${A}")})[0] is NOTHING
+
+
+def test_an_enumeration_is_said_by_its_value() -> None:
+    """Also one that is text, in a list; what is none of its values is told which there are."""
+    (tone,) = read_foreign("tones", [Node("high", text="high")])[0]
+    assert tone is Tone.HIGH
+    bad = [Node("low", text="low")]
+    assert read_foreign("tones", bad) == (NOTHING, ["is 'low'; must be one of 'high'"])
 
 
 TEXTS = ("base_url", "api_key", "api_key_env", "api_version", "proxy", "ca_file")
