@@ -6,6 +6,12 @@ one request goes as a *probe*, while all others still wait, and how that one end
 time grows with each probe that fails. A rate limit is no fault: it is a time to wait, which any
 state may have.
 
+Nor is it a fault that a server of one's own is *full*. It has no room for a second or a minute, to
+stay away costs whatever somebody else charges meanwhile, and its refusal costs nobody anything: so
+it is left alone for moments, which grow by an eighth with each refusal and are forgotten with the
+first request that is served. A vendor elsewhere that says so is overloaded by many, and gets the
+peace that any failing one gets.
+
 Every step is a function of ``(circuit, event, now)``; ``TRANSITIONS`` is all that can happen.
 ``breakers.Breakers`` keeps the circuits. Times are seconds of a monotonic clock; should it jump all
 the same, a circuit waits no longer than it was meant to from there on.
@@ -29,6 +35,17 @@ PROBE_LOOK_S = 1.0
 """When a probe ends cannot be known; whoever waits for it looks again so soon."""
 
 
+FULL_S, FULL_FACTOR = 0.25, 1.125
+"""How long a server of one's own that is full is left alone at first, and how many times longer
+with each refusal: about an eighth of the time that it has been full for, so that asking in vain
+gets rare and yet nobody comes much later than it had room. ``cap_s`` bounds that, too."""
+
+
+OWN_CAP_S = 10.0
+"""A server of one's own where nobody listens is left alone for so long at most, whatever
+``cap_s``: its owner starts it again, and whoever looks in vain bothers nobody."""
+
+
 class State(Enum):
     """Whether requests pass."""
 
@@ -44,6 +61,7 @@ class Event(Enum):
     FAULT = "it failed, and the vendor is to blame"
     TRIP = "it failed as every other would until somebody mends it"
     COOL = "the vendor is there, and wants to be left alone for a while"
+    FULL = "a server of one's own is there, and has no room now"
     NOTHING = "it says nothing about the vendor"
 
 
@@ -85,9 +103,14 @@ def blamed(error: errors.DispatcherError) -> errors.DispatcherError:
     return error
 
 
-def event(error: errors.DispatcherError) -> Event:
-    """Look up what an error says about the vendor, by the nearest class of what is to blame."""
+def event(error: errors.DispatcherError, *, is_own: bool = False) -> Event:
+    """Look up what an error says about the vendor, by the nearest class of what is to blame.
+
+    ``is_own`` is whether it is the caller's own server, which may be full and is not down then.
+    """
     error = blamed(error)
+    if is_own and isinstance(error, errors.Overloaded):
+        return Event.FULL
     if isinstance(error, errors.BadReply) and error.is_unfit:
         return Event.NOTHING  # a model that writes bad JSON is no vendor that is down
     if isinstance(error, errors.TimedOut) and getattr(error, "phase", "") in PATIENCE:
@@ -112,6 +135,10 @@ class Circuit:
     """While open: when the next probe may go. While probing: when the probe counts as lost."""
     cool_until_s: float = 0.0
     """When the vendor wants to be asked again."""
+    refusals: int = 0
+    """In a row, of a server of one's own that is full."""
+    full_until_s: float = 0.0
+    """Until when it is taken to be full. What programs share has no word of it."""
     probe: int = 0
     """The number of the probe that is out."""
     reason: str = ""
@@ -120,7 +147,8 @@ class Circuit:
     @property
     def is_calm(self) -> bool:
         """Whether nothing is held against the vendor, and it asked for nothing."""
-        return self.state is State.CLOSED and not (self.failures or self.cool_until_s)
+        held = self.failures or self.cool_until_s or self.refusals
+        return self.state is State.CLOSED and not held
 
 
 @attrs.frozen(kw_only=True)
@@ -132,13 +160,16 @@ class Report:
     """What the vendor said to wait."""
     draw: float = 0.0
     reason: str = ""
+    is_off: bool = False
+    """It is a server of the caller's own, and nobody listens there."""
     is_probe: bool = False
     is_stale: bool = False
 
 
 def _interval_s(policy: BreakerPolicy, level: int, report: Report) -> float:
     """Return how long to stay open: longer at each level, drawn a little longer, or as told."""
-    interval_s = min(policy.cap_s, policy.open_s * policy.factor ** min(level, 64))
+    cap_s = min(policy.cap_s, max(OWN_CAP_S, policy.open_s)) if report.is_off else policy.cap_s
+    interval_s = min(cap_s, policy.open_s * policy.factor ** min(level, 64))
     told_s = min(report.told_s or 0.0, MAX_COOL_S)
     return max(interval_s * (1 + policy.jitter * report.draw), told_s)
 
@@ -164,10 +195,13 @@ def _keep(circuit: Circuit, _: BreakerPolicy, __: Report) -> Circuit:
 
 
 def _forget(circuit: Circuit, _: BreakerPolicy, report: Report) -> Circuit:
-    """Forget the failures: a row of them ends with the first that is served."""
-    if report.is_stale or not circuit.failures:
+    """Forget failures and refusals: a row of them ends with the first that is served.
+
+    Whoever was served has left a place to the next one, too.
+    """
+    if report.is_stale or not (circuit.failures or circuit.refusals):
         return circuit
-    return attrs.evolve(circuit, failures=0, since_s=report.now_s)
+    return attrs.evolve(circuit, failures=0, refusals=0, full_until_s=0.0, since_s=report.now_s)
 
 
 def _count(circuit: Circuit, policy: BreakerPolicy, report: Report) -> Circuit:
@@ -196,6 +230,32 @@ def _cool(circuit: Circuit, _: BreakerPolicy, report: Report) -> Circuit:
     pause_s = min(max(report.told_s, 0.0), MAX_COOL_S)
     until_s = max(circuit.cool_until_s, report.now_s + pause_s)
     return attrs.evolve(circuit, cool_until_s=until_s, since_s=report.now_s)
+
+
+def _crowd(circuit: Circuit, policy: BreakerPolicy, report: Report) -> Circuit:
+    """Leave a server that is full alone for a moment, longer with each that it refuses in a row.
+
+    Whoever was sent before that moment began tells nothing new.
+    """
+    if report.is_stale or report.now_s < circuit.full_until_s:
+        return circuit
+    grown = FULL_FACTOR ** min(circuit.refusals, 64)
+    pause_s = min(policy.cap_s, FULL_S * grown) * (1 + policy.jitter * report.draw)
+    told_s = min(report.told_s or 0.0, MAX_COOL_S)
+    return attrs.evolve(
+        circuit,
+        failures=0,  # it answers
+        refusals=circuit.refusals + 1,
+        since_s=report.now_s,
+        full_until_s=report.now_s + max(pause_s, told_s),
+    )
+
+
+def _crowd_probe(circuit: Circuit, policy: BreakerPolicy, report: Report) -> Circuit:
+    """Close, if it was the probe that was refused: it is there again, and only full."""
+    if not report.is_probe:
+        return circuit
+    return _crowd(_close(circuit, policy, report), policy, report)
 
 
 def _close(circuit: Circuit, _: BreakerPolicy, report: Report) -> Circuit:
@@ -231,6 +291,7 @@ TRANSITIONS: dict[tuple[State, Event], Step] = {
     (State.CLOSED, Event.FAULT): _count,
     (State.CLOSED, Event.TRIP): _trip,
     (State.CLOSED, Event.COOL): _cool,
+    (State.CLOSED, Event.FULL): _crowd,
     (State.CLOSED, Event.NOTHING): _keep,
     # Open, only those report that were let in before. What began when all was well may still end
     # well, and is no sign that anything can begin.
@@ -238,12 +299,14 @@ TRANSITIONS: dict[tuple[State, Event], Step] = {
     (State.OPEN, Event.FAULT): _extend,
     (State.OPEN, Event.TRIP): _extend,
     (State.OPEN, Event.COOL): _cool,
+    (State.OPEN, Event.FULL): _keep,
     (State.OPEN, Event.NOTHING): _keep,
     # Probing, the probe alone decides.
     (State.PROBING, Event.SERVED): _close,
     (State.PROBING, Event.FAULT): _again,
     (State.PROBING, Event.TRIP): _again,
     (State.PROBING, Event.COOL): _cool_probe,
+    (State.PROBING, Event.FULL): _crowd_probe,
     (State.PROBING, Event.NOTHING): _give_way,
 }
 """What each event does in each state."""
@@ -282,6 +345,7 @@ def steady(circuit: Circuit, now_s: float) -> Circuit:
         since_s=now_s,
         until_s=circuit.until_s + shift_s,
         cool_until_s=circuit.cool_until_s + shift_s,
+        full_until_s=circuit.full_until_s + shift_s,
     )
 
 
@@ -293,6 +357,8 @@ def ask(
     if now_s < circuit.cool_until_s:
         return circuit, Hold(circuit.cool_until_s, "it asked to be left alone for a while")
     if circuit.state is State.CLOSED:
+        if now_s < circuit.full_until_s:
+            return circuit, Hold(circuit.full_until_s, "it was full a moment ago")
         return circuit, Go(circuit.generation)
     if now_s < circuit.until_s:
         told = f"it failed too often lately ({circuit.reason})"

@@ -1,6 +1,6 @@
 """The circuit breakers of one dispatcher, remembered from request to request.
 
-    passage = breakers.admit(card.name, clock())
+    passage = breakers.admit(card.name, clock(), is_own=card.local)
     if isinstance(passage, Hold): raise passage.error(card.name, clock())
     try:
         …ask the vendor…
@@ -25,12 +25,15 @@ from typing import TYPE_CHECKING
 import attrs
 
 from llmdispatcher.breaker import Circuit, Event, Go, Hold, Report, State, after, ask, blamed, event
-from llmdispatcher.models.errors import DispatcherError, Overloaded
+from llmdispatcher.models.errors import DispatcherError, Unreachable
 from llmdispatcher.models.policy import BreakerPolicy
 
 if TYPE_CHECKING:
     from llmdispatcher.hearsay import Hearsay
     from llmdispatcher.ledger_shared import Sharing
+
+SOON_S = 10.0
+"""Whoever is full and is asked again so soon is not held: some would rather wait than pay."""
 
 MAX_CIRCUITS = 10_000
 """More models than one program asks; beyond it, circuits that are closed are dropped."""
@@ -42,6 +45,8 @@ class Passage:
 
     name: str
     went: Go
+    is_own: bool = False
+    """The vendor is a server of the caller's own."""
     is_over: bool = False
 
     @property
@@ -83,8 +88,11 @@ class Breakers:
         with self._lock:
             self._others = others
 
-    def admit(self, name: str, now_s: float) -> Passage | Hold:
-        """Let a request go, perhaps as the probe, or say until when it has to wait."""
+    def admit(self, name: str, now_s: float, *, is_own: bool = False) -> Passage | Hold:
+        """Let a request go, perhaps as the probe, or say until when it has to wait.
+
+        ``is_own`` is whether it goes to a server of the caller's own, which may be full.
+        """
         others = self._others
         with self._lock:
             self._numbers += 1
@@ -97,11 +105,11 @@ class Breakers:
                 circuit = circuit if others is None else others.laid(name, circuit, now_s)
                 self._make_room()
             elif circuit.is_calm and now_s >= circuit.since_s:  # as almost always
-                return Passage(name, Go(circuit.generation))
+                return Passage(name, Go(circuit.generation), is_own)
             asked, answer = ask(circuit, self._policy, now_s, self._numbers)
             self._circuits[name] = self._told(name, circuit, asked, now_s)
         self._say()
-        return answer if isinstance(answer, Hold) else Passage(name, answer)
+        return answer if isinstance(answer, Hold) else Passage(name, answer, is_own)
 
     def report(
         self,
@@ -128,9 +136,9 @@ class Breakers:
             told_s=getattr(cause, "retry_after_s", None),
             draw=draw,
             reason=type(cause).__name__,
+            is_off=passage.is_own and isinstance(cause, Unreachable),
         )
-        is_spared = isinstance(cause, Overloaded) and not self._policy.opens_when_full
-        return self._end(passage, Event.NOTHING if is_spared else event(cause), report)
+        return self._end(passage, event(cause, is_own=passage.is_own), report)
 
     def release(self, passage: Passage, now_s: float) -> None:
         """Give the place back without a word on the vendor: cancelled, never sent, crashed."""
@@ -150,13 +158,21 @@ class Breakers:
         self._say()
         return change
 
+    def full_s(self, name: str, now_s: float) -> float | None:
+        """Return for how long a server is still taken to be full; None if it is not known to be."""
+        with self._lock:
+            circuit = self._circuits.get(name)
+        if circuit is None or not circuit.refusals:
+            return None
+        return max(0.0, circuit.full_until_s - now_s)
+
     def held(self, now_s: float) -> frozenset[str]:
         """Return the names that nobody may ask now, as far as is known without asking."""
         with self._lock:
             held = [
                 name
                 for name, circuit in self._circuits.items()
-                if circuit.cool_until_s > now_s
+                if max(circuit.cool_until_s, circuit.full_until_s - SOON_S) > now_s
                 or (circuit.until_s > now_s and circuit.state is not State.CLOSED)
             ]
         return frozenset(held)

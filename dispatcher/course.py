@@ -19,8 +19,10 @@ import attrs
 
 from llmdispatcher.models.errors import (
     BadReply,
+    BreakerOpen,
     ContextOverflow,
     DispatcherError,
+    Overloaded,
     RateLimited,
     Refused,
 )
@@ -39,12 +41,14 @@ attempt, and where each refusal takes its time, no waiting either."""
 
 @attrs.frozen
 class Place:
-    """A candidate, as far as the failures of others concern it."""
+    """A candidate, as far as the failures of others concern it, and how it may be asked."""
 
     key: Hashable
     """Equal for all that are asked with the same key: those of one engine."""
     context_tokens: int | None = None
     """None where it is not known."""
+    is_own: bool = False
+    """A server of the caller's own."""
 
 
 @attrs.frozen
@@ -78,6 +82,8 @@ class _Standing:
     """When it is ready again, if it will be."""
     pause_s: float = 0.0
     """How long that was when it was said: no jump of the clock makes it more."""
+    is_full: bool = False
+    """It is a server of the caller's own, and what it waits for is a place."""
 
 
 class Course:
@@ -93,11 +99,14 @@ class Course:
         """``ration`` is that of a larger request, which this one is a part of."""
         self._ration = ration or Ration(policy, began_s)
         self._policy, self._began_s = policy, began_s
-        self._loaded_s = 0.0
+        self._loaded_s = self._lined_s = 0.0
         self._places = tuple(places)
         self._standings = [_Standing() for _ in places]
         self.asked: int | None = None
         """Whom ``after`` is about: the one asked last, until another one is set."""
+        self.full_s: float | None = None
+        """For how long that one is still taken to be full, to be set before ``after``; None where
+        it is not, or is no server of the caller's own."""
 
     def begin(self) -> Move:
         """Ask the first candidate."""
@@ -156,25 +165,60 @@ class Course:
         if isinstance(error, Refused):  # ours: nothing was sent
             self._ration.give_back()
         said = verdict(error)
-        is_soon = said is Verdict.SAME or isinstance(error, RateLimited)
+        is_full = self.full_s is not None and isinstance(error, Overloaded | BreakerOpen)
+        is_soon = not is_full and (said is Verdict.SAME or isinstance(error, RateLimited))
         said = Verdict.LATER if hurries and said is Verdict.SAME else said
         if said is Verdict.STOP:
             return End("another candidate is not asked after this")
         if reason := self.allowance.refusal(now_s):
             return End(reason)
+        if is_full and not hurries and self._lines_up(index, now_s, draw, left_s):
+            move = self._first_free(now_s, left_s)
+            if isinstance(move, Ask):
+                return move
         standing = self._standings[index]
         pause_s = self._pause_s(error, said, standing, draw)
         if pause_s is None:
             self._strike(error, said, index)
             return self._fresh(now_s) or self._first_back(now_s, left_s)
         standing.retries += 1
-        standing.ready_s, standing.pause_s = now_s + pause_s, pause_s
+        standing.ready_s, standing.pause_s, standing.is_full = now_s + pause_s, pause_s, False
         is_soon = is_soon and not hurries and standing.retries <= self._policy.same_target
         if is_soon and pause_s <= self._policy.backoff_cap_s:
             move = self._wait(index, pause_s, now_s, left_s)
             if isinstance(move, Ask):
                 return move
         return self._fresh(now_s) or self._first_back(now_s, left_s)
+
+    def _lines_up(self, index: int, now_s: float, draw: float, left_s: float | None) -> bool:
+        """Whether it is worth waiting for a place on a server that is full, and note for how long.
+
+        The pauses double and fill ``full_wait_s``, but a quarter at most of the caller's deadline.
+        """
+        standing, most = self._standings[index], self._policy.same_target
+        if standing.retries >= most:
+            return False
+        whole_s, full_s = self._policy.full_wait_s, self.full_s or 0.0
+        room_s = whole_s - self._lined_s
+        if left_s is not None:
+            room_s = min(room_s, left_s / 4)
+        share_s = whole_s * 2.0**standing.retries / (2.0**most - 1) * (1 - draw / 4)
+        pause_s = min(max(full_s + MIN_WAIT_S * draw, share_s), room_s)
+        if pause_s < max(full_s, MIN_WAIT_S):
+            return False
+        standing.retries += 1
+        standing.ready_s, standing.pause_s, standing.is_full = now_s + pause_s, pause_s, True
+        return True
+
+    def _first_free(self, now_s: float, left_s: float | None) -> Move:
+        """Ask another server of the caller's own, or wait for the first of those that are full."""
+        fresh = self.fresh()
+        if fresh is not None and self._places[fresh].is_own:
+            return self._ask(fresh, 0.0, now_s)
+        move = self._first_back(now_s, left_s, of_full=True)
+        if isinstance(move, Ask):
+            self._lined_s += move.wait_s
+        return move
 
     def again(self, now_s: float) -> Move:
         """Ask the same at once in another way: it refused how it was asked, and not the request."""
@@ -228,12 +272,13 @@ class Course:
         index = self.fresh()
         return None if index is None else self._ask(index, 0.0, now_s)
 
-    def _first_back(self, now_s: float, left_s: float | None) -> Move:
-        """Wait for whoever is ready again first."""
+    def _first_back(self, now_s: float, left_s: float | None, *, of_full: bool = False) -> Move:
+        """Wait for whoever is ready again first, of those that are full or of all."""
         back = [
             (min(standing.ready_s - now_s, standing.pause_s), index)
             for index, standing in enumerate(self._standings)
             if standing.ready_s is not None and not standing.is_out
+            if standing.is_full or not of_full
         ]
         if not back:
             return End("every candidate has failed")

@@ -144,7 +144,7 @@ def together(errors: Sequence[DispatcherError], names: Sequence[str]) -> Dispatc
 
 def course_of(job: Job[Any], targets: Sequence[Target]) -> Course:
     """Return the course of a request through candidates, not begun."""
-    places = [Place(id(each.engine), each.card.context_tokens) for each in targets]
+    places = [Place(id(t.engine), t.card.context_tokens, t.card.local) for t in targets]
     return Course(places, job.patience.retry, job.clock(), job.ration)
 
 
@@ -195,7 +195,7 @@ class Tries(Generic[W, D]):
         name, breakers = target.card.name, job.patience.breakers
         if self._errors:
             self._tell(name)
-        passage = breakers.admit(name, job.clock())
+        passage = breakers.admit(name, job.clock(), is_own=target.card.local)
         if isinstance(passage, Hold):
             self._refused(name, passage.error(name, job.clock()))
             return None
@@ -310,10 +310,12 @@ class Tries(Generic[W, D]):
         self._names.append(name)
 
     def _go_on(self, error: DispatcherError) -> None:
+        job, now_s = self._job, self._job.clock()
+        self._course.full_s = job.patience.breakers.full_s(self._names[-1], now_s)
         self.move = self._course.after(
             error,
-            self._job.clock(),
-            draw=self._job.patience.draw(),
+            now_s,
+            draw=job.patience.draw(),
             left_s=self._left_s(),
             hurries=self._shown is not None,
         )

@@ -105,6 +105,7 @@ def test_a_reply_of_another_form_is_no_fault_of_the_vendor() -> None:
 
 
 REPORT = Report(now_s=100.0, draw=0.5, reason="Overloaded")
+FULL_REPORT = Report(now_s=100.0, draw=0.5, reason="Overloaded", told_s=0.1)
 CLOSED = Circuit(generation=7, failures=2, since_s=90.0)
 OPEN = Circuit(state=State.OPEN, generation=8, level=1, since_s=95.0, until_s=105.0)
 PROBING = Circuit(state=State.PROBING, generation=8, level=1, since_s=95.0, until_s=300.0, probe=5)
@@ -122,6 +123,11 @@ WALK: dict[tuple[State, Event], tuple[Circuit, Go, Circuit]] = {
         Go(7),
         Circuit(generation=7, failures=2, since_s=100.0, cool_until_s=112.5),
     ),
+    (State.CLOSED, Event.FULL): (
+        CLOSED,
+        Go(7),
+        Circuit(generation=7, refusals=1, since_s=100.0, full_until_s=100.3125),
+    ),
     (State.CLOSED, Event.NOTHING): (CLOSED, Go(7), CLOSED),
     (State.OPEN, Event.SERVED): (OPEN, Go(7), OPEN),
     (State.OPEN, Event.FAULT): (OPEN, Go(7), EXTENDED),
@@ -138,6 +144,7 @@ WALK: dict[tuple[State, Event], tuple[Circuit, Go, Circuit]] = {
             cool_until_s=112.5,
         ),
     ),
+    (State.OPEN, Event.FULL): (OPEN, Go(7), OPEN),
     (State.OPEN, Event.NOTHING): (OPEN, Go(7), OPEN),
     (State.PROBING, Event.SERVED): (PROBING, Go(8, 5), Circuit(generation=9, since_s=100.0)),
     (State.PROBING, Event.FAULT): (
@@ -179,6 +186,11 @@ WALK: dict[tuple[State, Event], tuple[Circuit, Go, Circuit]] = {
             probe=5,
         ),
     ),
+    (State.PROBING, Event.FULL): (
+        PROBING,
+        Go(8, 5),
+        Circuit(generation=9, refusals=1, since_s=100.0, full_until_s=100.3125),
+    ),
     (State.PROBING, Event.NOTHING): (
         PROBING,
         Go(8, 5),
@@ -196,6 +208,7 @@ def test_every_transition_is_the_one_written_here(step: tuple[State, Event]) -> 
 
     assert before.state is step[0]
     report = attrs.evolve(REPORT, told_s=12.5) if step[1] is Event.COOL else REPORT
+    report = FULL_REPORT if step[1] is Event.FULL else report
     assert after(before, POLICY, went, step[1], report) == expected
 
 
@@ -215,10 +228,97 @@ def test_a_probing_circuit_heeds_the_probe_alone(told: Event) -> None:
         assert (now.state, now.probe, now.level) == (State.PROBING, 5, 1)
 
 
-@pytest.mark.parametrize("told", [Event.SERVED, Event.FAULT, Event.TRIP])
+@pytest.mark.parametrize("told", [Event.SERVED, Event.FAULT, Event.TRIP, Event.FULL])
 def test_a_closed_circuit_heeds_nobody_from_before(told: Event) -> None:
     """Requests that were let in before the last outage count neither for nor against it now."""
     assert after(CLOSED, POLICY, Go(6), told, REPORT) == CLOSED
+
+
+def own(breakers: Breakers, error: DispatcherError | None, now_s: float) -> Passage:
+    """Send a request to a server of the caller's own, which ends at once."""
+    passage = breakers.admit("own/m", now_s, is_own=True)
+    assert isinstance(passage, Passage)
+    breakers.report(passage, error, now_s)
+    return passage
+
+
+def test_a_full_server_is_left_alone_for_moments_that_grow() -> None:
+    """A quarter of a second, longer by an eighth with each refusal, and never above the cap."""
+    breakers, now_s, pauses = Breakers(POLICY), 0.0, []
+    for _ in range(80):
+        own(breakers, errors.Overloaded("full"), now_s)
+        held = breakers.admit("own/m", now_s, is_own=True)
+        assert isinstance(held, Hold)
+        pauses.append(held.until_s - now_s)
+        now_s = held.until_s
+
+    assert pauses[:3] == pytest.approx([0.25, 0.28125, 0.31640625])
+    assert pauses[:50] == sorted(pauses[:50])
+    assert pauses[-1] == pytest.approx(POLICY.cap_s)
+
+
+def test_whoever_is_served_by_a_full_server_leaves_a_place() -> None:
+    """The pause ends with the first request that is served, also one that began before it."""
+    breakers = Breakers(POLICY)
+    early = breakers.admit("own/m", 0.0, is_own=True)
+    own(breakers, errors.Overloaded("full"), 1.0)
+    assert breakers.full_s("own/m", 1.0) == 0.25
+    assert isinstance(early, Passage)
+
+    breakers.report(early, None, 1.1)
+
+    assert breakers.full_s("own/m", 1.1) is None
+    assert isinstance(breakers.admit("own/m", 1.1, is_own=True), Passage)
+
+
+def test_many_who_are_refused_at_once_are_one_refusal() -> None:
+    """Whoever was sent before the pause began says nothing new about it."""
+    breakers = Breakers(POLICY)
+    crowd = [breakers.admit("own/m", 0.0, is_own=True) for _ in range(50)]
+    for passage in crowd:
+        assert isinstance(passage, Passage)
+        breakers.report(passage, errors.Overloaded("full"), 0.0)
+
+    assert breakers.circuits()["own/m"].refusals == 1
+
+
+def test_only_a_server_of_ones_own_is_full() -> None:
+    """The same error of a vendor elsewhere is a fault, and opens its breaker."""
+    assert event(errors.Overloaded("x"), is_own=True) is Event.FULL
+    assert event(errors.Overloaded("x")) is Event.FAULT
+    assert event(errors.Unreachable("x"), is_own=True) is Event.FAULT
+
+
+def test_a_server_of_ones_own_that_is_full_keeps_its_place_for_seconds() -> None:
+    """It is held, and so asked last, only where it is not asked again soon."""
+    breakers = Breakers(POLICY)
+    own(breakers, errors.Overloaded("full"), 0.0)
+    assert breakers.held(0.0) == frozenset()
+
+    own(breakers, errors.Overloaded("full", retry_after_s=30.0), 1.0)
+
+    assert breakers.held(1.0) == {"own/m"}
+    assert breakers.held(25.0) == frozenset()
+
+
+@pytest.mark.parametrize(("is_own", "longest_s"), [(True, 10.0), (False, 100.0)])
+def test_a_server_of_ones_own_that_is_off_is_looked_at_often(
+    *, is_own: bool, longest_s: float
+) -> None:
+    """Where nobody listens on the caller's own, the open time does not grow beyond ten seconds."""
+    policy = attrs.evolve(POLICY, open_s=2.0, jitter=0.0)
+    breakers, now_s = Breakers(policy), 0.0
+    for _ in range(policy.failures + 10):
+        passage = breakers.admit("v/m", now_s, is_own=is_own)
+        assert isinstance(passage, Passage)
+        breakers.report(passage, errors.Unreachable("off"), now_s)
+        held = breakers.admit("v/m", now_s, is_own=is_own)
+        if isinstance(held, Hold):
+            last_s, now_s = held.until_s - now_s, held.until_s
+        else:
+            breakers.release(held, now_s)
+
+    assert last_s == longest_s
 
 
 def test_failures_must_come_in_a_row() -> None:

@@ -33,6 +33,7 @@ from llmdispatcher import (
     Routing,
     Scripted,
     Text,
+    Unreachable,
     Unsupported,
     Usage,
     user,
@@ -136,7 +137,7 @@ def test_failures_of_whose_price_is_not_known_count_too() -> None:
 
 def test_who_fails_quickly_is_not_quick() -> None:
     """By latency, one that only ever failed stands behind those that serve, and is found again."""
-    failing = Scripted(Overloaded("full"), "back", name="a", price=PRICE)
+    failing = Scripted(Unreachable("gone"), "back", name="a", price=PRICE)
     once: dict[str, Any] = {"routing": Routing(explore=0), "retry": RetryPolicy(same_target=0)}
     with Dispatcher(failing, Scripted([0.05, "b"], name="b"), strategy="latency", **once) as d:
         d.send("hi", vendor="b")

@@ -283,3 +283,59 @@ def test_retries_and_fallbacks_never_multiply(
     assert waited_s <= 30 + 1e-6
     assert move.reason
     assert round_number <= attempts + len(places) * (MAX_RETURNS + 1)
+
+
+OWN, TWIN = Place("own", is_own=True), Place("twin", is_own=True)
+FULL = errors.Overloaded("full")
+
+
+def refused(
+    made: Course, now_s: float, *, full_s: float = 0.25, left_s: float | None = None
+) -> Move:
+    """Have the candidate asked last say that it is full."""
+    made.full_s = full_s
+    return made.after(FULL, now_s, draw=0.0, left_s=left_s)
+
+
+def test_a_full_server_of_ones_own_is_waited_for_a_while() -> None:
+    """In pauses that double and fill the time that is given to it; then another is asked."""
+    made = course(OWN, B, policy=RetryPolicy(full_wait_s=6))
+
+    assert refused(made, 0.0) == Ask(0, 2.0)
+    assert refused(made, 2.0) == Ask(0, 4.0)
+    assert refused(made, 6.0) == Ask(1, 0.0)
+
+
+def test_two_servers_of_ones_own_are_both_asked_before_anybody_waits() -> None:
+    """Whoever else is the caller's own goes first; then the first that has room is waited for."""
+    made = course(OWN, TWIN, B, policy=RetryPolicy(full_wait_s=6))
+
+    assert refused(made, 0.0, full_s=5.0) == Ask(1, 0.0)
+    assert refused(made, 0.1) == Ask(1, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "full_s", "left_s"),
+    [
+        (RetryPolicy(full_wait_s=0), 0.25, None),
+        (RetryPolicy(full_wait_s=3), 3.5, None),
+        (RetryPolicy(full_wait_s=3, same_target=0), 0.25, None),
+        (RetryPolicy(full_wait_s=3), 1.0, 3.0),
+    ],
+)
+def test_nobody_waits_in_vain_for_a_full_server(
+    policy: RetryPolicy, full_s: float, left_s: float | None
+) -> None:
+    """Who may not wait so long, or has a deadline that is near, goes to the next at once."""
+    made = course(OWN, B, policy=policy)
+
+    assert refused(made, 0.0, full_s=full_s, left_s=left_s) == Ask(1, 0.0)
+
+
+def test_a_full_server_alone_is_asked_as_often_as_any_other() -> None:
+    """Where there is nobody else, a request ends after its retries, with what was said."""
+    made = course(OWN, policy=RetryPolicy(full_wait_s=3))
+
+    assert refused(made, 0.0) == Ask(0, 1.0)
+    assert refused(made, 1.0) == Ask(0, 2.0)
+    assert isinstance(refused(made, 3.0), End)
