@@ -6,7 +6,7 @@ one request goes as a *probe*, while all others still wait, and how that one end
 time grows with each probe that fails. A rate limit is no fault: it is a time to wait, which any
 state may have.
 
-Nor is it a fault that a server of one's own is *full*. It has no room for a second or a minute, to
+Nor is it a fault that a local server is *full*. It has no room for a second or a minute, to
 stay away costs whatever somebody else charges meanwhile, and its refusal costs nobody anything: so
 it is left alone for moments, which grow by an eighth with each refusal and are forgotten with the
 first request that is served. A vendor elsewhere that says so is overloaded by many, and gets the
@@ -26,6 +26,7 @@ import attrs
 
 from llmdispatcher.models import errors
 from llmdispatcher.models.policy import BreakerPolicy
+from llmdispatcher.retry import SLOW_STATUS
 
 MAX_COOL_S = 3600.0
 """However long a vendor wants to be left alone, somebody looks again once an hour."""
@@ -36,14 +37,14 @@ PROBE_LOOK_S = 1.0
 
 
 FULL_S, FULL_FACTOR = 0.25, 1.125
-"""How long a server of one's own that is full is left alone at first, and how many times longer
+"""How long a local server that is full is left alone at first, and how many times longer
 with each refusal: about an eighth of the time that it has been full for, so that asking in vain
 gets rare and yet nobody comes much later than it had room. ``cap_s`` bounds that, too."""
 
 
-OWN_CAP_S = 10.0
-"""A server of one's own where nobody listens is left alone for so long at most, whatever
-``cap_s``: its owner starts it again, and whoever looks in vain bothers nobody."""
+OFF_CAP_S = 10.0
+"""A local server where nobody listens is left alone for so long at most, or for ``open_s`` if that
+is longer: its owner starts it again, and whoever looks in vain bothers nobody."""
 
 
 class State(Enum):
@@ -61,7 +62,7 @@ class Event(Enum):
     FAULT = "it failed, and the vendor is to blame"
     TRIP = "it failed as every other would until somebody mends it"
     COOL = "the vendor is there, and wants to be left alone for a while"
-    FULL = "a server of one's own is there, and has no room now"
+    FULL = "a local server is there, and has no room now"
     NOTHING = "it says nothing about the vendor"
 
 
@@ -103,14 +104,15 @@ def blamed(error: errors.DispatcherError) -> errors.DispatcherError:
     return error
 
 
-def event(error: errors.DispatcherError, *, is_own: bool = False) -> Event:
+def event(error: errors.DispatcherError, *, is_local: bool = False) -> Event:
     """Look up what an error says about the vendor, by the nearest class of what is to blame.
 
-    ``is_own`` is whether it is the caller's own server, which may be full and is not down then.
+    ``is_local`` is whether it is a local server, which may be full and is not down then. One that
+    began to answer, or let somebody wait in vain, was not full.
     """
-    error = blamed(error)
-    if is_own and isinstance(error, errors.Overloaded):
+    if is_local and isinstance(error, errors.Overloaded) and error.status not in SLOW_STATUS:
         return Event.FULL
+    error = blamed(error)
     if isinstance(error, errors.BadReply) and error.is_unfit:
         return Event.NOTHING  # a model that writes bad JSON is no vendor that is down
     if isinstance(error, errors.TimedOut) and getattr(error, "phase", "") in PATIENCE:
@@ -136,7 +138,7 @@ class Circuit:
     cool_until_s: float = 0.0
     """When the vendor wants to be asked again."""
     refusals: int = 0
-    """In a row, of a server of one's own that is full."""
+    """In a row, while closed, of a local server that is full."""
     full_until_s: float = 0.0
     """Until when it is taken to be full. What programs share has no word of it."""
     probe: int = 0
@@ -161,14 +163,14 @@ class Report:
     draw: float = 0.0
     reason: str = ""
     is_off: bool = False
-    """It is a server of the caller's own, and nobody listens there."""
+    """It is a local server, and nobody listens there."""
     is_probe: bool = False
     is_stale: bool = False
 
 
 def _interval_s(policy: BreakerPolicy, level: int, report: Report) -> float:
     """Return how long to stay open: longer at each level, drawn a little longer, or as told."""
-    cap_s = min(policy.cap_s, max(OWN_CAP_S, policy.open_s)) if report.is_off else policy.cap_s
+    cap_s = min(policy.cap_s, max(OFF_CAP_S, policy.open_s)) if report.is_off else policy.cap_s
     interval_s = min(cap_s, policy.open_s * policy.factor ** min(level, 64))
     told_s = min(report.told_s or 0.0, MAX_COOL_S)
     return max(interval_s * (1 + policy.jitter * report.draw), told_s)
@@ -183,6 +185,8 @@ def _opened(circuit: Circuit, policy: BreakerPolicy, report: Report, level: int)
         state=State.OPEN,
         generation=circuit.generation + is_new,
         failures=0,
+        refusals=0,
+        full_until_s=0.0,
         level=level,
         since_s=report.now_s,
         until_s=until_s if is_new or report.is_probe else max(circuit.until_s, until_s),
@@ -229,19 +233,23 @@ def _cool(circuit: Circuit, _: BreakerPolicy, report: Report) -> Circuit:
         return circuit
     pause_s = min(max(report.told_s, 0.0), MAX_COOL_S)
     until_s = max(circuit.cool_until_s, report.now_s + pause_s)
+    circuit = attrs.evolve(circuit, refusals=0, full_until_s=0.0)  # it says what it waits for
     return attrs.evolve(circuit, cool_until_s=until_s, since_s=report.now_s)
 
 
 def _crowd(circuit: Circuit, policy: BreakerPolicy, report: Report) -> Circuit:
     """Leave a server that is full alone for a moment, longer with each that it refuses in a row.
 
-    Whoever was sent before that moment began tells nothing new.
+    Whoever was sent before that moment began tells nothing new, unless for how long it is full.
     """
-    if report.is_stale or report.now_s < circuit.full_until_s:
+    if report.is_stale:
         return circuit
+    told_s = min(report.told_s or 0.0, MAX_COOL_S)
+    if report.now_s < circuit.full_until_s:
+        until_s = max(circuit.full_until_s, report.now_s + told_s)
+        return attrs.evolve(circuit, since_s=report.now_s, full_until_s=until_s)
     grown = FULL_FACTOR ** min(circuit.refusals, 64)
     pause_s = min(policy.cap_s, FULL_S * grown) * (1 + policy.jitter * report.draw)
-    told_s = min(report.told_s or 0.0, MAX_COOL_S)
     return attrs.evolve(
         circuit,
         failures=0,  # it answers

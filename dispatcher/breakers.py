@@ -1,6 +1,6 @@
 """The circuit breakers of one dispatcher, remembered from request to request.
 
-    passage = breakers.admit(card.name, clock(), is_own=card.local)
+    passage = breakers.admit(card.name, clock(), is_local=card.local)
     if isinstance(passage, Hold): raise passage.error(card.name, clock())
     try:
         …ask the vendor…
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from llmdispatcher.hearsay import Hearsay
     from llmdispatcher.ledger_shared import Sharing
 
-SOON_S = 10.0
-"""Whoever is full and is asked again so soon is not held: some would rather wait than pay."""
+FAILED = "it failed too often, or asked for it"
+FULL = "it is full, for longer than a request waits"
 
 MAX_CIRCUITS = 10_000
 """More models than one program asks; beyond it, circuits that are closed are dropped."""
@@ -45,8 +45,8 @@ class Passage:
 
     name: str
     went: Go
-    is_own: bool = False
-    """The vendor is a server of the caller's own."""
+    is_local: bool = False
+    """The vendor is a local server."""
     is_over: bool = False
 
     @property
@@ -88,10 +88,10 @@ class Breakers:
         with self._lock:
             self._others = others
 
-    def admit(self, name: str, now_s: float, *, is_own: bool = False) -> Passage | Hold:
+    def admit(self, name: str, now_s: float, *, is_local: bool = False) -> Passage | Hold:
         """Let a request go, perhaps as the probe, or say until when it has to wait.
 
-        ``is_own`` is whether it goes to a server of the caller's own, which may be full.
+        ``is_local`` is whether it goes to a local server, which may be full.
         """
         others = self._others
         with self._lock:
@@ -105,11 +105,11 @@ class Breakers:
                 circuit = circuit if others is None else others.laid(name, circuit, now_s)
                 self._make_room()
             elif circuit.is_calm and now_s >= circuit.since_s:  # as almost always
-                return Passage(name, Go(circuit.generation), is_own)
+                return Passage(name, Go(circuit.generation), is_local)
             asked, answer = ask(circuit, self._policy, now_s, self._numbers)
             self._circuits[name] = self._told(name, circuit, asked, now_s)
         self._say()
-        return answer if isinstance(answer, Hold) else Passage(name, answer, is_own)
+        return answer if isinstance(answer, Hold) else Passage(name, answer, is_local)
 
     def report(
         self,
@@ -136,9 +136,9 @@ class Breakers:
             told_s=getattr(cause, "retry_after_s", None),
             draw=draw,
             reason=type(cause).__name__,
-            is_off=passage.is_own and isinstance(cause, Unreachable),
+            is_off=passage.is_local and isinstance(cause, Unreachable),
         )
-        return self._end(passage, event(cause, is_own=passage.is_own), report)
+        return self._end(passage, event(error, is_local=passage.is_local), report)
 
     def release(self, passage: Passage, now_s: float) -> None:
         """Give the place back without a word on the vendor: cancelled, never sent, crashed."""
@@ -159,23 +159,33 @@ class Breakers:
         return change
 
     def full_s(self, name: str, now_s: float) -> float | None:
-        """Return for how long a server is still taken to be full; None if it is not known to be."""
+        """Return for how long a server is still taken to be full; None if it is not known to be.
+
+        One that failed, or asked to be left alone, is not known to be.
+        """
         with self._lock:
             circuit = self._circuits.get(name)
-        if circuit is None or not circuit.refusals:
+        if circuit is None or not circuit.refusals or circuit.state is not State.CLOSED:
+            return None
+        if circuit.cool_until_s > now_s:
             return None
         return max(0.0, circuit.full_until_s - now_s)
 
-    def held(self, now_s: float) -> frozenset[str]:
-        """Return the names that nobody may ask now, as far as is known without asking."""
+    def held(self, now_s: float, full_wait_s: float = 0.0) -> dict[str, str]:
+        """Return the names that nobody may ask now, and why, as far as is known without asking.
+
+        A server that is full is among them only if that is for longer than a request would wait for
+        it, which is ``full_wait_s``.
+        """
+        held = {}
         with self._lock:
-            held = [
-                name
-                for name, circuit in self._circuits.items()
-                if max(circuit.cool_until_s, circuit.full_until_s - SOON_S) > now_s
-                or (circuit.until_s > now_s and circuit.state is not State.CLOSED)
-            ]
-        return frozenset(held)
+            for name, circuit in self._circuits.items():
+                is_open = circuit.until_s > now_s and circuit.state is not State.CLOSED
+                if is_open or circuit.cool_until_s > now_s:
+                    held[name] = FAILED
+                elif circuit.full_until_s - full_wait_s > now_s:
+                    held[name] = FULL
+        return held
 
     def circuits(self) -> dict[str, Circuit]:
         """Return all circuits that anybody asked for, as they are now."""

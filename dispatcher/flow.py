@@ -17,7 +17,7 @@ import attrs
 
 from llmdispatcher.breaker import Hold, blamed
 from llmdispatcher.breakers import Change, Passage
-from llmdispatcher.course import Ask, Course, End, Move, Place
+from llmdispatcher.course import Ask, Course, End, Move, place
 from llmdispatcher.draft import Draft, ReplyDraft
 from llmdispatcher.models.card import Capability
 from llmdispatcher.models.decision import Decision
@@ -144,8 +144,9 @@ def together(errors: Sequence[DispatcherError], names: Sequence[str]) -> Dispatc
 
 def course_of(job: Job[Any], targets: Sequence[Target]) -> Course:
     """Return the course of a request through candidates, not begun."""
-    places = [Place(id(t.engine), t.card.context_tokens, t.card.local) for t in targets]
-    return Course(places, job.patience.retry, job.clock(), job.ration)
+    places = [place(each.card, id(each.engine)) for each in targets]
+    by_cost = job.ranking.is_by_cost
+    return Course(places, job.patience.retry, job.clock(), job.ration, is_by_cost=by_cost)
 
 
 class Tries(Generic[W, D]):
@@ -195,7 +196,7 @@ class Tries(Generic[W, D]):
         name, breakers = target.card.name, job.patience.breakers
         if self._errors:
             self._tell(name)
-        passage = breakers.admit(name, job.clock(), is_own=target.card.local)
+        passage = breakers.admit(name, job.clock(), is_local=target.card.local)
         if isinstance(passage, Hold):
             self._refused(name, passage.error(name, job.clock()))
             return None
@@ -311,7 +312,9 @@ class Tries(Generic[W, D]):
 
     def _go_on(self, error: DispatcherError) -> None:
         job, now_s = self._job, self._job.clock()
-        self._course.full_s = job.patience.breakers.full_s(self._names[-1], now_s)
+        assert self._course.asked is not None  # noqa: S101 - it failed
+        name = self._targets[self._course.asked].card.name
+        self._course.full_s = job.patience.breakers.full_s(name, now_s)
         self.move = self._course.after(
             error,
             now_s,

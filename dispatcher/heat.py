@@ -286,7 +286,7 @@ def _attempt(run: Run, wait_s: float, heat: Heat) -> Generator[Step, Any, None]:
     job, breakers = run.job, run.job.patience.breakers
     if wait_s:
         yield from pause(job.stopper, wait_s)
-    passage = breakers.admit(run.name, job.clock(), is_own=run.target.card.local)
+    passage = breakers.admit(run.name, job.clock(), is_local=run.target.card.local)
     if isinstance(passage, Hold):
         raise passage.error(run.name, job.clock())
     asked, draft = worded(job, blank(job.request), run.target)

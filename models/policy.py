@@ -40,8 +40,13 @@ class RetryPolicy:
     total_s: float | None = number("total_s", 0, math.inf, default=120.0)
     """No further attempt begins after so long; one that serves goes on. Loading does not count."""
     full_wait_s: float = number("full_wait_s", 0, 3600, default=5.0)
-    """How long it waits, in ``same_target`` pauses, for a local server that is full, before a
-    vendor elsewhere is asked. Another local server is asked at once, if its turn is next."""
+    """How long it waits in all, in ``same_target`` pauses, for local servers that are full, before
+    one elsewhere is paid; 0 asks there at once. Only where the order is by cost, with no
+    ``least_quality`` and no ``value_of_time_usd``: whoever is next and free is asked at once. All
+    models of one engine are full together. ``max_wait_s`` bounds it, and of a deadline, or of
+    ``total_s``, a pause takes a quarter of what is left at most. A server that has been full for
+    long is left alone for longer than this: then nobody waits, until that time is nearly over.
+    Plans that ask several side by side (parallel, hedge, ensemble) do not wait."""
     max_cost_usd: Decimal | None = attrs.field(default=None, converter=dollars)
     """No further attempt begins once those before have cost this much; None is no limit."""
 
@@ -62,8 +67,10 @@ class BreakerPolicy:
     """When a vendor's model is left alone, and when it is asked again whether it is back.
 
     A local server that says that it is overloaded is not failing: it is full, and is left alone for
-    a quarter of a second, which grows by an eighth with each refusal, up to ``cap_s``. See
-    ``RetryPolicy.full_wait_s``. One where nobody listens is probed every ten seconds at least.
+    a quarter of a second, which grows by an eighth with each refusal in a row, up to ``cap_s``, or
+    for as long as it says. See ``RetryPolicy.full_wait_s``. One where nobody listens is left alone
+    for ten seconds at most, instead of ``cap_s``, or for ``open_s`` where that is longer. All these
+    times are drawn longer by ``jitter``.
     """
 
     failures: int = integer("failures", 1, 1000, default=3)

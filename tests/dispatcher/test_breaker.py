@@ -21,10 +21,12 @@ from llmdispatcher.breaker import (
     ask,
     event,
 )
-from llmdispatcher.breakers import MAX_CIRCUITS, Breakers, Change, Passage
+from llmdispatcher.breakers import FAILED, FULL, MAX_CIRCUITS, Breakers, Change, Passage
 from llmdispatcher.models import errors, race
 from llmdispatcher.models.errors import BreakerOpen, DispatcherError
 from llmdispatcher.models.policy import BreakerPolicy
+from llmdispatcher.retry import SLOW_STATUS
+from llmdispatcher.shared import Word, overlay
 
 POLICY = BreakerPolicy(failures=3, open_s=10, factor=2, cap_s=100, jitter=0.5)
 
@@ -234,9 +236,9 @@ def test_a_closed_circuit_heeds_nobody_from_before(told: Event) -> None:
     assert after(CLOSED, POLICY, Go(6), told, REPORT) == CLOSED
 
 
-def own(breakers: Breakers, error: DispatcherError | None, now_s: float) -> Passage:
-    """Send a request to a server of the caller's own, which ends at once."""
-    passage = breakers.admit("own/m", now_s, is_own=True)
+def home(breakers: Breakers, error: DispatcherError | None, now_s: float) -> Passage:
+    """Send a request to a local server, which ends at once."""
+    passage = breakers.admit("own/m", now_s, is_local=True)
     assert isinstance(passage, Passage)
     breakers.report(passage, error, now_s)
     return passage
@@ -246,8 +248,8 @@ def test_a_full_server_is_left_alone_for_moments_that_grow() -> None:
     """A quarter of a second, longer by an eighth with each refusal, and never above the cap."""
     breakers, now_s, pauses = Breakers(POLICY), 0.0, []
     for _ in range(80):
-        own(breakers, errors.Overloaded("full"), now_s)
-        held = breakers.admit("own/m", now_s, is_own=True)
+        home(breakers, errors.Overloaded("full"), now_s)
+        held = breakers.admit("own/m", now_s, is_local=True)
         assert isinstance(held, Hold)
         pauses.append(held.until_s - now_s)
         now_s = held.until_s
@@ -260,21 +262,21 @@ def test_a_full_server_is_left_alone_for_moments_that_grow() -> None:
 def test_whoever_is_served_by_a_full_server_leaves_a_place() -> None:
     """The pause ends with the first request that is served, also one that began before it."""
     breakers = Breakers(POLICY)
-    early = breakers.admit("own/m", 0.0, is_own=True)
-    own(breakers, errors.Overloaded("full"), 1.0)
+    early = breakers.admit("own/m", 0.0, is_local=True)
+    home(breakers, errors.Overloaded("full"), 1.0)
     assert breakers.full_s("own/m", 1.0) == 0.25
     assert isinstance(early, Passage)
 
     breakers.report(early, None, 1.1)
 
     assert breakers.full_s("own/m", 1.1) is None
-    assert isinstance(breakers.admit("own/m", 1.1, is_own=True), Passage)
+    assert isinstance(breakers.admit("own/m", 1.1, is_local=True), Passage)
 
 
 def test_many_who_are_refused_at_once_are_one_refusal() -> None:
     """Whoever was sent before the pause began says nothing new about it."""
     breakers = Breakers(POLICY)
-    crowd = [breakers.admit("own/m", 0.0, is_own=True) for _ in range(50)]
+    crowd = [breakers.admit("own/m", 0.0, is_local=True) for _ in range(50)]
     for passage in crowd:
         assert isinstance(passage, Passage)
         breakers.report(passage, errors.Overloaded("full"), 0.0)
@@ -282,37 +284,111 @@ def test_many_who_are_refused_at_once_are_one_refusal() -> None:
     assert breakers.circuits()["own/m"].refusals == 1
 
 
-def test_only_a_server_of_ones_own_is_full() -> None:
+def test_only_a_local_server_is_full() -> None:
     """The same error of a vendor elsewhere is a fault, and opens its breaker."""
-    assert event(errors.Overloaded("x"), is_own=True) is Event.FULL
+    assert event(errors.Overloaded("x"), is_local=True) is Event.FULL
+    assert event(errors.Overloaded("x", status=503), is_local=True) is Event.FULL
     assert event(errors.Overloaded("x")) is Event.FAULT
-    assert event(errors.Unreachable("x"), is_own=True) is Event.FAULT
+    assert event(errors.Unreachable("x"), is_local=True) is Event.FAULT
 
 
-def test_a_server_of_ones_own_that_is_full_keeps_its_place_for_seconds() -> None:
-    """It is held, and so asked last, only where it is not asked again soon."""
+@pytest.mark.parametrize("status", sorted(SLOW_STATUS))
+def test_a_local_server_whose_own_deadline_passed_is_not_full(status: int) -> None:
+    """It had somebody wait in vain, and opens its breaker as any other that does."""
+    error, breakers = errors.Overloaded("late", status=status), Breakers(POLICY)
+    for _ in range(POLICY.failures):
+        home(breakers, error, 0.0)
+
+    assert breakers.circuits()["own/m"].state is State.OPEN
+    assert breakers.full_s("own/m", 0.0) is None
+
+
+def test_a_local_server_that_gave_up_in_the_middle_is_not_full() -> None:
+    """Whoever began to answer had room; what cut the reply counts as a failure."""
+    cut = errors.StreamInterrupted("cut", partial="half")
+    cut.__cause__ = errors.Overloaded("no room any more", status=503)
     breakers = Breakers(POLICY)
-    own(breakers, errors.Overloaded("full"), 0.0)
-    assert breakers.held(0.0) == frozenset()
 
-    own(breakers, errors.Overloaded("full", retry_after_s=30.0), 1.0)
+    home(breakers, cut, 0.0)
 
-    assert breakers.held(1.0) == {"own/m"}
-    assert breakers.held(25.0) == frozenset()
+    assert event(cut, is_local=True) is Event.FAULT
+    assert breakers.circuits()["own/m"].failures == 1
+    assert breakers.full_s("own/m", 0.0) is None
 
 
-@pytest.mark.parametrize(("is_own", "longest_s"), [(True, 10.0), (False, 100.0)])
-def test_a_server_of_ones_own_that_is_off_is_looked_at_often(
-    *, is_own: bool, longest_s: float
-) -> None:
-    """Where nobody listens on the caller's own, the open time does not grow beyond ten seconds."""
+def test_a_full_server_keeps_its_place_while_a_request_would_wait_for_it() -> None:
+    """It is held, and so asked last, only where it is full for longer; and it says which it is."""
+    breakers = Breakers(POLICY)
+    home(breakers, errors.Overloaded("full"), 0.0)
+    assert breakers.held(0.0, full_wait_s=5.0) == {}
+    assert breakers.held(0.0, full_wait_s=0.0) == {"own/m": FULL}
+
+    home(breakers, errors.Overloaded("full", retry_after_s=30.0), 1.0)
+
+    assert breakers.held(1.0, full_wait_s=5.0) == {"own/m": FULL}
+    assert breakers.held(1.0, full_wait_s=30.0) == {}
+    assert breakers.held(26.0, full_wait_s=5.0) == {}
+
+
+def test_a_later_word_of_how_long_it_is_full_is_heard() -> None:
+    """Of those who were sent together the longest time counts, and all are one refusal."""
+    breakers = Breakers(POLICY)
+    crowd = [breakers.admit("own/m", 0.0, is_local=True) for _ in range(4)]
+    for passage, told_s in zip(crowd, (None, 7.0, 3.0, None), strict=True):
+        assert isinstance(passage, Passage)
+        breakers.report(passage, errors.Overloaded("full", retry_after_s=told_s), 0.1)
+
+    assert breakers.full_s("own/m", 0.1) == pytest.approx(7.0)
+    assert breakers.circuits()["own/m"].refusals == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "held"),
+    [
+        (errors.AuthRejected("no", status=401), FAILED),
+        (errors.RateLimited("slow", retry_after_s=30.0), FAILED),
+    ],
+)
+def test_whoever_fails_is_not_full_any_more(error: DispatcherError, held: str) -> None:
+    """What a server said of its room is forgotten once it is left alone for another reason."""
+    breakers = Breakers(POLICY)
+    home(breakers, errors.Overloaded("full"), 0.0)
+
+    home(breakers, error, 1.0)
+
+    assert breakers.full_s("own/m", 1.0) is None
+    assert breakers.held(1.0, full_wait_s=5.0) == {"own/m": held}
+    circuit = breakers.circuits()["own/m"]
+    assert (circuit.refusals, circuit.full_until_s) == (0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        Word(state=State.OPEN, said_s=1000.0, until_s=1060.0, reason="Unreachable"),
+        Word(cooled_s=1000.0, cool_until_s=1060.0),
+    ],
+)
+def test_what_other_programs_say_goes_before_how_full_it_was(word: Word) -> None:
+    """A breaker that opened elsewhere, or was asked to wait, is not full here."""
+    full = Circuit(generation=7, refusals=3, since_s=100.0, full_until_s=102.0)
+
+    laid = overlay(full, word, 100.0, 1000.0)
+
+    assert (laid.refusals, laid.full_until_s) == (0, 0.0)
+    assert max(laid.until_s, laid.cool_until_s) == pytest.approx(160.0)
+
+
+@pytest.mark.parametrize(("is_local", "longest_s"), [(True, 10.0), (False, 100.0)])
+def test_a_local_server_that_is_off_is_looked_at_often(*, is_local: bool, longest_s: float) -> None:
+    """Where nobody listens on a local server, the open time does not grow beyond ten seconds."""
     policy = attrs.evolve(POLICY, open_s=2.0, jitter=0.0)
     breakers, now_s = Breakers(policy), 0.0
     for _ in range(policy.failures + 10):
-        passage = breakers.admit("v/m", now_s, is_own=is_own)
+        passage = breakers.admit("v/m", now_s, is_local=is_local)
         assert isinstance(passage, Passage)
         breakers.report(passage, errors.Unreachable("off"), now_s)
-        held = breakers.admit("v/m", now_s, is_own=is_own)
+        held = breakers.admit("v/m", now_s, is_local=is_local)
         if isinstance(held, Hold):
             last_s, now_s = held.until_s - now_s, held.until_s
         else:

@@ -144,9 +144,9 @@ class Flapping:
         outages: list[tuple[float, float]],
         step_s: float,
         *,
-        is_own: bool = False,
+        is_local: bool = False,
     ) -> None:
-        self.breakers, self.is_own = Breakers(policy), is_own
+        self.breakers, self.is_local = Breakers(policy), is_local
         self.outages, self.step_s = outages, step_s
         self.sent: list[tuple[float, bool, bool]] = []
         """When the vendor was asked, whether as a probe, and whether it was up."""
@@ -159,7 +159,7 @@ class Flapping:
         """Send a request every step."""
         for number in range(int(until_s / self.step_s)):
             now_s = number * self.step_s
-            passage = self.breakers.admit(NAME, now_s, is_own=self.is_own)
+            passage = self.breakers.admit(NAME, now_s, is_local=self.is_local)
             if isinstance(passage, Hold):
                 continue
             is_up = self.is_up(now_s)
@@ -237,7 +237,7 @@ def test_a_full_server_is_asked_ever_more_rarely_and_is_back_soon(
 ) -> None:
     """At most 2 + log(1 + t / 2) / log(9 / 8) requests meet t seconds of it; back within t / 6."""
     end_s = 10.0 + full_s
-    vendor = Flapping(BreakerPolicy(), [(10.0, end_s)], step_s, is_own=True)
+    vendor = Flapping(BreakerPolicy(), [(10.0, end_s)], step_s, is_local=True)
 
     vendor.run(end_s + full_s / 4 + 20, lambda: draw)
 
