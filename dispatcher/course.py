@@ -229,14 +229,15 @@ class Course:
         if reason := self.allowance.refusal(now_s):
             return End(reason)
         standing = self._standings[index]
-        if full_s is not None and self._is_by_cost and not hurries:
+        spares = self._is_by_cost and not hurries
+        if full_s is not None and spares:
             self._is_back(index, now_s, full_s)
             if isinstance(move := self._sparing(now_s, draw, left_s), Ask):
                 return move
         pause_s = self._pause_s(error, said, standing, draw)
         if pause_s is None:
             self._strike(error, said, index)
-            return self._fresh(now_s) or self._first_back(now_s, left_s)
+            return self._next(now_s, draw, left_s, spares=spares)
         pause_s = max(pause_s, full_s or 0.0)
         is_soon = is_soon and (full_s or 0.0) <= self._policy.backoff_s
         standing.retries += 1
@@ -246,6 +247,13 @@ class Course:
             move = self._wait(index, pause_s, now_s, left_s)
             if isinstance(move, Ask):
                 return move
+        return self._next(now_s, draw, left_s, spares=spares)
+
+    def _next(self, now_s: float, draw: float, left_s: float | None, *, spares: bool) -> Move:
+        """Ask who has not been asked yet, or else whoever is ready again first."""
+        move = self._sparing(now_s, draw, left_s) if spares and self._full else None
+        if isinstance(move, Ask):
+            return move
         return self._fresh(now_s) or self._first_back(now_s, left_s)
 
     def _heard_of_full(self, index: int, error: DispatcherError, said: Verdict) -> float | None:
@@ -291,6 +299,8 @@ class Course:
         Of a time that ends it a pause takes a quarter at most: whoever is paid needs the rest.
         """
         back = [each for each in self._back(now_s) if self._places[each[1]].key in self._full]
+        if not back:
+            return None
         least_s, index = min(back)
         spent, policy = self.allowance, self._policy
         ends_s = [each for each in (left_s, spent.left_s(now_s)) if each is not None]

@@ -117,14 +117,15 @@ def serve(job: Job[W], draft: Callable[[], D]) -> Generator[Step, Any, Served[D]
 
 
 def reported(
-    job: Job[Any], passage: Passage, attempt: Generator[Step, Any, Finish]
+    trial: Trial[Any, Any], passage: Passage, attempt: Generator[Step, Any, Finish]
 ) -> Generator[Step, Any, Finish]:
     """Run an attempt that a breaker let through, and report how it ended. Raises as it does."""
-    breakers = job.patience.breakers
+    job, breakers = trial.job, trial.job.patience.breakers
     try:
         finish = yield from attempt
     except DispatcherError as error:
-        _changed(job, breakers.report(passage, error, job.clock(), draw=job.patience.draw()))
+        end: Any = {"draw": job.patience.draw(), "has_begun": trial.has_begun}
+        _changed(job, breakers.report(passage, error, job.clock(), **end))
         raise
     else:
         _changed(job, breakers.report(passage, None, job.clock()))
@@ -207,7 +208,7 @@ class Tries(Generic[W, D]):
             return None
         self._trials.append(trial)
         try:
-            finish = yield from reported(job, passage, self._attempt(trial, name))
+            finish = yield from reported(trial, passage, self._attempt(trial, name))
         except DispatcherError as error:
             self._after(name, error, trial)
             return None
@@ -295,7 +296,7 @@ class Tries(Generic[W, D]):
             self._deaf.add(self.move.index)
             self.move = self._course.again(self._job.clock())
         else:
-            self._go_on(blame)
+            self._go_on(blame, has_begun=trial.has_begun)
 
     def _amend(self, error: DispatcherError, trial: Trial[W, D]) -> None:
         """Have a candidate told what was wrong with its reply, should it be asked once more."""
@@ -310,11 +311,12 @@ class Tries(Generic[W, D]):
         self._errors.append(error)
         self._names.append(name)
 
-    def _go_on(self, error: DispatcherError) -> None:
+    def _go_on(self, error: DispatcherError, *, has_begun: bool = False) -> None:
         job, now_s = self._job, self._job.clock()
         assert self._course.asked is not None  # noqa: S101 - it failed
         name = self._targets[self._course.asked].card.name
-        self._course.full_s = job.patience.breakers.full_s(name, now_s)
+        full_s = job.patience.breakers.full_s(name, now_s)
+        self._course.full_s = None if has_begun else full_s
         self.move = self._course.after(
             error,
             now_s,

@@ -291,7 +291,7 @@ def _attempt(run: Run, wait_s: float, heat: Heat) -> Generator[Step, Any, None]:
         raise passage.error(run.name, job.clock())
     asked, draft = worded(job, blank(job.request), run.target)
     run.trial = trial = Trial(asked, run.target, job.account.number(), heat.left_s(), draft)
-    run.finish = yield from reported(job, passage, trial.run())
+    run.finish = yield from reported(trial, passage, trial.run())
 
 
 def _changes(run: Run) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def test_no_byte_is_more_than_a_token() -> None:
 def test_requests_that_are_wrong_say_nothing_about_a_vendor() -> None:
     """Who refuses what nobody should have asked is as good as before; who is full is not."""
     for error, is_to_blame in ((Unsupported("n", "no"), False), (Overloaded("full"), True)):
-        script = Scripted(error, name="a", price=PRICE)
+        script = Scripted(error, name="a", price=PRICE, local=False)
         with Dispatcher(script, **LOOSE) as d:
             for _ in range(3):
                 with pytest.raises(DispatcherError):

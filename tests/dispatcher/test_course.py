@@ -354,6 +354,15 @@ def test_whoever_is_free_is_asked_before_anybody_waits(free: Place) -> None:
     assert refused(made, 0.1) == Ask(1, 2.0)
 
 
+def test_whoever_fails_instead_leaves_the_full_one_to_be_waited_for() -> None:
+    """That a free server is gone is no reason to pay."""
+    made = sparing(HOME, LAN, PAID)
+    assert refused(made, 0.0) == Ask(1, 0.0)
+    made.full_s = None
+
+    assert made.after(errors.Unreachable("gone"), 0.1, draw=0.0) == Ask(0, 2.0)
+
+
 def test_the_last_resort_is_not_asked_before_a_full_server_was_waited_for() -> None:
     """It is free, and there for when nobody else answers."""
     assert refused(sparing(HOME, LAST), 0.0) == Ask(0, 2.0)

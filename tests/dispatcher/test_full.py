@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from llmdispatcher import (
-    AuthRejected,
     BadRequest,
     Dispatcher,
     Event,
     Fallback,
     Overloaded,
     Price,
+    Request,
     Retried,
     RetryPolicy,
     Routing,
@@ -21,6 +22,7 @@ from llmdispatcher import (
     Strategy,
     Unreachable,
 )
+from llmdispatcher.breakers import Passage
 
 DEAR = Price.per_million(3, 15)
 
@@ -118,17 +120,38 @@ def test_however_many_are_full_somebody_answers(number: int) -> None:
     assert all(len(reply.decision.attempts) <= min(8, number + 3) for reply in asked)
 
 
-def test_the_one_that_was_asked_is_looked_up() -> None:
-    """One whose breaker opened long ago is not taken for full because another is, nor is that."""
-    shut = Scripted(AuthRejected("no", status=401), name="shut", price=Price.per_million(0, 0))
-    homes = shut, Scripted(Overloaded("full", retry_after_s=0.3), "at home", name="home")
-    told: list[Event] = []
-    policy = RetryPolicy(full_wait_s=0.9)
-    with Dispatcher(*homes, cloud(), retry=policy, on_event=told.append) as d:
-        assert d.send("hi").text == "at home"
+def test_whoever_gave_up_in_the_middle_is_not_waited_for() -> None:
+    """It had room, and what it wrote may be billed: it fails as any other does."""
+    half = [["half a ", Overloaded("full")]] * 3
+    policy = RetryPolicy(full_wait_s=0.9, backoff_s=0.01)
+    with Dispatcher(Scripted(*half, name="home"), cloud(), retry=policy) as d:
+        reply = d.send("hi")
+        [broken] = [row for row in d.explain("hi").candidates if row.vendor == "home"]
 
-    waits = [each for each in told if isinstance(each, Retried)]
-    assert [each.name for each in waits] == ["home/script"]
+    assert reply.text == "elsewhere"
+    assert [each.vendor for each in reply.decision.attempts] == ["home"] * 3 + ["cloud"]
+    assert "it failed too often" in broken.note
+
+
+def test_a_full_server_is_looked_up_by_its_own_name() -> None:
+    """One that is held when its turn comes again is full, whoever failed meanwhile."""
+    early: list[Passage] = []
+
+    def twin(_: Request) -> Overloaded | Unreachable:
+        late = Overloaded("full", retry_after_s=0.4)  # of one that was sent to the first before
+        breakers.report(early[0], late, time.monotonic())
+        return Unreachable("gone")
+
+    policy = RetryPolicy(full_wait_s=0.9)
+    with Dispatcher(full(1), Scripted(twin, name="twin"), cloud(), retry=policy) as d:
+        breakers = d._desk._patience.breakers
+        passage = breakers.admit("home/script", time.monotonic(), is_local=True)
+        assert isinstance(passage, Passage)
+        early.append(passage)
+        reply = d.send("hi")
+
+    assert reply.text == "at home"
+    assert [each.vendor for each in reply.decision.attempts] == ["home", "twin", "home"]
 
 
 def test_explain_says_why_a_full_server_comes_last() -> None:
