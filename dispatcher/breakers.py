@@ -168,9 +168,7 @@ class Breakers:
         """
         with self._lock:
             circuit = self._circuits.get(name)
-        if circuit is None or not circuit.refusals or circuit.state is not State.CLOSED:
-            return None
-        if circuit.cool_until_s > now_s:
+        if circuit is None or not circuit.refusals or circuit.cool_until_s > now_s:
             return None
         return max(0.0, circuit.full_until_s - now_s)
 

@@ -296,7 +296,7 @@ class Tries(Generic[W, D]):
             self._deaf.add(self.move.index)
             self.move = self._course.again(self._job.clock())
         else:
-            self._go_on(blame, has_begun=trial.has_begun)
+            self._go_on(blame)
 
     def _amend(self, error: DispatcherError, trial: Trial[W, D]) -> None:
         """Have a candidate told what was wrong with its reply, should it be asked once more."""
@@ -311,12 +311,11 @@ class Tries(Generic[W, D]):
         self._errors.append(error)
         self._names.append(name)
 
-    def _go_on(self, error: DispatcherError, *, has_begun: bool = False) -> None:
+    def _go_on(self, error: DispatcherError) -> None:
         job, now_s = self._job, self._job.clock()
         assert self._course.asked is not None  # noqa: S101 - it failed
         name = self._targets[self._course.asked].card.name
-        full_s = job.patience.breakers.full_s(name, now_s)
-        self._course.full_s = None if has_begun else full_s
+        self._course.full_s = job.patience.breakers.full_s(name, now_s)
         self.move = self._course.after(
             error,
             now_s,

@@ -362,6 +362,28 @@ def test_whoever_fails_is_not_full_any_more(error: DispatcherError, held: str) -
     assert (circuit.refusals, circuit.full_until_s) == (0, 0.0)
 
 
+@pytest.mark.parametrize("told", Event)
+def test_only_a_closed_breaker_is_full(told: Event) -> None:
+    """Whatever opens it, or has it left alone, ends that."""
+    full = Circuit(generation=7, failures=2, refusals=3, since_s=90.0, full_until_s=99.0)
+
+    now = after(full, POLICY, Go(7), told, attrs.evolve(REPORT, told_s=12.5))
+
+    assert bool(now.refusals) is (now.state is State.CLOSED and told in {Event.FULL, Event.NOTHING})
+
+
+def test_one_that_is_left_alone_is_not_full_for_those_who_come_late() -> None:
+    """A refusal of one that was sent before it asked for peace says nothing of when it has room."""
+    breakers = Breakers(POLICY)
+    early = breakers.admit("own/m", 0.0, is_local=True)
+    assert isinstance(early, Passage)
+    home(breakers, errors.RateLimited("slow", retry_after_s=30.0), 1.0)
+
+    breakers.report(early, errors.Overloaded("full"), 2.0)
+
+    assert breakers.full_s("own/m", 2.0) is None
+
+
 @pytest.mark.parametrize(
     "word",
     [

@@ -363,6 +363,13 @@ def test_whoever_fails_instead_leaves_the_full_one_to_be_waited_for() -> None:
     assert made.after(errors.Unreachable("gone"), 0.1, draw=0.0) == Ask(0, 2.0)
 
 
+def test_a_single_attempt_is_not_kept_for_the_full() -> None:
+    """Whoever has only one, and is refused by a breaker, takes it elsewhere at once."""
+    held = errors.BreakerOpen("it was full", retry_after_s=0.25)
+
+    assert refused(sparing(HOME, PAID, attempts=1), 0.0, held) == Ask(1, 0.0)
+
+
 def test_the_last_resort_is_not_asked_before_a_full_server_was_waited_for() -> None:
     """It is free, and there for when nobody else answers."""
     assert refused(sparing(HOME, LAST), 0.0) == Ask(0, 2.0)

@@ -23,6 +23,7 @@ from llmdispatcher import (
     Unreachable,
 )
 from llmdispatcher.breakers import Passage
+from llmdispatcher.models.strategy import STRATEGIES
 
 DEAR = Price.per_million(3, 15)
 
@@ -85,6 +86,19 @@ def test_only_who_goes_by_cost_waits(options: dict[str, Any]) -> None:
 
     assert text == ("elsewhere" if options else "at home")
     assert any(isinstance(each, Fallback) for each in told) is bool(options)
+
+
+def test_who_wants_clouds_first_is_not_by_cost() -> None:
+    """Neither the order nor what follows from it: only where the cheapest is what is wanted."""
+    with Dispatcher(full(1), cloud()) as d:
+        chooser, engines = d._desk.chooser, d._desk._engines
+        asked = {
+            name: chooser.ranking(Request.of("hi", strategy=name), engines, {}, 0.0).is_by_cost
+            for name in STRATEGIES
+        }
+
+    by_cost = {"auto", "cost", "local_only", "cloud_only", "local_first", "cost_saving"}
+    assert {name for name, is_by_cost in asked.items() if is_by_cost} == by_cost
 
 
 def test_a_cloud_that_goes_first_is_asked_first() -> None:
