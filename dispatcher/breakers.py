@@ -162,15 +162,15 @@ class Breakers:
         return change
 
     def full_s(self, name: str, now_s: float) -> float | None:
-        """Return for how long a server is still taken to be full; None if it is not known to be.
+        """Return for how long a server is still taken to be full; None if it is not.
 
         One that failed, or asked to be left alone, is not known to be.
         """
         with self._lock:
             circuit = self._circuits.get(name)
-        if circuit is None or not circuit.refusals or circuit.cool_until_s > now_s:
+        if circuit is None or circuit.cool_until_s > now_s or circuit.full_until_s <= now_s:
             return None
-        return max(0.0, circuit.full_until_s - now_s)
+        return circuit.full_until_s - now_s
 
     def held(self, now_s: float, full_wait_s: float = 0.0) -> dict[str, str]:
         """Return the names that nobody may ask now, and why, as far as is known without asking.

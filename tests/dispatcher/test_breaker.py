@@ -265,6 +265,7 @@ def test_whoever_is_served_by_a_full_server_leaves_a_place() -> None:
     early = breakers.admit("own/m", 0.0, is_local=True)
     home(breakers, errors.Overloaded("full"), 1.0)
     assert breakers.full_s("own/m", 1.0) == 0.25
+    assert breakers.full_s("own/m", 1.25) is None
     assert isinstance(early, Passage)
 
     breakers.report(early, None, 1.1)
