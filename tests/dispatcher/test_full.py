@@ -74,7 +74,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "quality": {"strategy": Strategy(least_quality=3)},
     "time": {"routing": Routing(value_of_time_usd=20)},
     "critical": {"preset": "critical"},
-    "speed": {"preset": "speed_first"},
+    "speed": {"preset": "speed_first", "routing": Routing(explore=0)},
 }
 
 
@@ -136,7 +136,7 @@ def test_however_many_are_full_somebody_answers(number: int) -> None:
 
 def test_whoever_gave_up_in_the_middle_is_not_waited_for() -> None:
     """It had room, and what it wrote may be billed: it fails as any other does."""
-    half = [["half a ", Overloaded("full")]] * 3
+    half: list[list[Any]] = [["half a ", Overloaded("full")]] * 3
     policy = RetryPolicy(full_wait_s=0.9, backoff_s=0.01)
     with Dispatcher(Scripted(*half, name="home"), cloud(), retry=policy) as d:
         reply = d.send("hi")
