@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -368,6 +369,16 @@ def test_a_single_attempt_is_not_kept_for_the_full() -> None:
     held = errors.BreakerOpen("it was full", retry_after_s=0.25)
 
     assert refused(sparing(HOME, PAID, attempts=1), 0.0, held) == Ask(1, 0.0)
+
+
+def test_nobody_waits_for_a_full_server_that_turns_out_to_be_too_small() -> None:
+    """A prompt that another finds too long for such contexts goes to a larger one at once."""
+    small, lan = attrs.evolve(HOME, context_tokens=8000), attrs.evolve(LAN, context_tokens=8000)
+    made = sparing(small, lan, PAID)
+    assert refused(made, 0.0) == Ask(1, 0.0)
+    made.full_s = None
+
+    assert made.after(errors.ContextOverflow(9000, 8000), 0.1, draw=0.0) == Ask(2, 0.0)
 
 
 def test_the_last_resort_is_not_asked_before_a_full_server_was_waited_for() -> None:
