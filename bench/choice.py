@@ -53,8 +53,8 @@ GOAL_US = {20: 25.0, 200: 250.0}
 GOAL_SWITCH_MS = 5.0
 SWITCHES = 1000
 PRESET = "cost_optimized"
-"""Of a caller to whom money matters more than seconds: who says that it is full is asked all the
-same, and asked again for a while before somebody dearer is."""
+"""Of a caller to whom money matters more than seconds: it waits longer for a local server that is
+full before somebody dearer is asked."""
 WAITS_S = 8
 ALMOST_NOTHING = 1e-12
 """Dollars per token that a user of LiteLLM states who has found out that 0 is none."""

@@ -6,6 +6,12 @@ one request goes as a *probe*, while all others still wait, and how that one end
 time grows with each probe that fails. A rate limit is no fault: it is a time to wait, which any
 state may have.
 
+Nor is it a fault that a local server is *full*. It has no room for a second or a minute, to
+stay away costs whatever somebody else charges meanwhile, and its refusal costs nobody anything: so
+it is left alone for moments, which grow by an eighth with each refusal and are forgotten with the
+first request that is served. A vendor elsewhere that says so is overloaded by many, and gets the
+peace that any failing one gets.
+
 Every step is a function of ``(circuit, event, now)``; ``TRANSITIONS`` is all that can happen.
 ``breakers.Breakers`` keeps the circuits. Times are seconds of a monotonic clock; should it jump all
 the same, a circuit waits no longer than it was meant to from there on.
@@ -20,6 +26,7 @@ import attrs
 
 from llmdispatcher.models import errors
 from llmdispatcher.models.policy import BreakerPolicy
+from llmdispatcher.retry import SLOW_STATUS
 
 MAX_COOL_S = 3600.0
 """However long a vendor wants to be left alone, somebody looks again once an hour."""
@@ -27,6 +34,17 @@ MAX_COOL_S = 3600.0
 
 PROBE_LOOK_S = 1.0
 """When a probe ends cannot be known; whoever waits for it looks again so soon."""
+
+
+FULL_S, FULL_FACTOR = 0.25, 1.125
+"""How long a local server that is full is left alone at first, and how many times longer
+with each refusal: about an eighth of the time that it has been full for, so that asking in vain
+gets rare and yet nobody comes much later than it had room. ``cap_s`` bounds that, too."""
+
+
+OFF_CAP_S = 10.0
+"""A local server where nobody listens is left alone for so long at most, or for ``open_s`` if that
+is longer: its owner starts it again, and whoever looks in vain bothers nobody."""
 
 
 class State(Enum):
@@ -44,6 +62,7 @@ class Event(Enum):
     FAULT = "it failed, and the vendor is to blame"
     TRIP = "it failed as every other would until somebody mends it"
     COOL = "the vendor is there, and wants to be left alone for a while"
+    FULL = "a local server is there, and has no room now"
     NOTHING = "it says nothing about the vendor"
 
 
@@ -85,8 +104,14 @@ def blamed(error: errors.DispatcherError) -> errors.DispatcherError:
     return error
 
 
-def event(error: errors.DispatcherError) -> Event:
-    """Look up what an error says about the vendor, by the nearest class of what is to blame."""
+def event(error: errors.DispatcherError, *, is_local: bool = False) -> Event:
+    """Look up what an error says about the vendor, by the nearest class of what is to blame.
+
+    ``is_local`` is whether it is a local server, which may be full and is not down then. One that
+    began to answer, or let somebody wait in vain, was not full.
+    """
+    if is_local and isinstance(error, errors.Overloaded) and error.status not in SLOW_STATUS:
+        return Event.FULL
     error = blamed(error)
     if isinstance(error, errors.BadReply) and error.is_unfit:
         return Event.NOTHING  # a model that writes bad JSON is no vendor that is down
@@ -112,6 +137,10 @@ class Circuit:
     """While open: when the next probe may go. While probing: when the probe counts as lost."""
     cool_until_s: float = 0.0
     """When the vendor wants to be asked again."""
+    refusals: int = 0
+    """In a row, while closed, of a local server that is full."""
+    full_until_s: float = 0.0
+    """Until when it is taken to be full. What programs share has no word of it."""
     probe: int = 0
     """The number of the probe that is out."""
     reason: str = ""
@@ -120,7 +149,8 @@ class Circuit:
     @property
     def is_calm(self) -> bool:
         """Whether nothing is held against the vendor, and it asked for nothing."""
-        return self.state is State.CLOSED and not (self.failures or self.cool_until_s)
+        held = self.failures or self.cool_until_s or self.refusals
+        return self.state is State.CLOSED and not held
 
 
 @attrs.frozen(kw_only=True)
@@ -132,13 +162,16 @@ class Report:
     """What the vendor said to wait."""
     draw: float = 0.0
     reason: str = ""
+    is_off: bool = False
+    """It is a local server, and nobody listens there."""
     is_probe: bool = False
     is_stale: bool = False
 
 
 def _interval_s(policy: BreakerPolicy, level: int, report: Report) -> float:
     """Return how long to stay open: longer at each level, drawn a little longer, or as told."""
-    interval_s = min(policy.cap_s, policy.open_s * policy.factor ** min(level, 64))
+    cap_s = min(policy.cap_s, max(OFF_CAP_S, policy.open_s)) if report.is_off else policy.cap_s
+    interval_s = min(cap_s, policy.open_s * policy.factor ** min(level, 64))
     told_s = min(report.told_s or 0.0, MAX_COOL_S)
     return max(interval_s * (1 + policy.jitter * report.draw), told_s)
 
@@ -152,6 +185,8 @@ def _opened(circuit: Circuit, policy: BreakerPolicy, report: Report, level: int)
         state=State.OPEN,
         generation=circuit.generation + is_new,
         failures=0,
+        refusals=0,
+        full_until_s=0.0,
         level=level,
         since_s=report.now_s,
         until_s=until_s if is_new or report.is_probe else max(circuit.until_s, until_s),
@@ -164,10 +199,13 @@ def _keep(circuit: Circuit, _: BreakerPolicy, __: Report) -> Circuit:
 
 
 def _forget(circuit: Circuit, _: BreakerPolicy, report: Report) -> Circuit:
-    """Forget the failures: a row of them ends with the first that is served."""
-    if report.is_stale or not circuit.failures:
+    """Forget failures and refusals: a row of them ends with the first that is served.
+
+    Whoever was served has left a place to the next one, too.
+    """
+    if report.is_stale or not (circuit.failures or circuit.refusals):
         return circuit
-    return attrs.evolve(circuit, failures=0, since_s=report.now_s)
+    return attrs.evolve(circuit, failures=0, refusals=0, full_until_s=0.0, since_s=report.now_s)
 
 
 def _count(circuit: Circuit, policy: BreakerPolicy, report: Report) -> Circuit:
@@ -195,7 +233,37 @@ def _cool(circuit: Circuit, _: BreakerPolicy, report: Report) -> Circuit:
         return circuit
     pause_s = min(max(report.told_s, 0.0), MAX_COOL_S)
     until_s = max(circuit.cool_until_s, report.now_s + pause_s)
+    circuit = attrs.evolve(circuit, refusals=0, full_until_s=0.0)  # it says what it waits for
     return attrs.evolve(circuit, cool_until_s=until_s, since_s=report.now_s)
+
+
+def _crowd(circuit: Circuit, policy: BreakerPolicy, report: Report) -> Circuit:
+    """Leave a server that is full alone for a moment, longer with each that it refuses in a row.
+
+    Whoever was sent before that moment began tells nothing new, unless for how long it is full.
+    """
+    if report.is_stale:
+        return circuit
+    told_s = min(report.told_s or 0.0, MAX_COOL_S)
+    if report.now_s < circuit.full_until_s:
+        until_s = max(circuit.full_until_s, report.now_s + told_s)
+        return attrs.evolve(circuit, since_s=report.now_s, full_until_s=until_s)
+    grown = FULL_FACTOR ** min(circuit.refusals, 64)
+    pause_s = min(policy.cap_s, FULL_S * grown) * (1 + policy.jitter * report.draw)
+    return attrs.evolve(
+        circuit,
+        failures=0,  # it answers
+        refusals=circuit.refusals + 1,
+        since_s=report.now_s,
+        full_until_s=report.now_s + max(pause_s, told_s),
+    )
+
+
+def _crowd_probe(circuit: Circuit, policy: BreakerPolicy, report: Report) -> Circuit:
+    """Close, if it was the probe that was refused: it is there again, and only full."""
+    if not report.is_probe:
+        return circuit
+    return _crowd(_close(circuit, policy, report), policy, report)
 
 
 def _close(circuit: Circuit, _: BreakerPolicy, report: Report) -> Circuit:
@@ -231,6 +299,7 @@ TRANSITIONS: dict[tuple[State, Event], Step] = {
     (State.CLOSED, Event.FAULT): _count,
     (State.CLOSED, Event.TRIP): _trip,
     (State.CLOSED, Event.COOL): _cool,
+    (State.CLOSED, Event.FULL): _crowd,
     (State.CLOSED, Event.NOTHING): _keep,
     # Open, only those report that were let in before. What began when all was well may still end
     # well, and is no sign that anything can begin.
@@ -238,12 +307,14 @@ TRANSITIONS: dict[tuple[State, Event], Step] = {
     (State.OPEN, Event.FAULT): _extend,
     (State.OPEN, Event.TRIP): _extend,
     (State.OPEN, Event.COOL): _cool,
+    (State.OPEN, Event.FULL): _keep,
     (State.OPEN, Event.NOTHING): _keep,
     # Probing, the probe alone decides.
     (State.PROBING, Event.SERVED): _close,
     (State.PROBING, Event.FAULT): _again,
     (State.PROBING, Event.TRIP): _again,
     (State.PROBING, Event.COOL): _cool_probe,
+    (State.PROBING, Event.FULL): _crowd_probe,
     (State.PROBING, Event.NOTHING): _give_way,
 }
 """What each event does in each state."""
@@ -282,6 +353,7 @@ def steady(circuit: Circuit, now_s: float) -> Circuit:
         since_s=now_s,
         until_s=circuit.until_s + shift_s,
         cool_until_s=circuit.cool_until_s + shift_s,
+        full_until_s=circuit.full_until_s + shift_s,
     )
 
 
@@ -293,6 +365,8 @@ def ask(
     if now_s < circuit.cool_until_s:
         return circuit, Hold(circuit.cool_until_s, "it asked to be left alone for a while")
     if circuit.state is State.CLOSED:
+        if now_s < circuit.full_until_s:
+            return circuit, Hold(circuit.full_until_s, "it was full a moment ago")
         return circuit, Go(circuit.generation)
     if now_s < circuit.until_s:
         told = f"it failed too often lately ({circuit.reason})"

@@ -1,6 +1,6 @@
 """The circuit breakers of one dispatcher, remembered from request to request.
 
-    passage = breakers.admit(card.name, clock())
+    passage = breakers.admit(card.name, clock(), is_local=card.local)
     if isinstance(passage, Hold): raise passage.error(card.name, clock())
     try:
         …ask the vendor…
@@ -25,12 +25,15 @@ from typing import TYPE_CHECKING
 import attrs
 
 from llmdispatcher.breaker import Circuit, Event, Go, Hold, Report, State, after, ask, blamed, event
-from llmdispatcher.models.errors import DispatcherError, Overloaded
+from llmdispatcher.models.errors import DispatcherError, Unreachable
 from llmdispatcher.models.policy import BreakerPolicy
 
 if TYPE_CHECKING:
     from llmdispatcher.hearsay import Hearsay
     from llmdispatcher.ledger_shared import Sharing
+
+FAILED = "it failed too often, or asked for it"
+FULL = "it is full, for longer than a request waits"
 
 MAX_CIRCUITS = 10_000
 """More models than one program asks; beyond it, circuits that are closed are dropped."""
@@ -42,6 +45,8 @@ class Passage:
 
     name: str
     went: Go
+    is_local: bool = False
+    """The vendor is a local server."""
     is_over: bool = False
 
     @property
@@ -83,8 +88,11 @@ class Breakers:
         with self._lock:
             self._others = others
 
-    def admit(self, name: str, now_s: float) -> Passage | Hold:
-        """Let a request go, perhaps as the probe, or say until when it has to wait."""
+    def admit(self, name: str, now_s: float, *, is_local: bool = False) -> Passage | Hold:
+        """Let a request go, perhaps as the probe, or say until when it has to wait.
+
+        ``is_local`` is whether it goes to a local server, which may be full.
+        """
         others = self._others
         with self._lock:
             self._numbers += 1
@@ -97,11 +105,11 @@ class Breakers:
                 circuit = circuit if others is None else others.laid(name, circuit, now_s)
                 self._make_room()
             elif circuit.is_calm and now_s >= circuit.since_s:  # as almost always
-                return Passage(name, Go(circuit.generation))
+                return Passage(name, Go(circuit.generation), is_local)
             asked, answer = ask(circuit, self._policy, now_s, self._numbers)
             self._circuits[name] = self._told(name, circuit, asked, now_s)
         self._say()
-        return answer if isinstance(answer, Hold) else Passage(name, answer)
+        return answer if isinstance(answer, Hold) else Passage(name, answer, is_local)
 
     def report(
         self,
@@ -110,10 +118,12 @@ class Breakers:
         now_s: float,
         *,
         draw: float = 0.0,
+        has_begun: bool = False,
     ) -> Change | None:
         """Note how the request ended; None is that it was served. Returns what that changed.
 
-        ``draw`` is random in [0, 1). A second report of the same passage does nothing.
+        ``draw`` is random in [0, 1), and ``has_begun`` whether anything of a reply came. A second
+        report of the same passage does nothing.
         """
         if error is None:
             with self._lock:
@@ -128,9 +138,10 @@ class Breakers:
             told_s=getattr(cause, "retry_after_s", None),
             draw=draw,
             reason=type(cause).__name__,
+            is_off=passage.is_local and isinstance(cause, Unreachable),
         )
-        is_spared = isinstance(cause, Overloaded) and not self._policy.opens_when_full
-        return self._end(passage, Event.NOTHING if is_spared else event(cause), report)
+        may_be_full = passage.is_local and not has_begun
+        return self._end(passage, event(error, is_local=may_be_full), report)
 
     def release(self, passage: Passage, now_s: float) -> None:
         """Give the place back without a word on the vendor: cancelled, never sent, crashed."""
@@ -150,16 +161,32 @@ class Breakers:
         self._say()
         return change
 
-    def held(self, now_s: float) -> frozenset[str]:
-        """Return the names that nobody may ask now, as far as is known without asking."""
+    def full_s(self, name: str, now_s: float) -> float | None:
+        """Return for how long a server is still taken to be full; None if it is not.
+
+        One that failed, or asked to be left alone, is not known to be.
+        """
         with self._lock:
-            held = [
-                name
-                for name, circuit in self._circuits.items()
-                if circuit.cool_until_s > now_s
-                or (circuit.until_s > now_s and circuit.state is not State.CLOSED)
-            ]
-        return frozenset(held)
+            circuit = self._circuits.get(name)
+        if circuit is None or circuit.cool_until_s > now_s or circuit.full_until_s <= now_s:
+            return None
+        return circuit.full_until_s - now_s
+
+    def held(self, now_s: float, full_wait_s: float = 0.0) -> dict[str, str]:
+        """Return the names that nobody may ask now, and why, as far as is known without asking.
+
+        A server that is full is among them only if that is for longer than a request would wait for
+        it, which is ``full_wait_s``.
+        """
+        held = {}
+        with self._lock:
+            for name, circuit in self._circuits.items():
+                is_open = circuit.until_s > now_s and circuit.state is not State.CLOSED
+                if is_open or circuit.cool_until_s > now_s:
+                    held[name] = FAILED
+                elif circuit.full_until_s - full_wait_s > now_s:
+                    held[name] = FULL
+        return held
 
     def circuits(self) -> dict[str, Circuit]:
         """Return all circuits that anybody asked for, as they are now."""

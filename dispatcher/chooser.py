@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from llmdispatcher import offline
+from llmdispatcher import offline, patience
 from llmdispatcher.breaker import blamed
 from llmdispatcher.breakers import Breakers
 from llmdispatcher.history import History
@@ -68,6 +68,7 @@ class Chooser:
         self.draws: Draws = Draws() if before is None else before.draws
         self._strategy, self._routing, self._catalog = policies.strategy, policies.routing, catalog
         self._is_offline = policies.offline
+        self._full_wait_s = (policies.retry or patience.RETRY).full_wait_s
         self._breakers, self._landlord = breakers, landlord
         self._kept: dict[str, Part] = {}
         self._laid: tuple[list[Part], Shelf] = [], Shelf((), (), self._routing, self.history)
@@ -107,7 +108,7 @@ class Chooser:
             reading=reading,
             warm=self.warmth.of(request, now_s),
             counts=counts,
-            held=self._breakers.held(now_s),
+            held=self._breakers.held(now_s, self._full_wait_s),
             glance=self._glance,
             draws=self.draws,
         )

@@ -17,10 +17,13 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import attrs
 
+from llmdispatcher.models.card import ModelCard, Price
 from llmdispatcher.models.errors import (
     BadReply,
+    BreakerOpen,
     ContextOverflow,
     DispatcherError,
+    Overloaded,
     RateLimited,
     Refused,
 )
@@ -39,12 +42,58 @@ attempt, and where each refusal takes its time, no waiting either."""
 
 @attrs.frozen
 class Place:
-    """A candidate, as far as the failures of others concern it."""
+    """A candidate, as far as the failures of others concern it, and how it may be asked."""
 
     key: Hashable
     """Equal for all that are asked with the same key: those of one engine."""
     context_tokens: int | None = None
     """None where it is not known."""
+    is_local: bool = True
+    price: Price | None = None
+    """None where it is not known."""
+    is_last_resort: bool = False
+
+    @property
+    def is_dear(self) -> bool:
+        """Whether a wait is better than asking it: it charges, or is the last resort."""
+        is_paid = not self.is_local and (self.price is None or not self.price.is_free)
+        return is_paid or self.is_last_resort
+
+
+def place(card: ModelCard, key: Hashable) -> Place:
+    """Return the place of a model."""
+    return Place(key, card.context_tokens, card.local, card.price, card.last_resort)
+
+
+@attrs.frozen
+class Line:
+    """What one request has given to waiting for local servers that are full, all of them."""
+
+    pauses: int = 0
+    waited_s: float = 0.0
+
+    def pause_s(
+        self, policy: RetryPolicy, least_s: float, room_s: float, draw: float
+    ) -> float | None:
+        """Return how long to wait now; None where that is too long, or it has been enough.
+
+        The pauses double and fill ``full_wait_s``. None is shorter than ``least_s``, for which the
+        server is taken to be full anyway, or longer than ``room_s``.
+        """
+        whole_s, most = policy.full_wait_s, policy.same_target
+        if self.pauses >= most:
+            return None
+        share_s = whole_s * 2.0**self.pauses / (2.0**most - 1) * (1 - draw / 4)
+        longest_s = min(whole_s - self.waited_s, room_s)
+        pause_s = min(max(least_s + MIN_WAIT_S * draw, share_s), longest_s)
+        return pause_s if pause_s >= max(least_s, MIN_WAIT_S) else None
+
+    def longer(self, wait_s: float) -> Line:
+        """Return it after one more pause."""
+        return Line(self.pauses + 1, self.waited_s + wait_s)
+
+
+NOBODY_WAITED = Line()
 
 
 @attrs.frozen
@@ -89,15 +138,25 @@ class Course:
         policy: RetryPolicy,
         began_s: float,
         ration: Ration | None = None,
+        *,
+        is_by_cost: bool = False,
     ) -> None:
-        """``ration`` is that of a larger request, which this one is a part of."""
+        """``ration`` is that of a larger request, which this one is a part of.
+
+        ``is_by_cost`` is whether waiting for a local server that is full is better than paying.
+        """
         self._ration = ration or Ration(policy, began_s)
         self._policy, self._began_s = policy, began_s
-        self._loaded_s = 0.0
+        self._loaded_s, self._is_by_cost, self._line = 0.0, is_by_cost, NOBODY_WAITED
         self._places = tuple(places)
         self._standings = [_Standing() for _ in places]
         self.asked: int | None = None
         """Whom ``after`` is about: the one asked last, until another one is set."""
+        self.full_s: float | None = None
+        """For how long that one is still taken to be full, to be set before ``after``; None where
+        it is not, or is no local server."""
+        self._full: set[Hashable] = set()
+        """Keys of those that were full when they were last asked: one engine is one crowd."""
 
     def begin(self) -> Move:
         """Ask the first candidate."""
@@ -108,12 +167,18 @@ class Course:
         return self._fresh(now_s) or End("there is nobody else to ask")
 
     def fresh(self, but: Iterable[int] = ()) -> int | None:
-        """Return the first candidate that nobody has asked yet, none of ``but``."""
-        left_out = set(but)
+        """Return the first candidate that nobody has asked yet, none of ``but``.
+
+        Those of an engine that is full come after all others.
+        """
+        left_out, of_full = set(but), None
         for index, standing in enumerate(self._standings):
-            if not (standing.is_asked or standing.is_out or index in left_out):
+            if standing.is_asked or standing.is_out or index in left_out:
+                continue
+            if self._places[index].key not in self._full:
                 return index
-        return None
+            of_full = index if of_full is None else of_full
+        return of_full
 
     def ask(self, index: int, now_s: float) -> Move:
         """Ask a certain candidate, beside those that are being asked."""
@@ -157,24 +222,96 @@ class Course:
             self._ration.give_back()
         said = verdict(error)
         is_soon = said is Verdict.SAME or isinstance(error, RateLimited)
+        full_s = self._heard_of_full(index, error, said)
         said = Verdict.LATER if hurries and said is Verdict.SAME else said
         if said is Verdict.STOP:
             return End("another candidate is not asked after this")
         if reason := self.allowance.refusal(now_s):
             return End(reason)
         standing = self._standings[index]
+        spares = self._is_by_cost and not hurries
+        if full_s is not None and spares:
+            self._is_back(index, now_s, full_s)
+            if isinstance(move := self._sparing(now_s, draw, left_s), Ask):
+                return move
         pause_s = self._pause_s(error, said, standing, draw)
         if pause_s is None:
             self._strike(error, said, index)
-            return self._fresh(now_s) or self._first_back(now_s, left_s)
+            return self._next(now_s, draw, left_s, spares=spares)
+        pause_s = max(pause_s, full_s or 0.0)
+        is_soon = is_soon and (full_s or 0.0) <= self._policy.backoff_s
         standing.retries += 1
-        standing.ready_s, standing.pause_s = now_s + pause_s, pause_s
+        self._is_back(index, now_s, pause_s)
         is_soon = is_soon and not hurries and standing.retries <= self._policy.same_target
         if is_soon and pause_s <= self._policy.backoff_cap_s:
             move = self._wait(index, pause_s, now_s, left_s)
             if isinstance(move, Ask):
                 return move
+        return self._next(now_s, draw, left_s, spares=spares)
+
+    def _next(self, now_s: float, draw: float, left_s: float | None, *, spares: bool) -> Move:
+        """Ask who has not been asked yet, or else whoever is ready again first."""
+        move = self._sparing(now_s, draw, left_s) if spares and self._full else None
+        if isinstance(move, Ask):
+            return move
         return self._fresh(now_s) or self._first_back(now_s, left_s)
+
+    def _heard_of_full(self, index: int, error: DispatcherError, said: Verdict) -> float | None:
+        """Return for how long the candidate is full, if it is; noted for its whole engine."""
+        is_full = self.full_s is not None and isinstance(error, Overloaded | BreakerOpen)
+        is_full = is_full and said in {Verdict.SAME, Verdict.LATER}
+        (self._full.add if is_full else self._full.discard)(self._places[index].key)
+        return self.full_s if is_full else None
+
+    def _is_back(self, index: int, now_s: float, pause_s: float) -> None:
+        """Note when a candidate is ready again."""
+        standing = self._standings[index]
+        standing.ready_s, standing.pause_s = now_s + pause_s, pause_s
+
+    def _sparing(self, now_s: float, draw: float, left_s: float | None) -> Move | None:
+        """Ask who costs nothing, wait for one that is full, or pay, in this order.
+
+        Of the attempts one is kept for each of those who charge, but no more than half of all.
+        None where all who are left are of engines that are full.
+        """
+        left = [
+            index
+            for index, standing in enumerate(self._standings)
+            if not (standing.is_asked or standing.is_out)
+            and self._places[index].key not in self._full
+        ]
+        if not left:
+            return None
+        attempts = self._policy.attempts
+        dear = [index for index in left if self._places[index].is_dear]
+        kept = min(len(dear), max(1, attempts // 2))
+        if self.allowance.attempts >= attempts - kept:
+            return self._ask((dear or left)[0], 0.0, now_s)
+        if self._places[left[0]].is_dear:
+            move = self._in_line(now_s, draw, left_s)
+            if isinstance(move, Ask):
+                return move
+        return self._ask(left[0], 0.0, now_s)
+
+    def _in_line(self, now_s: float, draw: float, left_s: float | None) -> Move | None:
+        """Wait for the first of those that are full, if the request has time for that.
+
+        Of a time that ends it a pause takes a quarter at most: whoever is paid needs the rest.
+        """
+        back = [each for each in self._back(now_s) if self._places[each[1]].key in self._full]
+        if not back:
+            return None
+        least_s, index = min(back)
+        spent, policy = self.allowance, self._policy
+        ends_s = [each for each in (left_s, spent.left_s(now_s)) if each is not None]
+        room_s = min([policy.max_wait_s - spent.waited_s, *[each / 4 for each in ends_s]])
+        wait_s = self._line.pause_s(policy, max(least_s, 0.0), room_s, draw)
+        if wait_s is None:
+            return None
+        move = self._wait(index, wait_s, now_s, left_s)
+        if isinstance(move, Ask):
+            self._line = self._line.longer(wait_s)
+        return move
 
     def again(self, now_s: float) -> Move:
         """Ask the same at once in another way: it refused how it was asked, and not the request."""
@@ -230,15 +367,19 @@ class Course:
 
     def _first_back(self, now_s: float, left_s: float | None) -> Move:
         """Wait for whoever is ready again first."""
-        back = [
-            (min(standing.ready_s - now_s, standing.pause_s), index)
-            for index, standing in enumerate(self._standings)
-            if standing.ready_s is not None and not standing.is_out
-        ]
+        back = self._back(now_s)
         if not back:
             return End("every candidate has failed")
         wait_s, index = min(back)
         return self._wait(index, max(wait_s, 0.0), now_s, left_s)
+
+    def _back(self, now_s: float) -> list[tuple[float, int]]:
+        """Return who may be asked again, each after how long."""
+        return [
+            (min(standing.ready_s - now_s, standing.pause_s), index)
+            for index, standing in enumerate(self._standings)
+            if standing.ready_s is not None and not standing.is_out
+        ]
 
     def _wait(self, index: int, wait_s: float, now_s: float, left_s: float | None) -> Move:
         """Ask after a pause, if there is time for it."""

@@ -17,7 +17,7 @@ import attrs
 
 from llmdispatcher.breaker import Hold, blamed
 from llmdispatcher.breakers import Change, Passage
-from llmdispatcher.course import Ask, Course, End, Move, Place
+from llmdispatcher.course import Ask, Course, End, Move, place
 from llmdispatcher.draft import Draft, ReplyDraft
 from llmdispatcher.models.card import Capability
 from llmdispatcher.models.decision import Decision
@@ -117,14 +117,15 @@ def serve(job: Job[W], draft: Callable[[], D]) -> Generator[Step, Any, Served[D]
 
 
 def reported(
-    job: Job[Any], passage: Passage, attempt: Generator[Step, Any, Finish]
+    trial: Trial[Any, Any], passage: Passage, attempt: Generator[Step, Any, Finish]
 ) -> Generator[Step, Any, Finish]:
     """Run an attempt that a breaker let through, and report how it ended. Raises as it does."""
-    breakers = job.patience.breakers
+    job, breakers = trial.job, trial.job.patience.breakers
     try:
         finish = yield from attempt
     except DispatcherError as error:
-        _changed(job, breakers.report(passage, error, job.clock(), draw=job.patience.draw()))
+        end: Any = {"draw": job.patience.draw(), "has_begun": trial.has_begun}
+        _changed(job, breakers.report(passage, error, job.clock(), **end))
         raise
     else:
         _changed(job, breakers.report(passage, None, job.clock()))
@@ -144,8 +145,9 @@ def together(errors: Sequence[DispatcherError], names: Sequence[str]) -> Dispatc
 
 def course_of(job: Job[Any], targets: Sequence[Target]) -> Course:
     """Return the course of a request through candidates, not begun."""
-    places = [Place(id(each.engine), each.card.context_tokens) for each in targets]
-    return Course(places, job.patience.retry, job.clock(), job.ration)
+    places = [place(each.card, id(each.engine)) for each in targets]
+    by_cost = job.ranking.is_by_cost
+    return Course(places, job.patience.retry, job.clock(), job.ration, is_by_cost=by_cost)
 
 
 class Tries(Generic[W, D]):
@@ -195,7 +197,7 @@ class Tries(Generic[W, D]):
         name, breakers = target.card.name, job.patience.breakers
         if self._errors:
             self._tell(name)
-        passage = breakers.admit(name, job.clock())
+        passage = breakers.admit(name, job.clock(), is_local=target.card.local)
         if isinstance(passage, Hold):
             self._refused(name, passage.error(name, job.clock()))
             return None
@@ -206,7 +208,7 @@ class Tries(Generic[W, D]):
             return None
         self._trials.append(trial)
         try:
-            finish = yield from reported(job, passage, self._attempt(trial, name))
+            finish = yield from reported(trial, passage, self._attempt(trial, name))
         except DispatcherError as error:
             self._after(name, error, trial)
             return None
@@ -310,10 +312,14 @@ class Tries(Generic[W, D]):
         self._names.append(name)
 
     def _go_on(self, error: DispatcherError) -> None:
+        job, now_s = self._job, self._job.clock()
+        assert self._course.asked is not None  # noqa: S101 - it failed
+        name = self._targets[self._course.asked].card.name
+        self._course.full_s = job.patience.breakers.full_s(name, now_s)
         self.move = self._course.after(
             error,
-            self._job.clock(),
-            draw=self._job.patience.draw(),
+            now_s,
+            draw=job.patience.draw(),
             left_s=self._left_s(),
             hurries=self._shown is not None,
         )

@@ -286,12 +286,12 @@ def _attempt(run: Run, wait_s: float, heat: Heat) -> Generator[Step, Any, None]:
     job, breakers = run.job, run.job.patience.breakers
     if wait_s:
         yield from pause(job.stopper, wait_s)
-    passage = breakers.admit(run.name, job.clock())
+    passage = breakers.admit(run.name, job.clock(), is_local=run.target.card.local)
     if isinstance(passage, Hold):
         raise passage.error(run.name, job.clock())
     asked, draft = worded(job, blank(job.request), run.target)
     run.trial = trial = Trial(asked, run.target, job.account.number(), heat.left_s(), draft)
-    run.finish = yield from reported(job, passage, trial.run())
+    run.finish = yield from reported(trial, passage, trial.run())
 
 
 def _changes(run: Run) -> dict[str, Any]:

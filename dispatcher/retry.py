@@ -150,10 +150,15 @@ class Allowance:
         """Whether another attempt may begin after so long a wait."""
         return not self.refusal(now_s, wait_s)
 
+    def left_s(self, now_s: float) -> float | None:
+        """Return within how long the last attempt may begin; None is no limit."""
+        total_s = self.policy.total_s
+        return None if total_s is None else total_s - self._passed_s(now_s)
+
     def refusal(self, now_s: float, wait_s: float = 0.0) -> str:
         """Return what is used up, with the numbers; empty if another attempt may begin."""
         policy = self.policy
-        passed_s = max(0.0, now_s - self.began_s - self.loaded_s) + wait_s
+        passed_s = self._passed_s(now_s) + wait_s
         if self.attempts >= policy.attempts:
             return f"{self.attempts} of {policy.attempts} attempts are made"
         if wait_s and self.waited_s + wait_s > policy.max_wait_s:
@@ -162,6 +167,9 @@ class Allowance:
         if policy.total_s is not None and passed_s > policy.total_s:
             return f"the {policy.total_s:g} s for attempts are over"
         return self._bill()
+
+    def _passed_s(self, now_s: float) -> float:
+        return max(0.0, now_s - self.began_s - self.loaded_s)
 
     def _bill(self) -> str:
         """Return why no more money may be spent; empty if it may."""

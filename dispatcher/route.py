@@ -8,7 +8,6 @@ arithmetic or as excluded with its reason; those rows are made when somebody rea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 import attrs
@@ -54,8 +53,8 @@ class Seen:
     warm: Warm = attrs.field(factory=dict)
     counts: Mapping[str, int] = attrs.field(factory=dict)
     """Tokens of the prompt, by the name of a model that counted them."""
-    held: AbstractSet[str] = frozenset()
-    """Names of models that their breaker lets nobody ask now."""
+    held: Mapping[str, str] = attrs.field(factory=dict)
+    """Names of models that their breaker lets nobody ask now, and why."""
     glance: Callable[[Target], Glance] = lambda _: Glance()
     """Looks at a model on this machine; only asked where it matters."""
     draws: Draws = attrs.field(factory=Draws)
@@ -67,6 +66,8 @@ class Ranking:
 
     targets: tuple[Target, ...]
     considered: Considered
+    is_by_cost: bool
+    """Whoever is asked first is the cheapest, and no second is worth money: a wait spares some."""
     notes: tuple[str, ...] = ()
     """What the request was taken for, in words."""
 
@@ -85,7 +86,8 @@ def rank(request: Work, shelf: Shelf, seen: Seen | None = None) -> Ranking:
     """Put those who can serve the request in the order of the strategy.
 
     Whoever would be refused now comes last, whatever the strategy: held back by a breaker, too
-    small for the prompt, too dear for the request's own limit.
+    small for the prompt, too dear for the request's own limit. A local server that was full a
+    moment ago keeps its place, as ``Breakers.held`` says.
     """
     seen = seen or Seen()
     strategy = seen.strategy or strategy_of(request) or STRATEGIES["cost"]
@@ -103,8 +105,15 @@ def rank(request: Work, shelf: Shelf, seen: Seen | None = None) -> Ranking:
     return Ranking(
         tuple([targets[each[0]] for each in ordered]),
         Considered(rows.candidates, rows.left),
+        _is_by_cost(strategy, shelf),
         () if seen.reading is None else (told(seen.reading, strategy),),
     )
+
+
+def _is_by_cost(strategy: Strategy, shelf: Shelf) -> bool:
+    """Whether the cheapest comes first, and not what is better, elsewhere or sooner."""
+    is_plain = strategy.first != "cloud" and strategy.least_quality is None
+    return strategy.order == "cost" and is_plain and not shelf.routing.value_of_time_usd
 
 
 def strategy_of(request: Work) -> Strategy | None:
@@ -146,7 +155,7 @@ def _late(
     if seen.held:
         for at, *_ in made:
             if shelf.names[at] in seen.held:
-                late[at] = "left alone for a while: it failed too often, or asked for it"
+                late[at] = f"left alone for a while: {seen.held[shelf.names[at]]}"
     if isinstance(request, Request) and request.max_cost_usd is not None:
         limit = int(request.max_cost_usd * PICO_PER_USD)
         for at, *_ in made:

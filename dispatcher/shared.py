@@ -171,7 +171,7 @@ def overlay(circuit: Circuit, word: Word, now_s: float, wall_s: float) -> Circui
     cool_s = _left_s(word.cooled_s, min(word.cool_until_s, word.cooled_s + MAX_COOL_S), wall_s)
     if cool_s > 0:
         cool_until_s = max(circuit.cool_until_s, now_s + cool_s)
-        circuit = attrs.evolve(circuit, cool_until_s=cool_until_s)
+        circuit = attrs.evolve(circuit, cool_until_s=cool_until_s, refusals=0, full_until_s=0.0)
     left_s, is_closed = _left_s(word.said_s, word.until_s, wall_s), circuit.state is State.CLOSED
     if word.state is State.CLOSED:
         if is_closed or not word.said_s:
@@ -189,6 +189,8 @@ def overlay(circuit: Circuit, word: Word, now_s: float, wall_s: float) -> Circui
         state=word.state if left_s else State.OPEN,
         generation=circuit.generation + is_closed,
         failures=0,
+        refusals=0,
+        full_until_s=0.0,
         level=word.level,
         since_s=now_s,
         until_s=until_s,

@@ -160,6 +160,11 @@ class Trial(Generic[W, D]):
         return finish
 
     @property
+    def has_begun(self) -> bool:
+        """Whether anything of a reply came, so that whoever sends it had room."""
+        return self._first_token_s is not None
+
+    @property
     def has_gap(self) -> bool:
         """Whether text may be missing in the middle of what came, so that nobody can go on."""
         return bool(getattr(self._call, "has_gap", False))  # ``Gapped``, which is slow to ask

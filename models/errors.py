@@ -160,7 +160,7 @@ class LimitReached(Refused):
 
 
 class BreakerOpen(Refused):
-    """The vendor failed too often lately and is being left alone."""
+    """The vendor failed too often lately, or is full, and is being left alone."""
 
 
 class OfflineRefused(Refused):

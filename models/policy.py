@@ -39,12 +39,21 @@ class RetryPolicy:
     minute are whole again within one."""
     total_s: float | None = number("total_s", 0, math.inf, default=120.0)
     """No further attempt begins after so long; one that serves goes on. Loading does not count."""
+    full_wait_s: float = number("full_wait_s", 0, 3600, default=5.0)
+    """How long it waits in all, in ``same_target`` pauses, for local servers that are full, before
+    one elsewhere is paid or the last resort is asked; 0 goes there at once. Another local server,
+    or one that is free, is not waited with: it is asked if its turn is next. Only where the order
+    is by cost, with no ``least_quality`` and no ``value_of_time_usd``. All models of one engine are
+    full together. ``max_wait_s`` bounds it, and of a deadline, or of ``total_s``, a pause takes a
+    quarter of what is left at most. A server that has been full for long is left alone for longer
+    than this: then nobody waits, until that time is nearly over. Plans that ask several side by
+    side (parallel, hedge, ensemble) do not wait."""
     max_cost_usd: Decimal | None = attrs.field(default=None, converter=dollars)
     """No further attempt begins once those before have cost this much; None is no limit."""
 
     def __attrs_post_init__(self) -> None:
         """Only the two that say so can be None."""
-        for name in ("backoff_s", "backoff_cap_s", "max_wait_s"):
+        for name in ("backoff_s", "backoff_cap_s", "max_wait_s", "full_wait_s"):
             if getattr(self, name) is None:
                 raise BadRequest(name, None, "a number of seconds")
 
@@ -56,7 +65,14 @@ class RetryPolicy:
 
 @attrs.frozen(kw_only=True)
 class BreakerPolicy:
-    """When a vendor's model is left alone, and when it is asked again whether it is back."""
+    """When a vendor's model is left alone, and when it is asked again whether it is back.
+
+    A local server that says that it is overloaded is not failing: it is full, and is left alone for
+    a quarter of a second, which grows by an eighth with each refusal in a row, up to ``cap_s``, or
+    for as long as it says. See ``RetryPolicy.full_wait_s``. One where nobody listens is left alone
+    for ten seconds at most, instead of ``cap_s``, or for ``open_s`` where that is longer. All these
+    times are drawn longer by ``jitter``.
+    """
 
     failures: int = integer("failures", 1, 1000, default=3)
     """So many in a row open the breaker."""
@@ -69,9 +85,6 @@ class BreakerPolicy:
     jitter: float = number("jitter", 0, 1, default=0.25)
     """The greatest part by which an interval is drawn longer, so that programs that saw the same
     outage do not all come back at the same instant."""
-    opens_when_full: bool = flag(default=True)
-    """Whether a vendor that says that it is overloaded counts as failing. False asks it with every
-    request, which spares money where it is the cheapest and answers at once that it is full."""
 
     def __attrs_post_init__(self) -> None:
         """None is no number, and the cap is a cap."""

@@ -21,10 +21,12 @@ from llmdispatcher.breaker import (
     ask,
     event,
 )
-from llmdispatcher.breakers import MAX_CIRCUITS, Breakers, Change, Passage
+from llmdispatcher.breakers import FAILED, FULL, MAX_CIRCUITS, Breakers, Change, Passage
 from llmdispatcher.models import errors, race
 from llmdispatcher.models.errors import BreakerOpen, DispatcherError
 from llmdispatcher.models.policy import BreakerPolicy
+from llmdispatcher.retry import SLOW_STATUS
+from llmdispatcher.shared import Word, overlay
 
 POLICY = BreakerPolicy(failures=3, open_s=10, factor=2, cap_s=100, jitter=0.5)
 
@@ -105,6 +107,7 @@ def test_a_reply_of_another_form_is_no_fault_of_the_vendor() -> None:
 
 
 REPORT = Report(now_s=100.0, draw=0.5, reason="Overloaded")
+FULL_REPORT = Report(now_s=100.0, draw=0.5, reason="Overloaded", told_s=0.1)
 CLOSED = Circuit(generation=7, failures=2, since_s=90.0)
 OPEN = Circuit(state=State.OPEN, generation=8, level=1, since_s=95.0, until_s=105.0)
 PROBING = Circuit(state=State.PROBING, generation=8, level=1, since_s=95.0, until_s=300.0, probe=5)
@@ -122,6 +125,11 @@ WALK: dict[tuple[State, Event], tuple[Circuit, Go, Circuit]] = {
         Go(7),
         Circuit(generation=7, failures=2, since_s=100.0, cool_until_s=112.5),
     ),
+    (State.CLOSED, Event.FULL): (
+        CLOSED,
+        Go(7),
+        Circuit(generation=7, refusals=1, since_s=100.0, full_until_s=100.3125),
+    ),
     (State.CLOSED, Event.NOTHING): (CLOSED, Go(7), CLOSED),
     (State.OPEN, Event.SERVED): (OPEN, Go(7), OPEN),
     (State.OPEN, Event.FAULT): (OPEN, Go(7), EXTENDED),
@@ -138,6 +146,7 @@ WALK: dict[tuple[State, Event], tuple[Circuit, Go, Circuit]] = {
             cool_until_s=112.5,
         ),
     ),
+    (State.OPEN, Event.FULL): (OPEN, Go(7), OPEN),
     (State.OPEN, Event.NOTHING): (OPEN, Go(7), OPEN),
     (State.PROBING, Event.SERVED): (PROBING, Go(8, 5), Circuit(generation=9, since_s=100.0)),
     (State.PROBING, Event.FAULT): (
@@ -179,6 +188,11 @@ WALK: dict[tuple[State, Event], tuple[Circuit, Go, Circuit]] = {
             probe=5,
         ),
     ),
+    (State.PROBING, Event.FULL): (
+        PROBING,
+        Go(8, 5),
+        Circuit(generation=9, refusals=1, since_s=100.0, full_until_s=100.3125),
+    ),
     (State.PROBING, Event.NOTHING): (
         PROBING,
         Go(8, 5),
@@ -196,6 +210,7 @@ def test_every_transition_is_the_one_written_here(step: tuple[State, Event]) -> 
 
     assert before.state is step[0]
     report = attrs.evolve(REPORT, told_s=12.5) if step[1] is Event.COOL else REPORT
+    report = FULL_REPORT if step[1] is Event.FULL else report
     assert after(before, POLICY, went, step[1], report) == expected
 
 
@@ -215,10 +230,194 @@ def test_a_probing_circuit_heeds_the_probe_alone(told: Event) -> None:
         assert (now.state, now.probe, now.level) == (State.PROBING, 5, 1)
 
 
-@pytest.mark.parametrize("told", [Event.SERVED, Event.FAULT, Event.TRIP])
+@pytest.mark.parametrize("told", [Event.SERVED, Event.FAULT, Event.TRIP, Event.FULL])
 def test_a_closed_circuit_heeds_nobody_from_before(told: Event) -> None:
     """Requests that were let in before the last outage count neither for nor against it now."""
     assert after(CLOSED, POLICY, Go(6), told, REPORT) == CLOSED
+
+
+def home(breakers: Breakers, error: DispatcherError | None, now_s: float) -> Passage:
+    """Send a request to a local server, which ends at once."""
+    passage = breakers.admit("own/m", now_s, is_local=True)
+    assert isinstance(passage, Passage)
+    breakers.report(passage, error, now_s)
+    return passage
+
+
+def test_a_full_server_is_left_alone_for_moments_that_grow() -> None:
+    """A quarter of a second, longer by an eighth with each refusal, and never above the cap."""
+    breakers, now_s, pauses = Breakers(POLICY), 0.0, []
+    for _ in range(80):
+        home(breakers, errors.Overloaded("full"), now_s)
+        held = breakers.admit("own/m", now_s, is_local=True)
+        assert isinstance(held, Hold)
+        pauses.append(held.until_s - now_s)
+        now_s = held.until_s
+
+    assert pauses[:3] == pytest.approx([0.25, 0.28125, 0.31640625])
+    assert pauses[:50] == sorted(pauses[:50])
+    assert pauses[-1] == pytest.approx(POLICY.cap_s)
+
+
+def test_whoever_is_served_by_a_full_server_leaves_a_place() -> None:
+    """The pause ends with the first request that is served, also one that began before it."""
+    breakers = Breakers(POLICY)
+    early = breakers.admit("own/m", 0.0, is_local=True)
+    home(breakers, errors.Overloaded("full"), 1.0)
+    assert breakers.full_s("own/m", 1.0) == 0.25
+    assert breakers.full_s("own/m", 1.25) is None
+    assert isinstance(early, Passage)
+
+    breakers.report(early, None, 1.1)
+
+    assert breakers.full_s("own/m", 1.1) is None
+    assert isinstance(breakers.admit("own/m", 1.1, is_local=True), Passage)
+
+
+def test_many_who_are_refused_at_once_are_one_refusal() -> None:
+    """Whoever was sent before the pause began says nothing new about it."""
+    breakers = Breakers(POLICY)
+    crowd = [breakers.admit("own/m", 0.0, is_local=True) for _ in range(50)]
+    for passage in crowd:
+        assert isinstance(passage, Passage)
+        breakers.report(passage, errors.Overloaded("full"), 0.0)
+
+    assert breakers.circuits()["own/m"].refusals == 1
+
+
+def test_only_a_local_server_is_full() -> None:
+    """The same error of a vendor elsewhere is a fault, and opens its breaker."""
+    assert event(errors.Overloaded("x"), is_local=True) is Event.FULL
+    assert event(errors.Overloaded("x", status=503), is_local=True) is Event.FULL
+    assert event(errors.Overloaded("x")) is Event.FAULT
+    assert event(errors.Unreachable("x"), is_local=True) is Event.FAULT
+
+
+@pytest.mark.parametrize("status", sorted(SLOW_STATUS))
+def test_a_local_server_whose_own_deadline_passed_is_not_full(status: int) -> None:
+    """It had somebody wait in vain, and opens its breaker as any other that does."""
+    error, breakers = errors.Overloaded("late", status=status), Breakers(POLICY)
+    for _ in range(POLICY.failures):
+        home(breakers, error, 0.0)
+
+    assert breakers.circuits()["own/m"].state is State.OPEN
+    assert breakers.full_s("own/m", 0.0) is None
+
+
+def test_a_local_server_that_gave_up_in_the_middle_is_not_full() -> None:
+    """Whoever began to answer had room; what cut the reply counts as a failure."""
+    cut = errors.StreamInterrupted("cut", partial="half")
+    cut.__cause__ = errors.Overloaded("no room any more", status=503)
+    breakers = Breakers(POLICY)
+
+    home(breakers, cut, 0.0)
+
+    assert event(cut, is_local=True) is Event.FAULT
+    assert breakers.circuits()["own/m"].failures == 1
+    assert breakers.full_s("own/m", 0.0) is None
+
+
+def test_a_full_server_keeps_its_place_while_a_request_would_wait_for_it() -> None:
+    """It is held, and so asked last, only where it is full for longer; and it says which it is."""
+    breakers = Breakers(POLICY)
+    home(breakers, errors.Overloaded("full"), 0.0)
+    assert breakers.held(0.0, full_wait_s=5.0) == {}
+    assert breakers.held(0.0, full_wait_s=0.0) == {"own/m": FULL}
+
+    home(breakers, errors.Overloaded("full", retry_after_s=30.0), 1.0)
+
+    assert breakers.held(1.0, full_wait_s=5.0) == {"own/m": FULL}
+    assert breakers.held(1.0, full_wait_s=30.0) == {}
+    assert breakers.held(26.0, full_wait_s=5.0) == {}
+
+
+def test_a_later_word_of_how_long_it_is_full_is_heard() -> None:
+    """Of those who were sent together the longest time counts, and all are one refusal."""
+    breakers = Breakers(POLICY)
+    crowd = [breakers.admit("own/m", 0.0, is_local=True) for _ in range(4)]
+    for passage, told_s in zip(crowd, (None, 7.0, 3.0, None), strict=True):
+        assert isinstance(passage, Passage)
+        breakers.report(passage, errors.Overloaded("full", retry_after_s=told_s), 0.1)
+
+    assert breakers.full_s("own/m", 0.1) == pytest.approx(7.0)
+    assert breakers.circuits()["own/m"].refusals == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "held"),
+    [
+        (errors.AuthRejected("no", status=401), FAILED),
+        (errors.RateLimited("slow", retry_after_s=30.0), FAILED),
+    ],
+)
+def test_whoever_fails_is_not_full_any_more(error: DispatcherError, held: str) -> None:
+    """What a server said of its room is forgotten once it is left alone for another reason."""
+    breakers = Breakers(POLICY)
+    home(breakers, errors.Overloaded("full"), 0.0)
+
+    home(breakers, error, 1.0)
+
+    assert breakers.full_s("own/m", 1.0) is None
+    assert breakers.held(1.0, full_wait_s=5.0) == {"own/m": held}
+    circuit = breakers.circuits()["own/m"]
+    assert (circuit.refusals, circuit.full_until_s) == (0, 0.0)
+
+
+@pytest.mark.parametrize("told", Event)
+def test_only_a_closed_breaker_is_full(told: Event) -> None:
+    """Whatever opens it, or has it left alone, ends that."""
+    full = Circuit(generation=7, failures=2, refusals=3, since_s=90.0, full_until_s=99.0)
+
+    now = after(full, POLICY, Go(7), told, attrs.evolve(REPORT, told_s=12.5))
+
+    assert bool(now.refusals) is (now.state is State.CLOSED and told in {Event.FULL, Event.NOTHING})
+
+
+def test_one_that_is_left_alone_is_not_full_for_those_who_come_late() -> None:
+    """A refusal of one that was sent before it asked for peace says nothing of when it has room."""
+    breakers = Breakers(POLICY)
+    early = breakers.admit("own/m", 0.0, is_local=True)
+    assert isinstance(early, Passage)
+    home(breakers, errors.RateLimited("slow", retry_after_s=30.0), 1.0)
+
+    breakers.report(early, errors.Overloaded("full"), 2.0)
+
+    assert breakers.full_s("own/m", 2.0) is None
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        Word(state=State.OPEN, said_s=1000.0, until_s=1060.0, reason="Unreachable"),
+        Word(cooled_s=1000.0, cool_until_s=1060.0),
+    ],
+)
+def test_what_other_programs_say_goes_before_how_full_it_was(word: Word) -> None:
+    """A breaker that opened elsewhere, or was asked to wait, is not full here."""
+    full = Circuit(generation=7, refusals=3, since_s=100.0, full_until_s=102.0)
+
+    laid = overlay(full, word, 100.0, 1000.0)
+
+    assert (laid.refusals, laid.full_until_s) == (0, 0.0)
+    assert max(laid.until_s, laid.cool_until_s) == pytest.approx(160.0)
+
+
+@pytest.mark.parametrize(("is_local", "longest_s"), [(True, 10.0), (False, 100.0)])
+def test_a_local_server_that_is_off_is_looked_at_often(*, is_local: bool, longest_s: float) -> None:
+    """Where nobody listens on a local server, the open time does not grow beyond ten seconds."""
+    policy = attrs.evolve(POLICY, open_s=2.0, jitter=0.0)
+    breakers, now_s = Breakers(policy), 0.0
+    for _ in range(policy.failures + 10):
+        passage = breakers.admit("v/m", now_s, is_local=is_local)
+        assert isinstance(passage, Passage)
+        breakers.report(passage, errors.Unreachable("off"), now_s)
+        held = breakers.admit("v/m", now_s, is_local=is_local)
+        if isinstance(held, Hold):
+            last_s, now_s = held.until_s - now_s, held.until_s
+        else:
+            breakers.release(held, now_s)
+
+    assert last_s == longest_s
 
 
 def test_failures_must_come_in_a_row() -> None:

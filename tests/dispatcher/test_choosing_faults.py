@@ -36,6 +36,7 @@ from llmdispatcher import (
     Routing,
     Scripted,
     Text,
+    Unreachable,
     Unsupported,
     Usage,
     user,
@@ -115,7 +116,7 @@ def test_no_byte_is_more_than_a_token() -> None:
 def test_requests_that_are_wrong_say_nothing_about_a_vendor() -> None:
     """Who refuses what nobody should have asked is as good as before; who is full is not."""
     for error, is_to_blame in ((Unsupported("n", "no"), False), (Overloaded("full"), True)):
-        script = Scripted(error, name="a", price=PRICE)
+        script = Scripted(error, name="a", price=PRICE, local=False)
         with Dispatcher(script, **LOOSE) as d:
             for _ in range(3):
                 with pytest.raises(DispatcherError):
@@ -139,7 +140,7 @@ def test_failures_of_whose_price_is_not_known_count_too() -> None:
 
 def test_who_fails_quickly_is_not_quick() -> None:
     """By latency, one that only ever failed stands behind those that serve, and is found again."""
-    failing = Scripted(Overloaded("full"), "back", name="a", price=PRICE)
+    failing = Scripted(Unreachable("gone"), "back", name="a", price=PRICE)
     once: dict[str, Any] = {"routing": Routing(explore=0), "retry": RetryPolicy(same_target=0)}
     with Dispatcher(failing, Scripted([0.05, "b"], name="b"), strategy="latency", **once) as d:
         d.send("hi", vendor="b")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import product
+from typing import Any
+
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdispatcher.course import MAX_RETURNS, Ask, Course, End, Move, Place
 from llmdispatcher.models import errors
+from llmdispatcher.models.card import FREE, Price
 from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.policy import RetryPolicy
 
@@ -237,27 +242,45 @@ ERRORS = st.one_of(
 @settings(deadline=None)
 @given(
     places=st.lists(
-        st.builds(Place, st.sampled_from("abc"), st.one_of(st.none(), st.integers(1, 50))),
+        st.builds(
+            Place,
+            st.sampled_from("abc"),
+            st.one_of(st.none(), st.integers(1, 50)),
+            is_local=st.booleans(),
+            is_last_resort=st.booleans(),
+        ),
         min_size=1,
         max_size=6,
     ),
     failures=st.lists(
-        st.tuples(ERRORS, st.floats(0, 20), st.floats(0, 1, exclude_max=True)),
+        st.tuples(
+            ERRORS,
+            st.floats(0, 20),
+            st.floats(0, 1, exclude_max=True),
+            st.one_of(st.none(), st.floats(0, 9)),
+        ),
         min_size=1,
         max_size=60,
     ),
-    attempts=st.integers(1, 12),
-    same_target=st.integers(0, 4),
+    policy=st.builds(
+        RetryPolicy,
+        attempts=st.integers(1, 12),
+        same_target=st.integers(0, 4),
+        max_wait_s=st.just(30),
+        total_s=st.none(),
+        full_wait_s=st.sampled_from([0, 5, 60]),
+    ),
+    is_by_cost=st.booleans(),
 )
 def test_retries_and_fallbacks_never_multiply(
     places: list[Place],
-    failures: list[tuple[DispatcherError, float, float]],
-    attempts: int,
-    same_target: int,
+    failures: list[tuple[DispatcherError, float, float, float | None]],
+    policy: RetryPolicy,
+    *,
+    is_by_cost: bool,
 ) -> None:
     """Sendings and waits stay within the policy in all, the end comes, and who is out stays out."""
-    policy = RetryPolicy(attempts=attempts, same_target=same_target, max_wait_s=30, total_s=None)
-    made = Course(places, policy, began_s=0.0)
+    made = Course(places, policy, began_s=0.0, is_by_cost=is_by_cost)
     move: Move = made.begin()
     now_s = waited_s = 0.0
     sent = 0
@@ -270,7 +293,7 @@ def test_retries_and_fallbacks_never_multiply(
         assert places[move.index].key not in keys
         assert move.wait_s >= 0
         waited_s += move.wait_s
-        error, took_s, draw = failures[round_number % len(failures)]
+        error, took_s, draw, made.full_s = failures[round_number % len(failures)]
         sent += not isinstance(error, errors.Refused)
         if isinstance(error, errors.TimedOut):
             silent.add(move.index)
@@ -279,7 +302,214 @@ def test_retries_and_fallbacks_never_multiply(
         now_s += move.wait_s + took_s
         move = made.after(error, now_s, draw=draw)
     assert isinstance(move, End)
-    assert sent <= attempts
+    assert sent <= policy.attempts
     assert waited_s <= 30 + 1e-6
     assert move.reason
-    assert round_number <= attempts + len(places) * (MAX_RETURNS + 1)
+    most = policy.attempts + policy.same_target
+    assert round_number <= most + len(places) * (MAX_RETURNS + 2)
+
+
+HOME, TWIN, LAN = Place("home"), Place("twin"), Place("lan", is_local=False, price=FREE)
+PAID, OTHER = (Place(key, is_local=False, price=Price.per_million(3, 15)) for key in ("p", "q"))
+LAST = Place("last", is_last_resort=True, price=FREE)
+FULL = errors.Overloaded("full", status=503)
+
+
+def sparing(*places: Place, **options: float) -> Course:
+    """Make a course by cost that has begun at second 0 with its first candidate."""
+    policy: Any = {"total_s": None, "full_wait_s": 6.0, **options}
+    made = Course(places, RetryPolicy(**policy), began_s=0.0, is_by_cost=True)
+    assert made.begin() == Ask(0)
+    return made
+
+
+def refused(
+    made: Course,
+    now_s: float,
+    error: DispatcherError = FULL,
+    *,
+    full_s: float = 0.25,
+    left_s: float | None = None,
+) -> Move:
+    """Have the candidate asked last say that it is full."""
+    made.full_s = full_s
+    return made.after(error, now_s, draw=0.0, left_s=left_s)
+
+
+@pytest.mark.parametrize("error", [FULL, errors.BreakerOpen("it was full", retry_after_s=0.25)])
+def test_a_full_local_server_is_waited_for_before_somebody_is_paid(error: DispatcherError) -> None:
+    """In pauses that double and fill the time that is given to it; then another is asked."""
+    made = sparing(HOME, PAID)
+
+    assert refused(made, 0.0, error) == Ask(0, 2.0)
+    assert refused(made, 2.0, error) == Ask(0, 4.0)
+    assert refused(made, 6.0, error) == Ask(1, 0.0)
+
+
+@pytest.mark.parametrize("free", [TWIN, LAN])
+def test_whoever_is_free_is_asked_before_anybody_waits(free: Place) -> None:
+    """Another server that costs nothing goes first; then the first that has room is waited for."""
+    made = sparing(HOME, free, PAID)
+
+    assert refused(made, 0.0, full_s=5.0) == Ask(1, 0.0)
+    assert refused(made, 0.1) == Ask(1, 2.0)
+
+
+def test_whoever_fails_instead_leaves_the_full_one_to_be_waited_for() -> None:
+    """That a free server is gone is no reason to pay."""
+    made = sparing(HOME, LAN, PAID)
+    assert refused(made, 0.0) == Ask(1, 0.0)
+    made.full_s = None
+
+    assert made.after(errors.Unreachable("gone"), 0.1, draw=0.0) == Ask(0, 2.0)
+
+
+def test_a_single_attempt_is_not_kept_for_the_full() -> None:
+    """Whoever has only one, and is refused by a breaker, takes it elsewhere at once."""
+    held = errors.BreakerOpen("it was full", retry_after_s=0.25)
+
+    assert refused(sparing(HOME, PAID, attempts=1), 0.0, held) == Ask(1, 0.0)
+
+
+def test_nobody_waits_for_a_full_server_that_turns_out_to_be_too_small() -> None:
+    """A prompt that another finds too long for such contexts goes to a larger one at once."""
+    small, lan = attrs.evolve(HOME, context_tokens=8000), attrs.evolve(LAN, context_tokens=8000)
+    made = sparing(small, lan, PAID)
+    assert refused(made, 0.0) == Ask(1, 0.0)
+    made.full_s = None
+
+    assert made.after(errors.ContextOverflow(9000, 8000), 0.1, draw=0.0) == Ask(2, 0.0)
+
+
+def test_the_last_resort_is_not_asked_before_a_full_server_was_waited_for() -> None:
+    """It is free, and there for when nobody else answers."""
+    assert refused(sparing(HOME, LAST), 0.0) == Ask(0, 2.0)
+
+
+def test_a_price_that_is_not_known_is_no_price_of_nothing() -> None:
+    """Whoever may charge is not asked before a full server was waited for."""
+    assert refused(sparing(HOME, Place("x", is_local=False)), 0.0) == Ask(0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "full_s", "left_s"),
+    [
+        ({"full_wait_s": 0}, 0.25, None),
+        ({"full_wait_s": 3}, 3.5, None),
+        ({"full_wait_s": 3, "same_target": 0}, 0.25, None),
+        ({"full_wait_s": 3}, 1.0, 3.0),
+        ({"full_wait_s": 3, "total_s": 3}, 1.0, None),
+        ({"full_wait_s": 3, "max_wait_s": 0.5}, 1.0, None),
+        ({"attempts": 2}, 0.25, None),
+    ],
+)
+def test_nobody_waits_in_vain_for_a_full_server(
+    options: dict[str, float], full_s: float, left_s: float | None
+) -> None:
+    """Who may not wait so long, or has a deadline that is near, goes to the next at once."""
+    made = sparing(HOME, PAID, **options)
+
+    assert refused(made, 0.0, full_s=full_s, left_s=left_s) == Ask(1, 0.0)
+
+
+@pytest.mark.parametrize("full_wait_s", [6, 60, 600, 3600])
+def test_whoever_would_wait_longer_waits_longer(full_wait_s: float) -> None:
+    """All pauses together are what is asked for, or what the request may wait in all."""
+    made, waited_s = sparing(HOME, PAID, full_wait_s=full_wait_s, max_wait_s=60), 0.0
+    while isinstance(move := refused(made, waited_s), Ask) and move.index == 0:
+        waited_s += move.wait_s
+
+    assert waited_s == pytest.approx(min(full_wait_s, 60))
+    assert move == Ask(1, 0.0)
+
+
+def test_a_deadline_leaves_the_time_for_whoever_is_paid() -> None:
+    """A pause takes a quarter of what is left of it at most."""
+    made, now_s = sparing(HOME, PAID, full_wait_s=100, max_wait_s=100), 0.0
+    for quarter_s in (5.0, 3.75):
+        assert refused(made, now_s, left_s=20.0 - now_s) == Ask(0, quarter_s)
+        now_s += quarter_s
+
+    assert refused(made, now_s, left_s=20.0 - now_s) == Ask(1, 0.0)
+
+
+def test_where_the_order_is_not_by_cost_nobody_waits_for_the_cheap() -> None:
+    """One that is full for a moment is asked again soon, as after any failure; then the next is."""
+    made, policy = course(HOME, PAID), RetryPolicy()
+
+    assert refused(made, 0.0) == Ask(0, 0.25)
+    assert refused(made, 1.0, full_s=policy.backoff_s + 0.1) == Ask(1, 0.0)
+
+
+def test_full_servers_alone_are_asked_as_often_as_any_other() -> None:
+    """Where there is nobody else, a request ends after its retries, with what was said."""
+    made = sparing(HOME)
+
+    assert refused(made, 0.0) == Ask(0, 0.25)
+    assert refused(made, 1.0, full_s=3.0) == Ask(0, 3.0)
+    assert isinstance(refused(made, 4.0), End)
+
+
+def test_all_models_of_one_engine_are_full_together() -> None:
+    """One that is refused speaks for all of them; they are asked once the others have failed."""
+    made, gone = sparing(HOME, HOME, HOME, PAID, OTHER), errors.TimedOut("first_token", 1.0)
+
+    assert refused(made, 0.0) == Ask(0, 2.0)
+    assert refused(made, 2.0) == Ask(0, 4.0)
+    assert refused(made, 6.0) == Ask(3, 0.0)
+    assert made.after(gone, 7.0, draw=0.0) == Ask(4, 0.0)
+    assert made.after(gone, 8.0, draw=0.0) == Ask(1, 0.0)
+
+
+def test_an_engine_that_is_full_no_more_is_asked_for_its_other_models() -> None:
+    """Once it failed with anything else, its next model has its turn."""
+    made = sparing(HOME, HOME, PAID)
+    assert refused(made, 0.0) == Ask(0, 2.0)
+
+    assert made.after(errors.ModelNotFound("gone"), 2.0, draw=0.0) == Ask(1, 0.0)
+
+
+@pytest.mark.parametrize(
+    "error", [errors.Overloaded("late", status=504), errors.TimedOut("idle", 1)]
+)
+def test_whoever_was_slow_is_not_taken_for_full(error: DispatcherError) -> None:
+    """Its own deadline passed: it is not asked again, whatever its breaker knows."""
+    made = sparing(HOME, PAID)
+
+    assert refused(made, 0.0, error) == Ask(1, 0.0)
+    assert isinstance(made.after(errors.TimedOut("idle", 1.0), 1.0, draw=0.0), End)
+
+
+def test_whoever_sits_before_half_a_reply_is_not_made_to_wait() -> None:
+    """The next is asked at once."""
+    made = sparing(HOME, PAID)
+    made.full_s = 0.25
+
+    assert made.after(FULL, 0.0, draw=0.0, hurries=True) == Ask(1, 0.0)
+
+
+@pytest.mark.parametrize("is_one", [False, True], ids=["servers", "one-server"])
+@pytest.mark.parametrize("full", range(1, 9))
+def test_whoever_is_paid_is_asked_however_many_are_full(full: int, *, is_one: bool) -> None:
+    """With two attempts or more no request fails; none makes more than each one's, and the pauses.
+
+    Held by their breakers they cost no attempt, and with a single one somebody is paid, too.
+    """
+    homes = [HOME if is_one else Place(f"home-{number}") for number in range(full)]
+    held = errors.BreakerOpen("it was full", retry_after_s=0.25)
+    for error, attempts, paid in product((FULL, held), (1, 2, 3, 8, 24), (1, 2, 5)):
+        clouds = [Place(f"cloud-{number}", is_local=False) for number in range(paid)]
+        made = sparing(*homes, *clouds, attempts=attempts)
+        move: Move = Ask(0)
+        now_s, asked = 0.0, 0
+        while isinstance(move, Ask) and (asked := move.index) < full:
+            now_s += move.wait_s
+            move = refused(made, now_s, error)
+
+        assert (asked >= full) is (attempts > 1 or error is held)
+        most = (1 if is_one else full) + RetryPolicy().same_target + 1
+        assert made.allowance.attempts <= min(attempts, most)
+        assert now_s <= 6.0
+        if asked >= full:  # as many of the paid have an attempt as half of all bears
+            left = attempts - made.allowance.attempts + 1
+            assert left >= min(paid, max(1, attempts // 2))

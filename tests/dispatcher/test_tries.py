@@ -71,7 +71,7 @@ def attempts(d: Dispatcher, reply: Any) -> list[tuple[str, str]]:
 def test_one_that_fails_once_is_asked_again() -> None:
     """A failure that passes costs a pause, and no other vendor is asked."""
     events: list[Event] = []
-    flaky = Scripted(Overloaded("busy", status=500), "here", name="first")
+    flaky = Scripted(Overloaded("busy", status=500), "here", name="first", local=False)
     with Dispatcher(flaky, Scripted("no", name="second"), retry=SOON, on_event=events.append) as d:
         reply = d.send("hi")
 
@@ -81,7 +81,7 @@ def test_one_that_fails_once_is_asked_again() -> None:
 
 def test_one_that_goes_on_failing_is_left_for_the_next() -> None:
     """It is asked as often as the policy says, and then never again by this request."""
-    broken = Scripted(Overloaded("busy", status=503), name="first")
+    broken = Scripted(Overloaded("busy", status=503), name="first", local=False)
     with Dispatcher(broken, Scripted("here", name="second"), retry=SOON) as d:
         reply = d.send("hi")
 
@@ -133,7 +133,7 @@ def test_the_only_vendors_error_is_raised_as_it_is() -> None:
     """After several attempts at one vendor its last error comes, with what was before beside it."""
     errors = [Overloaded(f"busy {number}", status=503) for number in range(3)]
     with (
-        Dispatcher(Scripted(*errors), retry=SOON) as d,
+        Dispatcher(Scripted(*errors, local=False), retry=SOON) as d,
         pytest.raises(Overloaded, match="busy 2") as caught,
     ):
         d.send("hi")
@@ -163,7 +163,8 @@ def test_a_limit_that_ends_late_is_left_to_others() -> None:
 
 def test_all_that_is_tried_has_one_allowance() -> None:
     """Retries of several vendors never add up to more than the policy's attempts."""
-    vendors = [Scripted(Overloaded("busy", status=503), name=name) for name in "abcd"]
+    busy = Overloaded("busy", status=503)
+    vendors = [Scripted(busy, name=name, local=False) for name in "abcd"]
     policy = RetryPolicy(attempts=5, same_target=2, backoff_s=0.001)
     with Dispatcher(*vendors, retry=policy) as d, pytest.raises(AllVendorsFailed) as caught:
         d.send("hi")
@@ -204,7 +205,7 @@ def test_one_that_failed_too_often_is_left_alone() -> None:
     events: list[Event] = []
     broken = [Overloaded("down", status=503)] * 3
     with Dispatcher(
-        Scripted(*broken, "back", name="first"),
+        Scripted(*broken, "back", name="first", local=False),
         Scripted("here", name="second"),
         retry=RetryPolicy(same_target=0),
         breaker=BreakerPolicy(failures=3, open_s=0.5, jitter=0),
@@ -224,7 +225,8 @@ def test_whoever_is_left_alone_and_alone_there_is_waited_for() -> None:
     """With nobody else to ask, a request waits until the breaker lets it go; or says until when."""
     down = [Overloaded("down", status=503)] * 2
     policy = BreakerPolicy(failures=2, open_s=0.3, jitter=0)
-    with Dispatcher(Scripted(*down, "back"), retry=RetryPolicy(same_target=0), breaker=policy) as d:
+    vendor = Scripted(*down, "back", local=False)
+    with Dispatcher(vendor, retry=RetryPolicy(same_target=0), breaker=policy) as d:
         for _ in range(2):
             with pytest.raises(Overloaded):
                 d.send("hi")

@@ -139,9 +139,14 @@ class Flapping:
     """A vendor that is down in some stretches of time, asked once every so often."""
 
     def __init__(
-        self, policy: BreakerPolicy, outages: list[tuple[float, float]], step_s: float
+        self,
+        policy: BreakerPolicy,
+        outages: list[tuple[float, float]],
+        step_s: float,
+        *,
+        is_local: bool = False,
     ) -> None:
-        self.breakers = Breakers(policy)
+        self.breakers, self.is_local = Breakers(policy), is_local
         self.outages, self.step_s = outages, step_s
         self.sent: list[tuple[float, bool, bool]] = []
         """When the vendor was asked, whether as a probe, and whether it was up."""
@@ -154,7 +159,7 @@ class Flapping:
         """Send a request every step."""
         for number in range(int(until_s / self.step_s)):
             now_s = number * self.step_s
-            passage = self.breakers.admit(NAME, now_s)
+            passage = self.breakers.admit(NAME, now_s, is_local=self.is_local)
             if isinstance(passage, Hold):
                 continue
             is_up = self.is_up(now_s)
@@ -223,3 +228,20 @@ def test_with_the_defaults_an_outage_of_a_minute_meets_two_probes() -> None:
     met = [is_probe for now_s, is_probe, is_up in vendor.sent if not is_up]
     assert met == [False, False, False, True, True]
     assert vendor.back_s(164.0) <= 45
+
+
+@settings(deadline=None)
+@given(full_s=st.floats(0.5, 300), step_s=st.sampled_from([0.01, 0.1, 2.2, 4.0]), draw=DRAWS)
+def test_a_full_server_is_asked_ever_more_rarely_and_is_back_soon(
+    full_s: float, step_s: float, draw: float
+) -> None:
+    """At most 2 + log(1 + t / 2) / log(9 / 8) requests meet t seconds of it; back within t / 6."""
+    end_s = 10.0 + full_s
+    vendor = Flapping(BreakerPolicy(), [(10.0, end_s)], step_s, is_local=True)
+
+    vendor.run(end_s + full_s / 4 + 20, lambda: draw)
+
+    asked = sum(10.0 <= sent_s < end_s for sent_s, _, _ in vendor.sent)
+    assert asked <= 2 + math.log(1 + full_s / 2) / math.log(9 / 8)
+    assert vendor.back_s(end_s) <= 1.25 * (full_s / 8 + 0.25) + step_s
+    assert not any(is_probe for _, is_probe, _ in vendor.sent)
