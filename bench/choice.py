@@ -10,7 +10,8 @@ What models have lived before it is not told, since its strategy asks for none o
 Replay: 10,000 requests of a world with list prices, caches, outages, limits and failures
 (``choice_world.py``), on a simulated clock. Dollars paid, divided by those of the optimum that
 knows how long each reply gets and who fails when (``choice_optimum.py``). Ours goes twice: as it
-comes, and with the preset of somebody who would rather wait than pay. Beside it are whoever guesses
+comes, where a request waits some seconds for a local server that is full before anybody is paid,
+and with the preset of somebody who would rather wait longer than pay. Beside it are whoever guesses
 as well as can be, and the optimum of one who waits some seconds for who is out. LiteLLM's Router
 has a shorter world of the same seed (``--peer-requests``: one takes it some hundred times as long),
 once as it is told that the local model is free, and once with a price of almost nothing in place of
