@@ -202,10 +202,13 @@ class ScriptedEngine:
             loaded.set_result(None)
 
     def submit(self, work: Work, model: str) -> Call:
-        """Begin to play the next reply."""
+        """Begin to play the next reply; once it is closed, refuse it: nobody would stop it."""
         with self._lock:
             call = _ScriptedCall(work, _steps(self._next(work)), self._ended)
             self._calls.add(call)
+            is_closed = self._closing.is_set()
+        if is_closed:
+            call.stop(Refused("the dispatcher was closed"))
         threading.Thread(target=call.play, name=f"scripted-{model}", daemon=True).start()
         return call
 

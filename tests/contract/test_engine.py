@@ -17,14 +17,14 @@ import pytest
 from waits import SOON_S, WAIT_S
 
 from llmdispatcher import Capability, DispatcherError, Refused, Request, Sampling, Scripted
-from llmdispatcher.models.errors import Cancelled, VendorError
+from llmdispatcher.models.errors import Cancelled, ModelNotFound, VendorError
 from llmdispatcher.models.event import Event, LoadProgress
 from llmdispatcher.models.reply import Delta, Finish, Piece
 from llmdispatcher.vendors.contract import Call, Engine, State, VendorSpec
 from llmdispatcher.vendors.llamacpp.vendor import LlamaCpp, embedded
 
-LONG = Request(prompt="Once", max_tokens=3000, sampling=Sampling(temperature=1.0, top_k=0))
-"""A request that takes long enough to be stopped in the middle."""
+LONG = Request(prompt="Once", max_tokens=3000, sampling=Sampling(temperature=1.0, top_k=0, seed=1))
+"""A request that takes long enough to be stopped in the middle; by chance a reply may end early."""
 
 
 def llama_server() -> Path:
@@ -317,6 +317,16 @@ def test_a_closed_engine_loads_no_more(started: Started) -> None:
     started.engine.close()
 
     assert started.engine.load(started.model).exception(WAIT_S) is not None
+
+
+def test_a_closed_engine_serves_no_more(started: Started) -> None:
+    """Whoever comes just after close is refused, or finds no model, and waits for no reply."""
+    started.engine.close()
+
+    with pytest.raises((Refused, ModelNotFound), match=r"closed|not loaded"):
+        call = started.call(LONG)
+        while True:
+            call.receive(WAIT_S)
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
