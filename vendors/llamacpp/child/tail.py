@@ -33,8 +33,9 @@ _READ_BYTES = 64 * 1024
 _DRAIN_BYTES = 2**20
 """Read at most after the child's end: sixteen full pipes. Its own children may go on writing."""
 
-_JOIN_S = 1.0
-"""How long the last bytes of a pipe may take where reading it cannot be interrupted (Windows)."""
+_JOIN_S = 1.0 if sys.platform == "win32" else 10.0
+"""How long the last bytes of a pipe may take: on Windows reading it cannot be interrupted, and a
+child of the child may hold it; elsewhere only a machine that stands still takes long."""
 
 _CONTROLS = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)), "\ufffd")
 """All but the tab."""
