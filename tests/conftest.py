@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from steady_tracing import settle
 from tiny_gguf import tiny_model
+from waits import WAIT_S
 
 from llmdispatcher import BreakerPolicy, RetryPolicy, patience
 from llmdispatcher.breakers import Breakers
@@ -66,6 +67,13 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have plans wait for whoever they stopped as long as a slow machine takes to end it."""
+    monkeypatch.setattr("llmdispatcher.fork.SETTLE_S", WAIT_S)
+    monkeypatch.setattr("llmdispatcher.heat.SETTLE_S", WAIT_S)
 
 
 @pytest.fixture(autouse=True)

@@ -84,6 +84,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def see(monkeypatch: pytest.MonkeyPatch, asks: Sequence[tuple[int, str]]) -> None:
     """Have the scout look at these ports instead, as long as a slow machine takes."""
+    monkeypatch.setattr("llmdispatcher.stock.LOCAL_LIST_S", 10.0)
     monkeypatch.setattr(scouting, "CONNECT_S", 10.0)
     monkeypatch.setattr(scouting, "LOOK_S", 10.0)
     monkeypatch.setattr(scouting, "Scout", lambda: SCOUT(asks))

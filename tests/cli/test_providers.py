@@ -41,7 +41,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(scouting, "Scout", lambda: SCOUT([]))
-    monkeypatch.setattr("llmdispatcher.providers.PROBE_S", WAIT_S)
+    monkeypatch.setattr(look, "__defaults__", ((), WAIT_S))  # PROBE_S is bound there
+    monkeypatch.setattr("llmdispatcher.providers.COUNT_S", WAIT_S)
     return tmp_path
 
 

@@ -103,7 +103,7 @@ def test_without_a_file_the_embedded_model_answers() -> None:
     """It is real inference, and nothing is asked of the network."""
     with Dispatcher.from_config() as d:
         assert [vendor.name for vendor in d.vendors()] == ["embedded"]
-        assert "Paris" in d.send("What is the capital of France?").text
+        assert "Paris" in d.send("What is the capital of France?", temperature=0).text
 
 
 @pytest.mark.usefixtures("folder")

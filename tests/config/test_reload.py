@@ -304,8 +304,11 @@ def test_budgets_are_spent_across_reloads(stage: Stage, file: Path) -> None:
             d.send("Hi", max_tokens=1)
 
 
-def test_a_cache_comes_and_goes_with_the_file(stage: Stage, file: Path) -> None:
+def test_a_cache_comes_and_goes_with_the_file(
+    stage: Stage, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where one is said, the same question is answered from it; it outlives other changes."""
+    monkeypatch.setattr("llmdispatcher.cached.LOOK_S", WAIT_S)  # a disk may be slow
     file.write_text(one("one"))
     with Dispatcher.from_config(file) as d:
         d.send("Hi", temperature=0)
@@ -448,7 +451,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     begin = Watcher.__init__
 
     def quick(self: Watcher, source: Source) -> None:
-        begin(self, source, poll_s=0.01)
+        begin(self, source, poll_s=0.1)  # no file is half written for so long
 
     monkeypatch.setattr(Watcher, "__init__", quick)
 

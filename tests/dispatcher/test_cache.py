@@ -517,8 +517,10 @@ def test_one_that_another_holds_is_not_waited_for_long(make: Make, path: Path) -
 
 LEFT_OPEN = """
     import sys
+    import llmdispatcher.cached
     from llmdispatcher import Cache, Dispatcher, Scripted
 
+    llmdispatcher.cached.LOOK_S = 60
     d = Dispatcher(Scripted("made"), cache=Cache(sys.argv[1]))
     print(d.send("hi", temperature=0).is_cached)
 """

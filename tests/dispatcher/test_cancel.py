@@ -85,13 +85,19 @@ def test_close_while_loading_leaves_the_load() -> None:
     loaded: list[Event] = []
     with Dispatcher(vendor, on_event=loaded.append) as d:
         stream = d.stream("hi")
-        timer = threading.Timer(0.1, stream.close)
-        timer.start()
+
+        def stop() -> None:
+            until(lambda: d.stats().in_flight)
+            time.sleep(0.1)  # by then it waits for the load, most often
+            stream.close()
+
+        button = threading.Thread(target=stop)
+        button.start()
 
         assert list(stream) == []
         assert not vendor.go_on.is_set()
         balanced(d, 1)
-        timer.join()
+        button.join()
         vendor.go_on.set()
         assert d.send("again").text == "ok"
         assert sum(isinstance(event, LoadProgress) for event in loaded) == 1

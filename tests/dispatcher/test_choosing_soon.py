@@ -12,8 +12,12 @@ from shop import request, shop
 from llmdispatcher import Dispatcher, Overloaded, RetryPolicy, Scripted
 from llmdispatcher.models.event import AttemptEnded, AttemptStarted, Event
 
-TIMES = 5
-"""A bound that guards liveness is so many times the figure that ``bench/choice.py`` measures."""
+TIMES = 40
+"""A bound that guards liveness is so many times the figure that ``bench/choice.py`` measures: four
+times as long takes what coverage looks at, on another machine twice that."""
+
+SOON_MS = 100.0
+"""Twenty times the figure of that; any pause before a retry would be longer, in the usual case."""
 
 CALLS, ROUNDS = 50, 5
 
@@ -61,4 +65,4 @@ def test_whoever_is_next_is_asked_soon() -> None:
     ]
     gaps_ms = [(there - here) * 1e3 for here, there in zip(ended, begun, strict=True)]
     assert len(gaps_ms) == CALLS
-    assert statistics.median(gaps_ms) < TIMES * 5
+    assert statistics.median(gaps_ms) < SOON_MS

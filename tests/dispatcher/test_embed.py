@@ -383,8 +383,7 @@ def test_close_releases_who_waits(verb: Verb) -> None:
     d = Dispatcher(Scripted([60, "ok"]))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(getattr(d, verb), *ARGUMENTS[verb])
-        until(lambda: d.stats().in_flight)
-        threading.Event().wait(0.05)
+        until(lambda: d.vendors()[0].status.running)
         d.close()
         assert isinstance(waiting.exception(WAIT_S), Refused)
     with pytest.raises(Refused, match="is closed"):

@@ -19,6 +19,8 @@ from llmdispatcher.patience import pause
 from llmdispatcher.release import Stopper
 from llmdispatcher.steps import Emit, Flow, Fork, Receive, Step, Wait
 
+pytestmark = pytest.mark.usefixtures("settled")
+
 Driven = Callable[[Flow], list[Any]]
 
 
@@ -61,10 +63,13 @@ Made = Callable[[Stopper], Flow]
 class Story:
     """A flow with branches, and what it heard of them."""
 
-    def __init__(self, *made: Made, stops: int | None = None) -> None:
+    def __init__(
+        self, *made: Made, stops: int | None = None, heard: Future[None] | None = None
+    ) -> None:
+        """``heard`` is ended once the end of a branch was heard of."""
         self.branches, self.news = Branches(), list[News]()
         self.log: list[str] = []
-        self._made, self._stops = made, stops
+        self._made, self._stops, self._heard = made, stops, heard
 
     def flow(self) -> Generator[Step, Any, str]:
         """Fork all, stop the one that is to be stopped when another ends, and hear all ends."""
@@ -76,14 +81,20 @@ class Story:
             while left:
                 for news in (yield Receive(self.branches, SOON_S)):
                     self.news.append(news)
-                    left -= isinstance(news, Ended)
-                    if isinstance(news, Ended) and self._stops is not None:
-                        self.branches.stop(self._stops)
+                    if isinstance(news, Ended):
+                        left -= 1
+                        self._ended()
             yield Emit("all ended")
         finally:
             self.branches.cancel()
             self.log.append("parent")
         return "done"
+
+    def _ended(self) -> None:
+        if self._stops is not None:
+            self.branches.stop(self._stops)
+        if self._heard is not None and not self._heard.done():
+            self._heard.set_result(None)
 
     def of(self, number: int) -> list[Any]:
         """Return what a branch showed, and what it came to."""
@@ -99,11 +110,22 @@ def named(name: str, wait_s: float, log: list[str]) -> Made:
     return lambda stopper: branch(name, wait_s, stopper, log)
 
 
+def behind(future: Future[None], name: str) -> Made:
+    """Make a branch that shows its name once a future has ended."""
+
+    def made(_: Stopper) -> Flow:
+        yield Wait(future, SOON_S)
+        yield Emit(name)
+        return name.upper()
+
+    return made
+
+
 @both
 def test_news_of_branches_come_as_they_happen(driven: Driven) -> None:
     """The flow hears what each branch shows and returns, in order, and shows what it likes."""
-    log: list[str] = []
-    story = Story(named("slow", 0.1, log), named("quick", 0.0, log))
+    heard: Future[None] = Future()
+    story = Story(behind(heard, "slow"), named("quick", 0.0, []), heard=heard)
 
     assert driven(story.flow()) == ["all ended", "done"]
     assert story.of(0) == ["slow", ("SLOW", type(None))]
@@ -136,17 +158,23 @@ def test_a_bug_in_a_branch_is_its_end(driven: Driven) -> None:
 def test_branches_may_have_branches(driven: Driven) -> None:
     """A stop reaches the branches of a branch, and the end of a branch is the end of its own."""
     log: list[str] = []
-    inner = Story(named("inner", 60, log))
+    begun: Future[None] = Future()
+
+    def deep(stopper: Stopper) -> Flow:
+        begun.set_result(None)
+        return (yield from branch("inner", 60, stopper, log))
+
+    inner = Story(deep)
 
     def outer(stopper: Stopper) -> Flow:
         stopper.arm(inner.branches.cancel)
         return (yield from inner.flow())
 
-    story = Story(outer, named("quick", 0.05, log), stops=0)
+    story = Story(outer, behind(begun, "quick"), stops=0)
     driven(story.flow())
 
     assert story.of(0) == [(None, Cancelled)]
-    assert "inner" in log
+    assert log == ["inner"]
 
 
 @both

@@ -127,8 +127,9 @@ def test_degrade_goes_on_within_the_caps_and_writes_later(
     for slip in slips:
         ledger.settle(slip, closed(80))
     ask(ledger)
+    until(lambda: told.kinds)  # the thread that found out may be about to tell of it
     assert told.kinds == [kind]
-    assert ledger.kept == 11
+    until(lambda: ledger.kept == 11)  # but for a moment in which they are tried
     assert not ledger.flush()
 
     if path.parent.is_file():
@@ -155,7 +156,7 @@ def test_degrade_moves_a_corrupt_file_aside(make: Make, path: Path, told: Told) 
     (aside,) = path.parent.glob("*.corrupt-*[0-9]")
     assert aside.read_bytes() == before
     assert audit(path) == {"served": 1}
-    assert told.kinds == ["corrupt", "replaced", "over"]
+    until(lambda: told.kinds == ["corrupt", "replaced", "over"])
 
 
 def test_a_file_that_rots_while_it_is_open_is_moved_aside_once(
@@ -212,13 +213,13 @@ def test_a_lock_of_another_process_is_waited_for_and_then_told(
     ledger = make(DAY)
     with pytest.raises(LedgerUnusable, match="another process holds it"):
         ask(ledger)
-    assert told.kinds == ["locked"]
+    until(lambda: told.kinds == ["locked"])
 
     lock.communicate(timeout=PATIENCE_S)
 
     ledger.settle(ask(ledger), closed(100))
     ledger.flush()
-    assert told.kinds == ["locked", "over"]
+    until(lambda: told.kinds == ["locked", "over"])
     assert audit(path) == {"served": 1}
 
 
@@ -277,7 +278,7 @@ def test_a_full_disk_loses_nothing_that_fits_the_memory(tmp_path: Path, mode: st
         [sys.executable, "-c", code, mode, str(path)],
         capture_output=True,
         text=True,
-        timeout=2 * PATIENCE_S,
+        timeout=8 * PATIENCE_S,
         check=False,
     )
     assert not done.stderr
@@ -307,7 +308,7 @@ def test_a_file_that_was_deleted_is_begun_anew_and_told(make: Make, path: Path, 
     ledger.flush()
 
     assert audit(path) == {"served": 1}
-    assert told.kinds == ["replaced"]
+    until(lambda: told.kinds == ["replaced"])
 
 
 def test_strict_keeps_what_it_cannot_write_and_stops_in_time(make: Make, path: Path) -> None:
@@ -367,7 +368,7 @@ def test_an_older_file_is_brought_up(path: Path) -> None:
     migrate(connection, path, STEPS[:1])
     connection.execute("INSERT INTO accounts VALUES ('all', '', '', 7, 0)")
     connection.close()
-    files = [LedgerFile(path, 5) for _ in range(4)]
+    files = [LedgerFile(path, 30) for _ in range(4)]
     start = Event()
 
     def connect(file: LedgerFile) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from waits import WAIT_S, auntil, until
 
 from llmdispatcher import (
     AsyncDispatcher,
@@ -120,11 +121,16 @@ def test_no_more_run_at_once_than_allowed() -> None:
 
 def test_a_dispatcher_that_is_closed_meanwhile_leaves_no_place_empty() -> None:
     """Those under way and those that wait are told as errors."""
-    with Dispatcher(Scripted(["a", 5.0, "b"])) as d:
-        timer = threading.Timer(0.2, d.close)
-        timer.start()
+    with Dispatcher(Scripted(["a", WAIT_S, "b"])) as d:
+
+        def close() -> None:
+            until(lambda: d.vendors()[0].status.running == 2)
+            d.close()
+
+        button = threading.Thread(target=close)
+        button.start()
         results = d.send_many(["x"] * 5, concurrency=2)
-        timer.join()
+        button.join()
 
     assert len(results) == 5
     assert all(isinstance(result, DispatcherError) for result in results)
@@ -134,9 +140,9 @@ def test_a_cancelled_task_stops_all() -> None:
     """No call goes on behind the back of who gave up."""
 
     async def main() -> None:
-        async with AsyncDispatcher(Scripted(["a", 5.0, "b"])) as d:
+        async with AsyncDispatcher(Scripted(["a", WAIT_S, "b"])) as d:
             task = asyncio.create_task(d.send_many(["x"] * 5, concurrency=2))
-            await asyncio.sleep(0.1)
+            await auntil(lambda: d.stats().in_flight == 2)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

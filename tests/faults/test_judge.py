@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import pytest
-from faults.exam import QUICK, Client, Mark, Outcome, Pace, Scenario, Verdict, examine
+from faults.exam import PACE, Client, Mark, Outcome, Pace, Scenario, Verdict, examine
 from faults.further import FURTHER
 from faults.misdeeds import ANSWER
 from faults.plain_clients import Careful, Direct, Hammer, Liar
@@ -29,7 +29,7 @@ def marks(
     """Put a client through scenarios, all of them at once."""
     with ThreadPoolExecutor(8) as pool:
         told = {
-            scenario.id: pool.submit(examine, scenario, maker, QUICK, stream=True)
+            scenario.id: pool.submit(examine, scenario, maker, PACE, stream=True)
             for scenario in scenarios
         }
     return {name: mark.result() for name, mark in told.items()}
@@ -70,7 +70,7 @@ def test_the_further_faults_find_what_a_careful_client_lacks() -> None:
 @pytest.mark.parametrize("scenario", ["S08", "S14", "F14", "F15"])
 def test_a_part_as_the_whole_fails(scenario: str) -> None:
     """Whoever gives what came before a cut as the answer fails, however politely."""
-    mark = examine(BY_ID[scenario], Liar, QUICK, stream=True)
+    mark = examine(BY_ID[scenario], Liar, PACE, stream=True)
 
     assert mark.verdict is Verdict.FAIL
     assert "as the answer" in mark.reason
@@ -79,7 +79,7 @@ def test_a_part_as_the_whole_fails(scenario: str) -> None:
 @pytest.mark.parametrize("scenario", ["S01", "S02", "S04", "S12", "S13", "S16"])
 def test_asking_again_at_once_fails(scenario: str) -> None:
     """A vendor that refuses is not to be asked twelve times in a row, whatever comes of it."""
-    mark = examine(BY_ID[scenario], Hammer, QUICK, stream=True)
+    mark = examine(BY_ID[scenario], Hammer, PACE, stream=True)
 
     expected = Verdict.PARTIAL if scenario == "S01" else Verdict.FAIL
     assert mark.verdict is expected, str(mark)
@@ -97,7 +97,7 @@ def test_who_hangs_in_a_loop_fails() -> None:
 
         def close(self) -> None: ...
 
-    impatient = attrs.evolve(QUICK, hang_s=0.2)
+    impatient = attrs.evolve(PACE, hang_s=0.2)
 
     mark = examine(BY_ID["S03"], lambda *_: Sleeper(), impatient, stream=False)
 
@@ -118,7 +118,7 @@ def test_who_hangs_in_a_thread_fails() -> None:
         def close(self) -> None:
             woken.set()
 
-    impatient = attrs.evolve(QUICK, hang_s=0.2)
+    impatient = attrs.evolve(PACE, hang_s=0.2)
 
     mark = examine(BY_ID["S03"], lambda *_: Sleeper(), impatient, stream=False)
 

@@ -17,6 +17,7 @@ import crowd_server
 import psutil
 import pytest
 from books import audit, read
+from waits import until
 
 from llmdispatcher.ledger import Ledger
 
@@ -28,6 +29,9 @@ MORE = 1.1
 
 NOISE_BYTES = 8 * 2**20
 """And as much more besides, for what an allocator happens to keep."""
+
+LOOKS = 25
+"""So often at least its memory is looked at."""
 
 
 @attrs.frozen
@@ -89,16 +93,28 @@ def live(folder: Path, url: str, size: Size) -> tuple[set[int], list[int]]:
         half = size.streams // 2
         steady, other = (Callers(folder, url, half, seed) for seed in (1, 2))
         stack.callback(steady.process.kill)
+        until(lambda: has_ended(folder, steady, half))  # all that is needed is loaded by then
         began_s, memory = time.monotonic(), psutil.Process(steady.process.pid)
-        while (passed_s := time.monotonic() - began_s) < size.seconds or len(killed) < size.kills:
+        while (
+            (passed_s := time.monotonic() - began_s) < size.seconds
+            or len(killed) < size.kills
+            or len(took) < LOOKS
+        ):
             took.append(memory.memory_info().rss)
-            if passed_s > size.seconds * (len(killed) + 1) / (size.kills + 1):
+            is_time = passed_s > size.seconds * (len(killed) + 1) / (size.kills + 1)
+            if is_time and len(killed) < size.kills:
                 killed.add(other.kill())
                 other = Callers(folder, url, half, len(killed) + 2)
             time.sleep(0.2)
         other.end()
         steady.end()
     return killed, took
+
+
+def has_ended(folder: Path, callers: Callers, count: int) -> bool:
+    """Whether a process has come to the end of so many requests."""
+    lines = (folder / "heard").read_text(encoding="ascii").splitlines()
+    return sum(caller(line) == callers.process.pid for line in lines) >= count
 
 
 def told(path: Path) -> dict[str, list[str]]:

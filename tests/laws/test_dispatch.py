@@ -72,7 +72,7 @@ def test_both_worlds_tell_the_same_story(
     assert story(threads) == story(in_asyncio(specs, verb, "one two", **asked))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(
     specs=vendors(),
     verb=VERB,
@@ -107,7 +107,7 @@ def test_the_books_conserve(
     assert {type(e) for e in events} >= ({LoadProgress} if stats.total.served else set())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(specs=vendors(), verb=VERB, asked=ASKED)
 def test_a_reply_is_one_vendors_words(
     specs: tuple[Scripted, ...], verb: str, asked: dict[str, Any]

@@ -31,6 +31,8 @@ from llmdispatcher.models.event import AttemptEnded, AttemptStarted, Event
 from llmdispatcher.models.reply import Outcome
 from llmdispatcher.vendors.scripted import CUT
 
+pytestmark = pytest.mark.usefixtures("settled")
+
 ERRORS = [RateLimited("slow"), BadReply("junk"), ContentRefused("no"), Overloaded("full"), CUT]
 PAUSES = st.sampled_from([0.001, 0.004])
 STEPS = st.lists(st.sampled_from(["a", "b", "long words ", "", 0.001, 0.003]), max_size=4)

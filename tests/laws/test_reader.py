@@ -57,7 +57,7 @@ def cut(raw: str, cuts: list[int]) -> list[str]:
     return [raw[a:b] for a, b in itertools.pairwise(places)]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=6 * settings().max_examples, deadline=None)
 @given(written=written(), cuts=CUTS, reasons=st.booleans())
 def test_cutting_never_shows(written: tuple[Style, str], cuts: list[int], *, reasons: bool) -> None:
     """However a reply arrives, text, reasoning and calls are the same when joined."""
@@ -68,7 +68,7 @@ def test_cutting_never_shows(written: tuple[Style, str], cuts: list[int], *, rea
     assert hear(style.speech, list(raw), reasons=reasons) == whole
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(written=written(), cuts=CUTS)
 def test_what_was_told_stays_told(written: tuple[Style, str], cuts: list[int]) -> None:
     """A call is told of in order, its name once and first, and nothing after the end."""
@@ -86,7 +86,7 @@ def test_what_was_told_stays_told(written: tuple[Style, str], cuts: list[int]) -
     assert reader.flush() == ("", "", ())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 @given(text=st.text("abc <>[]|_`\n", max_size=60), style=STYLE, cuts=CUTS)
 def test_text_that_calls_nothing_is_unchanged(text: str, style: Style, cuts: list[int]) -> None:
     """What holds no marker comes out as it is, unless the way of writing wraps text itself."""

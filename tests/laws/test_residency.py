@@ -195,7 +195,7 @@ VISITS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(
     footprints=st.fixed_dictionaries(dict.fromkeys(NAMES, FOOTPRINTS)),
     budget=BUDGETS,
@@ -333,7 +333,7 @@ def played(trace: Sequence[str], clients: int, load_s: float, served_s: Sequence
     return world
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=4 * settings().max_examples, deadline=None)
 @given(
     trace=st.lists(st.sampled_from(NAMES[:3]), min_size=1, max_size=60),
     clients=st.integers(1, 8),

@@ -45,7 +45,7 @@ def serve() -> dict[str, Any]:
     path = Path(str(resources.files("llmdispatcher.models") / "demo.gguf"))
     spec = LlamaCpp(path, isolation="thread", max_threads=2, context_tokens=512, max_parallel=1)
     with Dispatcher(spec) as dispatcher:
-        reply = dispatcher.send("Hello", max_tokens=4)
+        reply = dispatcher.send("Hello", max_tokens=4, temperature=0)
     return {"tokens": reply.usage.completion_tokens}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import attrs
 import numpy as np
 import numpy.typing as npt
-import psutil
 import pytest
 from bare_llama import Bare
+from leaks import growth_bytes
 from lora_gguf import Lora, lora, merged
 from tiny_gguf import tiny_model
 from vision_gguf import tiny_projector
@@ -248,31 +247,22 @@ def test_an_embedding_that_is_the_output_too_is_not_changed(tmp_path: Path) -> N
         Adapters(bare.model, read_header(base), {"mine": path})
 
 
-def soak(adapted: Adapted, turns: int) -> int:
-    """Use many sets one after the other; returns how much memory of its own the process grew."""
-    process, before = psutil.Process(), 0
-    sets: list[Wanted] = [(), (("style", 1.0),), (("words", 0.5), ("small", 1.0))]
-    for turn in range(turns):
-        if turn == turns // 10:
-            gc.collect()
-            before = process.memory_full_info().uss
-        adapted.scores(sets[turn % len(sets)])
-    gc.collect()
-    return int(process.memory_full_info().uss - before)
-
-
 @pytest.mark.parametrize("turns", [100, pytest.param(1000, marks=pytest.mark.soak)])
 def test_changing_adapters_leaves_no_memory_behind(turns: int, adapted: Adapted) -> None:
     """Sets that change with every request do not add up."""
-    assert soak(adapted, turns) < GROWTH_BYTES
+    sets: list[Wanted] = [(), (("style", 1.0),), (("words", 0.5), ("small", 1.0))]
+
+    def use(turn: int) -> None:
+        adapted.scores(sets[turn % len(sets)])
+
+    assert growth_bytes(use, turns, GROWTH_BYTES) < GROWTH_BYTES
 
 
 def test_adapters_can_be_opened_and_closed(adapted: Adapted) -> None:
     """Closing gives the memory back."""
-    process, before = psutil.Process(), 0
     header = read_header(adapted.path)
-    for turn in range(60):
-        if turn == 10:
-            before = process.memory_full_info().uss
+
+    def open_and_close(_: int) -> None:
         Adapters(adapted.bare.model, header, adapted.files).close()
-    assert process.memory_full_info().uss - before < GROWTH_BYTES
+
+    assert growth_bytes(open_and_close, 50, GROWTH_BYTES) < GROWTH_BYTES

@@ -25,7 +25,7 @@ from llmdispatcher.vendors.llamacpp.child.causes import End, cause
 from llmdispatcher.vendors.llamacpp.child.spawn import Order, start
 from llmdispatcher.vendors.llamacpp.loading import TESTED_VERSIONS
 
-LONG_S = 30.0
+LONG_S = 100.0
 """What should take a moment is given up on after this."""
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")

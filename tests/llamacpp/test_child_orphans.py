@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -82,7 +82,8 @@ def parent(
             if sibling:
                 os.kill(sibling, signal.SIGKILL)
             for child in children:
-                if child.is_running():
+                # what has ended may be reaped at any moment
+                with suppress(psutil.NoSuchProcess):
                     child.kill()
 
 

@@ -108,11 +108,20 @@ def test_with_one_thread_there_is_nothing_to_govern() -> None:
 @pytest.fixture
 def neighbours() -> Iterator[None]:
     """Keep every processor busy with processes of other people's."""
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(threads())]
-    yield
-    for process in busy:
-        process.kill()
-        process.wait()
+    code = "print(flush=True)\nwhile True: pass"
+    busy = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        for _ in range(threads())
+    ]
+    try:
+        for process in busy:
+            assert process.stdout is not None
+            assert process.stdout.readline()  # one that only begins may wait for a disk
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.communicate()
 
 
 @pytest.mark.usefixtures("neighbours")

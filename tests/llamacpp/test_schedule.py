@@ -100,7 +100,7 @@ JOBS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=settings().max_examples * 3 // 2, deadline=None)
 @given(JOBS, st.sampled_from([210, 400, 2000]), st.integers(1, 8), st.sampled_from([16, 64]))
 def test_every_request_ends(
     jobs: list[tuple[int, int, int, int]], cells: int, parallel: int, batch_tokens: int

@@ -109,7 +109,7 @@ def test_a_hundred_threads_get_their_own_answers(slow_model: Path) -> None:
         return d.send(Request(prompt=prompt, max_tokens=12, sampling=GREEDY)).text
 
     def give_up(d: Dispatcher, index: int) -> None:
-        stream = d.stream(Request(prompt=f"cancel {index}", max_tokens=2000))
+        stream = d.stream(Request(prompt=f"cancel {index}", max_tokens=2000, sampling=GREEDY))
         if index % 2:
             next(stream)
         stream.close()
@@ -139,7 +139,8 @@ def test_cancelled_streams_leave_nothing(slow: Dispatcher, cycles: int) -> None:
     limit = GROWTH_MIB * MIB
 
     def cycle(index: int) -> None:
-        with slow.stream(Request(prompt="Once " * (1 + index % 50), max_tokens=2000)) as stream:
+        request = Request(prompt="Once " * (1 + index % 50), max_tokens=2000, sampling=GREEDY)
+        with slow.stream(request) as stream:
             for _ in range(index % 4):
                 next(stream)
 
@@ -148,8 +149,7 @@ def test_cancelled_streams_leave_nothing(slow: Dispatcher, cycles: int) -> None:
     threads = threading.active_count()
 
     assert growth_bytes(cycle, cycles, limit) < limit
-    assert threading.active_count() == threads
-    assert psutil.Process().children() == []
+    until(lambda: threading.active_count() <= threads and not psutil.Process().children())
     assert slow.stats().in_flight == 0
 
 
@@ -173,7 +173,7 @@ def test_loading_and_closing_gives_the_memory_back(slow_model: Path, cycles: int
     threads = threading.active_count()
 
     assert growth_bytes(cycle, cycles, limit) < limit
-    assert threading.active_count() == threads
+    until(lambda: threading.active_count() <= threads)
 
 
 @pytest.mark.parametrize("isolation", ["process", "thread"])
@@ -307,18 +307,22 @@ def test_waiting_behind_others_is_not_silence(
     monkeypatch.setattr(relay, "HEARTBEAT_S", 0.1)
     engine = next(iter(slow._desk._engines.values()))
     ahead = [engine.submit(Request(prompt="Once", max_tokens=4000), "slow") for _ in range(20)]
+    silence_s = 3.5
 
     def clear() -> None:
+        until(lambda: slow.stats().in_flight)
+        time.sleep(silence_s + 0.5)
         for call in ahead:
             call.cancel()
 
-    stop = threading.Timer(2.0, clear)
+    stop = threading.Thread(target=clear)
     stop.start()
     began = time.monotonic()
 
-    reply = slow.send("x", max_tokens=1, temperature=0, deadlines=Deadlines(first_token_s=1.8))
+    deadlines = Deadlines(first_token_s=silence_s)
+    reply = slow.send("x", max_tokens=1, temperature=0, deadlines=deadlines)
 
-    assert time.monotonic() - began > 1.9, "it waited longer than it would have in silence"
+    assert time.monotonic() - began > silence_s, "it waited longer than it would have in silence"
     assert reply.usage.completion_tokens == 1
     stop.join()
 
@@ -344,7 +348,7 @@ import logging
 from llmdispatcher import Dispatcher, LlamaCpp, DispatcherError
 with Dispatcher(LlamaCpp({str(slow_model)!r}, max_threads=1)) as d:
     d.send("x", max_tokens=2)
-    stream = d.stream("y " * 500); next(stream); stream.close()
+    stream = d.stream("y " * 500, temperature=0); next(stream); stream.close()
 try:
     Dispatcher(LlamaCpp(__import__("llmdispatcher").__file__)).send("x")
 except DispatcherError:
@@ -365,14 +369,15 @@ def test_the_log_of_llama_cpp_goes_to_logging(
     with Dispatcher(LlamaCpp(slow_model, max_threads=1, isolation=isolation)) as d:
         d.send("x", max_tokens=1)
 
-    assert "llama_context" in caplog.text
+    until(lambda: "llama_context" in caplog.text)  # a thread reads what a worker prints
 
 
 def test_a_process_ends_cleanly_in_the_middle_of_a_stream(slow_model: Path) -> None:
     """A program that exits while the engine works ends at once and without a crash."""
     code = f"""
 from llmdispatcher import Dispatcher, LlamaCpp, Request
-stream = Dispatcher(LlamaCpp({str(slow_model)!r}, max_threads=1)).stream(Request(prompt="Once"))
+said = Request.of(Request(prompt="Once"), temperature=0)
+stream = Dispatcher(LlamaCpp({str(slow_model)!r}, max_threads=1)).stream(said)
 print(len(next(stream).text) >= 0)
 """
     began = time.monotonic()

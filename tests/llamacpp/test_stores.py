@@ -365,7 +365,7 @@ def test_five_thousand_files_are_found_within_bounds(tmp_path: Path) -> None:
         for number in range(100):
             os.link(small, tmp_path / f"{folder:02}" / f"m{number:02}.gguf")
 
-    assert len(names([Place(FOLDER, tmp_path)])) == 5001
+    assert len(names([Place(FOLDER, tmp_path)], Walk(lambda: 0.0))) == 5001
 
     steps = iter([0.0] * 160 + [100.0] * 10_000)
     models = look([Place(FOLDER, tmp_path)], clock=lambda: next(steps), limit_s=50.0).models

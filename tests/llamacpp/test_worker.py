@@ -127,7 +127,9 @@ def test_a_worker_that_goes_wrong_is_a_typed_error(
     engine = start(misbehaving(slow_model, way))
     pid = pid_of(engine)
     began = time.monotonic()
+    os.kill(pid, signal.SIGSTOP)  # or it may be dead before all have asked
     calls = [begin(engine) for _ in range(4)]
+    os.kill(pid, signal.SIGCONT)
 
     errors = [ending(call) for call in calls]
 
@@ -291,7 +293,7 @@ def test_a_request_that_was_not_shown_yet_goes_elsewhere(slow_model: Path) -> No
     """A caller who asked for a whole reply gets one, from the next vendor."""
     spec = misbehaving(slow_model, "abort")
     with Dispatcher(spec, Scripted("from elsewhere")) as d:
-        reply = d.send("x", max_tokens=50)
+        reply = d.send("x", max_tokens=50, temperature=0)
 
     assert reply.text == "from elsewhere"
     assert [attempt.error.split(":")[0] for attempt in reply.decision.attempts] == [
@@ -324,7 +326,7 @@ def test_a_child_ends_with_its_parent(how: str, engine: str, slow_model: Path) -
         "import os, signal, sys\n"
         "from llmdispatcher import Dispatcher, LlamaCpp\n"
         f"d = Dispatcher(LlamaCpp({str(slow_model)!r}, max_threads=1, executable={path!r}))\n"
-        "stream = iter(d.stream('x', max_tokens=3000))\n"
+        "stream = iter(d.stream('x', max_tokens=3000, temperature=0))\n"
         "next(stream)\n"
         "print(next(iter(d._desk._engines.values()))._host.vitals().pid, flush=True)\n"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from llamacpp.test_worker import begin, ending, misbehaving, only_engine, pid_of
 from tiny_gguf import tiny_model
+from waits import WAIT_S
 
 from llmdispatcher import Dispatcher, DispatcherError, LlamaCpp, OutOfMemory, Request
 from llmdispatcher.vendors.llamacpp.files.gguf import read_header
@@ -77,7 +78,7 @@ def test_memory_without_end_stays_within_the_limit(slow_model: Path) -> None:
     """What the system stops at the limit was never far above it."""
     engine = misbehaving(slow_model, "allocate", max_memory_mb=300).start(lambda _: None)
     try:
-        engine.load("slow").result(30)
+        engine.load("slow").result(WAIT_S)
         host = engine._there("slow")
 
         assert isinstance(ending(begin(engine)), OutOfMemory)
@@ -95,7 +96,7 @@ def test_the_next_life_takes_less(slow_model: Path) -> None:
         d.send("x", max_tokens=1)
         before = engine.footprint("slow").memory_bytes
         with pytest.raises(DispatcherError):
-            d.send("x", max_tokens=50)
+            d.send("x", max_tokens=50, temperature=0)
 
         reply = d.send("x", max_tokens=1, temperature=0)
 

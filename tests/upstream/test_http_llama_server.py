@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import attrs
 import pytest
 from embedding_gguf import RANK, encoder
 from real_servers import KEY, MODEL, RealServer, llama_server, slots, until
-from tiny_gguf import tiny_model
+from upstream import loading
 from upstream.variants import STRETCHED_TOKENS, stretched
 
 from llmdispatcher import (
@@ -104,8 +105,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
 
 @pytest.fixture
 def slow(tmp_path: Path, slow_model: Path) -> Iterator[RealServer]:
-    """The same with a model whose replies take seconds."""
-    with llama_server(tmp_path, slow_model, "--ctx-size", str(4 * 4096)) as made:
+    """The same with a model whose replies take seconds, and do not end by chance before."""
+    with llama_server(tmp_path, slow_model, "--ctx-size", str(4 * 4096), "--ignore-eos") as made:
         yield made
 
 
@@ -278,34 +279,33 @@ def test_texts_become_vectors_and_scores(tmp_path: Path) -> None:
 
 def test_a_server_that_loads_is_waited_for(tmp_path: Path) -> None:
     """Asked while it reads its model, it is no failure: the load is waited for, and told apart."""
-    heavy = tiny_model(tmp_path / "heavy.gguf", vocab=60_000, context=512)
-    server = llama_server(tmp_path, heavy)
-    try:
-        server.start()
-        until(lambda: server.asked("/health") is not None)
-        assert server.asked("/health") == 503
-        with Dispatcher(at(server, models=["any"])) as d, Dispatcher(at(server)) as other:
-            reply = d.send(Request(prompt="tata"), max_tokens=2)
-            assert reply.decision.attempts[0].load_s > 0.05
-            assert other.send(Request(prompt="tata"), max_tokens=2).model == str(heavy)
-            assert d.vendors()[0].status.state in {State.READY, State.BUSY}
-    finally:
-        server.kill()
+    replies: list[Reply] = []
+    with (
+        loading.held(tmp_path) as server,
+        Dispatcher(at(server, models=["any"])) as d,
+        Dispatcher(at(server)) as other,
+    ):
+        asking = threading.Thread(
+            target=lambda: replies.append(d.send(Request(prompt="tata"), max_tokens=2))
+        )
+        asking.start()
+        until(lambda: "llmdispatcher-load" in {thread.name for thread in threading.enumerate()})
+        time.sleep(0.1)
+        loading.go_on(server)
+        asking.join(20)
+        assert replies[0].decision.attempts[0].load_s > 0.05
+        model = other.send(Request(prompt="tata"), max_tokens=2).model
+        assert model == str(tmp_path / loading.HEAVY)
+        assert d.vendors()[0].status.state in {State.READY, State.BUSY}
 
 
 def test_a_load_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     """By the caller alone, after as long as was said."""
-    heavy = tiny_model(tmp_path / "heavy.gguf", vocab=60_000, context=512)
-    server = llama_server(tmp_path, heavy)
-    try:
-        server.start()
-        until(lambda: server.asked("/health") is not None)
-        with Dispatcher(at(server, models=["any"])) as d:
-            with pytest.raises(VendorError, match="load"):
-                d.send(Request(prompt="tata"), max_tokens=2, deadlines=Deadlines(load_s=0.05))
-            assert d.send(Request(prompt="tata"), max_tokens=2).text
-    finally:
-        server.kill()
+    with loading.held(tmp_path) as server, Dispatcher(at(server, models=["any"])) as d:
+        with pytest.raises(VendorError, match="load"):
+            d.send(Request(prompt="tata"), max_tokens=2, deadlines=Deadlines(load_s=0.05))
+        loading.go_on(server)
+        assert d.send(Request(prompt="tata"), max_tokens=2).text
 
 
 @pytest.mark.parametrize("preset", [LlamaServer, OpenAICompatible, Anthropic])

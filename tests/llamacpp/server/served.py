@@ -32,6 +32,9 @@ WAIT_S = 60.0
 SHORT = Patience(stall_s=1.5, silent_s=1.0, asleep_s=2.0, stop_s=0.5)
 """A fake that does nothing is given up soon."""
 
+SILENT = attrs.evolve(SHORT, stall_s=WAIT_S, asleep_s=WAIT_S)
+"""So is one that answers nobody, and none that is only slow to start."""
+
 
 @attrs.frozen
 class Fake:

@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 import pytest
 from llamacpp.server.conftest import real_server
-from llamacpp.server.served import SHORT, Fake, Served, drain, is_alive, text, until
+from llamacpp.server.served import SILENT, Fake, Served, drain, is_alive, text, until
 
 from llmdispatcher.models.errors import Cancelled, EngineCrashed, LimitReached, Refused, TimedOut
 from llmdispatcher.models.message import user
@@ -60,7 +60,7 @@ def long(spec: Spec, slow_model: Path) -> Iterator[Served]:
 
 def endless(tokens: int = 3000) -> Request:
     """Make a request that takes seconds."""
-    return Request(prompt="w " * 200, max_tokens=tokens, deadlines=None)
+    return Request(prompt="w " * 400, max_tokens=tokens, deadlines=None)
 
 
 def some(tokens: int, prompt: str = WORDS, **fields: Any) -> Request:
@@ -241,7 +241,7 @@ def test_a_death_ends_all_streams(long: Served) -> None:
 
 def test_one_that_does_not_answer_is_ended(spec: Spec, slow_model: Path) -> None:
     """A server that the system stopped does nothing, and is given up after some seconds."""
-    with Served(spec(model_path=slow_model, max_threads=1, max_parallel=2), SHORT) as served:
+    with Served(spec(model_path=slow_model, max_threads=1, max_parallel=2), SILENT) as served:
         pid = served.ready().pid()
         assert pid is not None
         call = served.host.submit(endless())
@@ -323,7 +323,7 @@ def test_the_real_one_keeps_to_forms(tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}
     with Served(attrs.evolve(embedded(), executable=real_server())) as served:
         served.ready()
-        reply = text(served.ask(Request.of([user("Go")], schema=schema, max_tokens=60)))
+        reply = text(served.ask(Request.of([user("Go")], schema=schema, max_tokens=300)))
         assert reply.replace(" ", "").replace("\n", "") == '{"a":1}'
         form = ResponseFormat("grammar", grammar='root ::= "yes" | "no"')
         assert text(served.ask(Request.of("Go", response_format=form))) in {"yes", "no"}

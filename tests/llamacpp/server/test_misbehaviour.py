@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from llamacpp.server.served import SHORT, Fake, Served, drain, is_alive, text, until
+from llamacpp.server.served import SHORT, SILENT, Fake, Served, drain, is_alive, text, until
 
 from llmdispatcher.models.errors import (
     BadReply,
@@ -45,9 +45,6 @@ SOON_S = 60.0
 
 PATIENT = Patience(stop_s=0.5)
 """With one that does something, however late it has its turn."""
-
-SILENT = attrs.evolve(SHORT, stall_s=SOON_S, asleep_s=SOON_S)
-"""With one that answers nobody."""
 
 ASLEEP = attrs.evolve(SHORT, stall_s=SOON_S, silent_s=SOON_S)
 """With one that answers, and does nothing."""
@@ -106,7 +103,7 @@ def test_a_build_that_spoils_tiles_runs_without(
     """Where the processor has them, a server that dies of its order of weights gets the file's."""
     monkeypatch.setattr(life, "has_tiles", lambda: has_tiles)
     spoiled = fake("spoiled")
-    with Served(spoiled.spec(), SHORT) as served:
+    with Served(spoiled.spec(), PATIENT) as served:
         if not has_tiles:
             assert isinstance(served.failed(), EngineCrashed)
             return
@@ -164,8 +161,11 @@ def test_rubbish_is_left_out_where_nothing_is_missing(fake: Make, how: str) -> N
 def test_all_calls_in_flight_get_the_cause(fake: Make) -> None:
     """When a server dies, every call that it served or was to serve fails with what it died of."""
     with Served(fake("crashes").spec(max_parallel=2), PATIENT) as served:
-        served.ready()
+        pid = served.ready().pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)  # or it may be dead before all have asked
         calls = [served.host.submit(Request(prompt="a b c d", max_tokens=9)) for _ in range(6)]
+        os.kill(pid, signal.SIGCONT)
         for call in calls:
             with pytest.raises(EngineCrashed, match="GGML_ASSERT"):
                 drain(call)
@@ -216,7 +216,7 @@ def test_a_server_that_is_stopped_from_outside_is_noticed(fake: Make) -> None:
     with Served(fake("well").spec(), SILENT) as served:
         pid = served.ready().pid()
         assert pid is not None
-        call = served.host.submit(Request(prompt="a " * 100))
+        call = served.host.submit(Request(prompt="a " * 400))
         call.receive(SOON_S)
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(TimedOut, match="next token"):
@@ -230,7 +230,7 @@ def test_killed_ones_leave_nothing(fake: Make, tmp_path: Path) -> None:
         with Served(made.spec(max_parallel=8)) as served:
             pid = served.ready().pid()
             assert pid is not None
-            calls = [served.host.submit(Request(prompt="a b " * 40)) for _ in range(8)]
+            calls = [served.host.submit(Request(prompt="a b " * 200)) for _ in range(8)]
             calls[0].receive(SOON_S)
             os.kill(pid, signal.SIGKILL)
             for call in calls:
@@ -258,7 +258,7 @@ def test_there_is_no_state_to_keep(fake: Make, tmp_path: Path) -> None:
             served.host.save(Request(prompt="a"), tmp_path / "x").result(1)
         with pytest.raises(DispatcherError, match="keeps no states"):
             served.host.restore(tmp_path / "x").result(1)
-        first = served.host.submit(Request(prompt="a " * 50))
+        first = served.host.submit(Request(prompt="a " * 400))
         first.receive(SOON_S)
         second = served.host.submit(Request(prompt="b"))
         assert served.host.counts() == (1, 1)

@@ -68,7 +68,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=settings().max_examples * 3 // 2, deadline=None)
 @given(EVENTS, st.sampled_from(("", *_KINDS)))
 def test_whatever_comes(events: list[Any], name: str) -> None:
     """Any JSON gives pieces that make a reply, or one of our errors; and never anything else."""
@@ -84,7 +84,7 @@ def test_whatever_comes(events: list[Any], name: str) -> None:
         draft.finish(finish)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=settings().max_examples * 3 // 2, deadline=None)
 @given(VALUES | st.fixed_dictionaries({"content": VALUES | st.lists(VALUES)}))
 def test_whatever_comes_whole(told: Any) -> None:
     """The same for an answer that comes in one."""
@@ -112,7 +112,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(ROWS, JSON, JSON)
 def test_whatever_the_list_is(rows: list[Any], more: Any, last: Any) -> None:
     """Any JSON gives cards or one of our errors."""

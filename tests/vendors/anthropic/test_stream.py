@@ -81,12 +81,13 @@ def test_a_whole_message_is_the_same() -> None:
         assert json.loads(one_call.arguments) == json.loads(other.arguments)
 
 
-def test_wherever_it_is_cut() -> None:
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.soak)])
+def test_wherever_it_is_cut(step: int) -> None:
     """Bytes that come one by one, or halved anywhere, make the same pieces."""
     data = b"".join(spoken(**FULL, streams=True))
     want = read([data])
     assert read(bytewise(data)) == want
-    for place in range(len(data)):
+    for place in range(0, len(data), step):
         assert read([data[:place], data[place:]]) == want
 
 

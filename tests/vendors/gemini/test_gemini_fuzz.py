@@ -96,7 +96,7 @@ def replies(n: int = 2) -> Replies:
     return WIRE.exchanges(request, WIRE.card(OLD))[0].replies
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(st.lists(_MESSAGES, max_size=5), st.booleans())
 def test_streams_and_answers(messages: list[Any], at_once: bool) -> None:  # noqa: FBT001 - drawn
     """Figures and the end can be asked for at any time, before and behind an error."""
@@ -108,7 +108,7 @@ def test_streams_and_answers(messages: list[Any], at_once: bool) -> None:  # noq
         assert reader.finish() is None or isinstance(reader.finish(), Finish)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 @given(_JSON | _bent({"embeddings": [{"values": [1.5]}], "usageMetadata": {"promptTokenCount": 1}}))
 def test_vectors(message: Any) -> None:
     """Vectors are whole or none."""
@@ -123,7 +123,7 @@ def test_vectors(message: Any) -> None:
         assert reader.finish() is not None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 @given(
     _JSON | _bent({"models": [{"name": "models/x", "inputTokenLimit": 5}], "nextPageToken": "t"})
 )
@@ -134,7 +134,7 @@ def test_lists_and_counts(message: Any) -> None:
             ask(message)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 @given(st.integers(300, 599), st.binary(max_size=60) | _JSON.map(lambda v: json.dumps(v).encode()))
 def test_faults(status: int, body: bytes) -> None:
     """Any answer with an error's status is an error, and says how healthy Gemini is."""
@@ -143,7 +143,7 @@ def test_faults(status: int, body: bytes) -> None:
     assert not WIRE.probed(head, body).is_ready
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 @given(st.lists(_MESSAGES, max_size=3), st.data())
 def test_damaged_streams(messages: list[Any], data: st.DataObject) -> None:
     """Bytes that were dropped, doubled or exchanged on the way make nothing but our errors."""

@@ -381,6 +381,7 @@ def test_health_is_probed_when_it_is_old(looking: Made) -> None:
         made = looking(server.url)
         assert made.lookout.health() is None
         assert until(lambda: made.lookout.health() is not None)
+        assert until(lambda: not made.lookout._probing)
         health = made.lookout.health()
         assert health is not None
         assert health.is_ready
@@ -438,21 +439,27 @@ def test_a_load_that_fails_is_its_error(looking: Made) -> None:
 def test_waiting_for_a_load_ends_with_the_vendor(looking: Made) -> None:
     """Whether it is asked whether it is ready, or loads."""
     for ready in (False, True):
+        waited_for = threading.Event()
 
-        def script(connection: socket.socket, *, ready: bool = ready) -> None:
+        def script(
+            connection: socket.socket, *, ready: bool = ready, asked: threading.Event = waited_for
+        ) -> None:
             while True:
                 got = request(connection)
                 if b"/health" not in got:
+                    asked.set()
                     until_closed(connection)
                     return
                 body = b"{}" if ready else b"loading"
                 status = "200 OK" if ready else "503 Wait"
                 connection.sendall(answer(body, status=status))
+                if not ready:
+                    asked.set()
 
         with RoughServer(script) as server:
             made = looking(server.url)
-            timer = threading.Timer(0.1, made.close)
-            timer.start()
+            closing = threading.Thread(target=_close, args=(made, waited_for))
+            closing.start()
             began_s = time.monotonic()
             if ready:
                 with pytest.raises(Unreachable, match="closed"):
@@ -460,4 +467,10 @@ def test_waiting_for_a_load_ends_with_the_vendor(looking: Made) -> None:
             else:
                 made.lookout.wait_ready(Ask(path="/load"))
             assert time.monotonic() - began_s < LIVE_S
-            timer.join()
+            closing.join()
+
+
+def _close(made: Looking, asked: threading.Event) -> None:
+    """Close, once the server is asked for what is waited for."""
+    asked.wait(LIVE_S)
+    made.close()

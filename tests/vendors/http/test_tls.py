@@ -155,7 +155,7 @@ def test_a_slow_handshake_is_late(dripped: bytes, receive: Receive) -> None:
 
 def test_connecting_and_shaking_hands_have_one_limit(receive: Receive) -> None:
     """What the one has taken is not there for the other."""
-    limit_s = 2.0
+    limit_s = 5.0 if receive is in_loop else 2.0  # so a busy machine has four seconds to spare
     real = socket.getaddrinfo
 
     def look_up(host: object, port: object, *rest: object, **more: object) -> object:

@@ -298,7 +298,7 @@ def test_mutated_streams_make_pieces_or_our_errors(made: list[tuple[Any, Any]]) 
     assert (reader.finish() is None) or reader.is_done
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(JSON | LIKELY)
 def test_any_json_makes_pieces_or_our_errors(body: Any) -> None:
     """Whatever JSON is the answer, there are pieces, or one of our errors."""

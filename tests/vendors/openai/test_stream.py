@@ -86,6 +86,7 @@ def test_every_host_is_understood(preset: str, streams: bool) -> None:  # noqa: 
     assert usage.charged_microusd == (125 if preset == "openrouter" else None)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("preset", ROWS)
 def test_cut_at_every_byte_it_reads_the_same(preset: str) -> None:
     """The pieces do not depend on how the stream is cut."""

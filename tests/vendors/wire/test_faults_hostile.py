@@ -159,9 +159,10 @@ def test_no_pattern_is_slow(sentence: sentences.Sentence) -> None:
 
 def test_many_parts_are_read_in_part() -> None:
     """A list of a million errors is not walked through."""
+    message = {"errors": [{"message": f"error {i}"} for i in range(300_000)]}
     begun = time.process_time()
 
-    error = of_message({"errors": [{"message": f"error {i}"} for i in range(300_000)]})
+    error = of_message(message)
 
     checked(error)
     assert "error 0: error 1" in str(error)
