@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from http import HTTPStatus
 
 import attrs
 
@@ -41,6 +42,9 @@ FULL_S, FULL_FACTOR = 0.25, 1.125
 with each refusal: about an eighth of the time that it has been full for, so that asking in vain
 gets rare and yet nobody comes much later than it had room. ``cap_s`` bounds that, too."""
 
+
+_LATE = SLOW_STATUS | {HTTPStatus.REQUEST_TIMEOUT}
+"""Whoever answers so let somebody wait in vain."""
 
 OFF_CAP_S = 10.0
 """A local server where nobody listens is left alone for so long at most, or for ``open_s`` if that
@@ -110,7 +114,7 @@ def event(error: errors.DispatcherError, *, is_local: bool = False) -> Event:
     ``is_local`` is whether it is a local server, which may be full and is not down then. One that
     began to answer, or let somebody wait in vain, was not full.
     """
-    if is_local and isinstance(error, errors.Overloaded) and error.status not in SLOW_STATUS:
+    if is_local and isinstance(error, errors.Overloaded) and error.status not in _LATE:
         return Event.FULL
     error = blamed(error)
     if isinstance(error, errors.BadReply) and error.is_unfit:
@@ -252,7 +256,6 @@ def _crowd(circuit: Circuit, policy: BreakerPolicy, report: Report) -> Circuit:
     pause_s = min(policy.cap_s, FULL_S * grown) * (1 + policy.jitter * report.draw)
     return attrs.evolve(
         circuit,
-        failures=0,  # it answers
         refusals=circuit.refusals + 1,
         since_s=report.now_s,
         full_until_s=report.now_s + max(pause_s, told_s),

@@ -118,12 +118,12 @@ class Breakers:
         now_s: float,
         *,
         draw: float = 0.0,
-        has_begun: bool = False,
+        had_room: bool = False,
     ) -> Change | None:
         """Note how the request ended; None is that it was served. Returns what that changed.
 
-        ``draw`` is random in [0, 1), and ``has_begun`` whether anything of a reply came. A second
-        report of the same passage does nothing.
+        ``draw`` is random in [0, 1), and ``had_room`` whether the server cannot have been full. A
+        second report of the same passage does nothing.
         """
         if error is None:
             with self._lock:
@@ -140,7 +140,7 @@ class Breakers:
             reason=type(cause).__name__,
             is_off=passage.is_local and isinstance(cause, Unreachable),
         )
-        may_be_full = passage.is_local and not has_begun
+        may_be_full = passage.is_local and not had_room
         return self._end(passage, event(error, is_local=may_be_full), report)
 
     def release(self, passage: Passage, now_s: float) -> None:

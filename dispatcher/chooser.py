@@ -28,7 +28,7 @@ from llmdispatcher.models.task import TASK_RULES, Complexity, Reading
 from llmdispatcher.needs import has_images
 from llmdispatcher.orders import Draws, Glance
 from llmdispatcher.policies import Policies
-from llmdispatcher.route import Ranking, Seen, rank, strategy_of
+from llmdispatcher.route import Ranking, Seen, is_by_cost, rank, strategy_of
 from llmdispatcher.shelf import Shelf, Target
 from llmdispatcher.vendors.contract import Engine, State
 from llmdispatcher.warmth import Warmth
@@ -68,7 +68,8 @@ class Chooser:
         self.draws: Draws = Draws() if before is None else before.draws
         self._strategy, self._routing, self._catalog = policies.strategy, policies.routing, catalog
         self._is_offline = policies.offline
-        self._full_wait_s = (policies.retry or patience.RETRY).full_wait_s
+        retry = policies.retry or patience.RETRY
+        self._full_wait_s = retry.full_wait_s if retry.same_target else 0.0
         self._breakers, self._landlord = breakers, landlord
         self._kept: dict[str, Part] = {}
         self._laid: tuple[list[Part], Shelf] = [], Shelf((), (), self._routing, self.history)
@@ -102,17 +103,19 @@ class Chooser:
         if isinstance(request, Request) and (strategy.reads_task or request.task is not None):
             reading = self._read(request)
             strategy = self._by_task(strategy, reading)
+        shelf = self.shelf(engines)
+        waits = strategy.plan is None and is_by_cost(strategy, shelf)
         seen = Seen(
             now_s=now_s,
             strategy=strategy,
             reading=reading,
             warm=self.warmth.of(request, now_s),
             counts=counts,
-            held=self._breakers.held(now_s, self._full_wait_s),
+            held=self._breakers.held(now_s, self._full_wait_s if waits else 0.0),
             glance=self._glance,
             draws=self.draws,
         )
-        return rank(request, self.shelf(engines), seen)
+        return rank(request, shelf, seen)
 
     def _read(self, request: Request) -> Reading:
         """Say what a request is, as its caller says, or as its words do."""

@@ -17,6 +17,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import attrs
 
+from llmdispatcher.line import MIN_WAIT_S
 from llmdispatcher.models.card import ModelCard, Price
 from llmdispatcher.models.errors import (
     BadReply,
@@ -30,9 +31,9 @@ from llmdispatcher.models.errors import (
 from llmdispatcher.models.policy import RetryPolicy
 from llmdispatcher.retry import Allowance, Ration, Verdict, backoff_s, same_at_most, verdict
 
-MIN_WAIT_S, FLOOR_S = 0.05, 1.0
-"""Whoever is said to be ready again at once is not asked again at once, round and round: the least
-pause before a candidate is come back to doubles each time, up to the second."""
+FLOOR_S = 1.0
+"""The least pause before a candidate is come back to doubles each time, from ``MIN_WAIT_S`` up to
+this."""
 
 
 MAX_RETURNS = 32
@@ -63,37 +64,6 @@ class Place:
 def place(card: ModelCard, key: Hashable) -> Place:
     """Return the place of a model."""
     return Place(key, card.context_tokens, card.local, card.price, card.last_resort)
-
-
-@attrs.frozen
-class Line:
-    """What one request has given to waiting for local servers that are full, all of them."""
-
-    pauses: int = 0
-    waited_s: float = 0.0
-
-    def pause_s(
-        self, policy: RetryPolicy, least_s: float, room_s: float, draw: float
-    ) -> float | None:
-        """Return how long to wait now; None where that is too long, or it has been enough.
-
-        The pauses double and fill ``full_wait_s``. None is shorter than ``least_s``, for which the
-        server is taken to be full anyway, or longer than ``room_s``.
-        """
-        whole_s, most = policy.full_wait_s, policy.same_target
-        if self.pauses >= most:
-            return None
-        share_s = whole_s * 2.0**self.pauses / (2.0**most - 1) * (1 - draw / 4)
-        longest_s = min(whole_s - self.waited_s, room_s)
-        pause_s = min(max(least_s + MIN_WAIT_S * draw, share_s), longest_s)
-        return pause_s if pause_s >= max(least_s, MIN_WAIT_S) else None
-
-    def longer(self, wait_s: float) -> Line:
-        """Return it after one more pause."""
-        return Line(self.pauses + 1, self.waited_s + wait_s)
-
-
-NOBODY_WAITED = Line()
 
 
 @attrs.frozen
@@ -147,7 +117,7 @@ class Course:
         """
         self._ration = ration or Ration(policy, began_s)
         self._policy, self._began_s = policy, began_s
-        self._loaded_s, self._is_by_cost, self._line = 0.0, is_by_cost, NOBODY_WAITED
+        self._loaded_s, self._is_by_cost, self._is_in_line = 0.0, is_by_cost, False
         self._places = tuple(places)
         self._standings = [_Standing() for _ in places]
         self.asked: int | None = None
@@ -169,13 +139,13 @@ class Course:
     def fresh(self, but: Iterable[int] = ()) -> int | None:
         """Return the first candidate that nobody has asked yet, none of ``but``.
 
-        Those of an engine that is full come after all others.
+        Where the order is by cost, those of an engine that is full come after all others.
         """
         left_out, of_full = set(but), None
         for index, standing in enumerate(self._standings):
             if standing.is_asked or standing.is_out or index in left_out:
                 continue
-            if self._places[index].key not in self._full:
+            if not (self._is_by_cost and self._is_full(index)):
                 return index
             of_full = index if of_full is None else of_full
         return of_full
@@ -234,7 +204,8 @@ class Course:
             self._is_back(index, now_s, full_s)
             if isinstance(move := self._sparing(now_s, draw, left_s), Ask):
                 return move
-        pause_s = self._pause_s(error, said, standing, draw)
+        is_alone = full_s is not None and not hurries and self._is_alone()
+        pause_s = self._pause_s(error, said, standing, draw, is_alone=is_alone)
         if pause_s is None:
             self._strike(error, said, index)
             return self._next(now_s, draw, left_s, spares=spares)
@@ -249,6 +220,18 @@ class Course:
                 return move
         return self._next(now_s, draw, left_s, spares=spares)
 
+    def _is_full(self, index: int) -> bool:
+        """Whether a candidate is of an engine that was full when it was last asked."""
+        at = self._places[index]
+        return at.is_local and at.key in self._full
+
+    def _is_alone(self) -> bool:
+        """Whether all who are left are full, so that nobody can be asked instead."""
+        return all(
+            standing.is_out or self._is_full(index)
+            for index, standing in enumerate(self._standings)
+        )
+
     def _next(self, now_s: float, draw: float, left_s: float | None, *, spares: bool) -> Move:
         """Ask who has not been asked yet, or else whoever is ready again first."""
         move = self._sparing(now_s, draw, left_s) if spares and self._full else None
@@ -258,6 +241,9 @@ class Course:
 
     def _heard_of_full(self, index: int, error: DispatcherError, said: Verdict) -> float | None:
         """Return for how long the candidate is full, if it is; noted for its whole engine."""
+        if self._is_in_line and isinstance(error, BreakerOpen):
+            self._ration.line = self._ration.line.in_vain()
+        self._is_in_line = False
         is_full = self.full_s is not None and isinstance(error, Overloaded | BreakerOpen)
         is_full = is_full and said in {Verdict.SAME, Verdict.LATER}
         (self._full.add if is_full else self._full.discard)(self._places[index].key)
@@ -277,8 +263,7 @@ class Course:
         left = [
             index
             for index, standing in enumerate(self._standings)
-            if not (standing.is_asked or standing.is_out)
-            and self._places[index].key not in self._full
+            if not (standing.is_asked or standing.is_out or self._is_full(index))
         ]
         if not left:
             return None
@@ -294,23 +279,19 @@ class Course:
         return self._ask(left[0], 0.0, now_s)
 
     def _in_line(self, now_s: float, draw: float, left_s: float | None) -> Move | None:
-        """Wait for the first of those that are full, if the request has time for that.
-
-        Of a time that ends it a pause takes a quarter at most: whoever is paid needs the rest.
-        """
-        back = [each for each in self._back(now_s) if self._places[each[1]].key in self._full]
+        """Wait for the first of those that are full, if the request has time for that."""
+        back = [each for each in self._back(now_s) if self._is_full(each[1])]
         if not back:
             return None
         least_s, index = min(back)
-        spent, policy = self.allowance, self._policy
-        ends_s = [each for each in (left_s, spent.left_s(now_s)) if each is not None]
-        room_s = min([policy.max_wait_s - spent.waited_s, *[each / 4 for each in ends_s]])
-        wait_s = self._line.pause_s(policy, max(least_s, 0.0), room_s, draw)
+        spent, policy, line = self.allowance, self._policy, self._ration.line
+        room_s = line.room_s([left_s, spent.left_s(now_s), policy.max_wait_s - spent.waited_s])
+        wait_s = line.pause_s(policy, max(least_s, 0.0), room_s, draw)
         if wait_s is None:
             return None
         move = self._wait(index, wait_s, now_s, left_s)
         if isinstance(move, Ask):
-            self._line = self._line.longer(wait_s)
+            self._ration.line, self._is_in_line = line.longer(wait_s), True
         return move
 
     def again(self, now_s: float) -> Move:
@@ -319,19 +300,31 @@ class Course:
         return self._ask(self.asked, 0.0, now_s)
 
     def _pause_s(
-        self, error: DispatcherError, said: Verdict, standing: _Standing, draw: float
+        self,
+        error: DispatcherError,
+        said: Verdict,
+        standing: _Standing,
+        draw: float,
+        *,
+        is_alone: bool,
     ) -> float | None:
-        """Return after how long the same may be asked again; None for never."""
+        """Return after how long the same may be asked again; None for never.
+
+        Where all are full and nobody else is there, it is asked for as long as a request may wait,
+        and no pause is shorter than half of what it may be: attempts are few.
+        """
         told_s: float | None = getattr(error, "retry_after_s", None)
+        is_enough = not is_alone and standing.retries >= same_at_most(error, self._policy)
         if said is Verdict.SAME:
-            if standing.retries >= same_at_most(error, self._policy):
+            if is_enough:
                 return None
         elif said is not Verdict.LATER or (told_s is None and isinstance(error, Refused)):
             return None
-        elif told_s is None and standing.retries >= same_at_most(error, self._policy):
+        elif told_s is None and is_enough:
             return None  # nobody said when to come back
         if standing.retries >= MAX_RETURNS:
             return None
+        draw = (1 + draw) / 2 if is_alone else draw
         is_well = isinstance(error, BadReply) and error.is_unfit  # what it wrote no time mends
         backed_s = 0.0 if is_well else backoff_s(self._policy, standing.retries + 1, draw)
         least_s = min(MIN_WAIT_S * 2.0 ** min(standing.retries, 10), FLOOR_S)

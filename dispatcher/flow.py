@@ -124,7 +124,7 @@ def reported(
     try:
         finish = yield from attempt
     except DispatcherError as error:
-        end: Any = {"draw": job.patience.draw(), "has_begun": trial.has_begun}
+        end: Any = {"draw": job.patience.draw(), "had_room": trial.had_room}
         _changed(job, breakers.report(passage, error, job.clock(), **end))
         raise
     else:

@@ -13,6 +13,7 @@ from http import HTTPStatus
 
 import attrs
 
+from llmdispatcher.line import NOBODY_WAITED
 from llmdispatcher.models import errors
 from llmdispatcher.models.policy import RetryPolicy
 
@@ -190,6 +191,8 @@ class Ration:
         self._lock = threading.Lock()
         self.spent = Allowance(policy=policy, began_s=began_s)
         """Until now, the attempts under way included."""
+        self.line = NOBODY_WAITED
+        """What of it went to waiting for local servers that are full."""
 
     def take(self, now_s: float, wait_s: float = 0.0) -> str:
         """Take one attempt, after so long a wait; returns why there is none, or nothing."""

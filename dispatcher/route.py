@@ -105,12 +105,12 @@ def rank(request: Work, shelf: Shelf, seen: Seen | None = None) -> Ranking:
     return Ranking(
         tuple([targets[each[0]] for each in ordered]),
         Considered(rows.candidates, rows.left),
-        _is_by_cost(strategy, shelf),
+        is_by_cost(strategy, shelf),
         () if seen.reading is None else (told(seen.reading, strategy),),
     )
 
 
-def _is_by_cost(strategy: Strategy, shelf: Shelf) -> bool:
+def is_by_cost(strategy: Strategy, shelf: Shelf) -> bool:
     """Whether the cheapest comes first, and not what is better, elsewhere or sooner."""
     is_plain = strategy.first != "cloud" and strategy.least_quality is None
     return strategy.order == "cost" and is_plain and not shelf.routing.value_of_time_usd

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 PACE_S = 30.0
 """Over so long the pace of a stream is looked at where no ``idle_s`` says it."""
 
+HELD_S = 1.0
+"""A server that takes longer to say that it is full has let somebody wait in vain."""
+
 W = TypeVar("W", bound=Work)
 D = TypeVar("D", bound=Draft)
 
@@ -160,9 +163,10 @@ class Trial(Generic[W, D]):
         return finish
 
     @property
-    def has_begun(self) -> bool:
-        """Whether anything of a reply came, so that whoever sends it had room."""
-        return self._first_token_s is not None
+    def had_room(self) -> bool:
+        """Whether anything of a reply came, or no end at once: whoever is full says so at once."""
+        is_late = self.attempt is not None and self.attempt.latency_s > HELD_S
+        return is_late or self._first_token_s is not None
 
     @property
     def has_gap(self) -> bool:

@@ -41,13 +41,13 @@ class RetryPolicy:
     """No further attempt begins after so long; one that serves goes on. Loading does not count."""
     full_wait_s: float = number("full_wait_s", 0, 3600, default=5.0)
     """How long it waits in all, in ``same_target`` pauses, for local servers that are full, before
-    one elsewhere is paid or the last resort is asked; 0 goes there at once. Another local server,
-    or one that is free, is not waited with: it is asked if its turn is next. Only where the order
-    is by cost, with no ``least_quality`` and no ``value_of_time_usd``. All models of one engine are
-    full together. ``max_wait_s`` bounds it, and of a deadline, or of ``total_s``, a pause takes a
-    quarter of what is left at most. A server that has been full for long is left alone for longer
-    than this: then nobody waits, until that time is nearly over. Plans that ask several side by
-    side (parallel, hedge, ensemble) do not wait."""
+    one elsewhere is paid; 0 goes there at once. Another local server, or one that is free, is not
+    waited with: it is asked if its turn is next. Only where the order is by cost, with no
+    ``least_quality`` and no ``value_of_time_usd``. All models of one server are full together. Of a
+    deadline, of ``total_s`` and of ``max_wait_s`` it takes a quarter at most. A server that has
+    been full for long is left alone for longer than this: then nobody waits, until that time is
+    nearly over. Plans that ask several side by side (parallel, hedge, ensemble) do not wait. With
+    nobody else to ask, the request waits as long as ``max_wait_s`` and ``attempts`` allow."""
     max_cost_usd: Decimal | None = attrs.field(default=None, converter=dollars)
     """No further attempt begins once those before have cost this much; None is no limit."""
 

@@ -128,7 +128,7 @@ WALK: dict[tuple[State, Event], tuple[Circuit, Go, Circuit]] = {
     (State.CLOSED, Event.FULL): (
         CLOSED,
         Go(7),
-        Circuit(generation=7, refusals=1, since_s=100.0, full_until_s=100.3125),
+        Circuit(generation=7, failures=2, refusals=1, since_s=100.0, full_until_s=100.3125),
     ),
     (State.CLOSED, Event.NOTHING): (CLOSED, Go(7), CLOSED),
     (State.OPEN, Event.SERVED): (OPEN, Go(7), OPEN),

@@ -15,6 +15,7 @@ from llmdispatcher.models import errors
 from llmdispatcher.models.card import FREE, Price
 from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.policy import RetryPolicy
+from llmdispatcher.retry import Ration
 
 PATIENT = RetryPolicy(attempts=100, max_wait_s=86400, total_s=None, max_cost_usd=1000)
 
@@ -336,20 +337,42 @@ def refused(
     return made.after(error, now_s, draw=0.0, left_s=left_s)
 
 
-@pytest.mark.parametrize("error", [FULL, errors.BreakerOpen("it was full", retry_after_s=0.25)])
-def test_a_full_local_server_is_waited_for_before_somebody_is_paid(error: DispatcherError) -> None:
+def test_a_full_local_server_is_waited_for_before_somebody_is_paid() -> None:
     """In pauses that double and fill the time that is given to it; then another is asked."""
     made = sparing(HOME, PAID)
 
-    assert refused(made, 0.0, error) == Ask(0, 2.0)
-    assert refused(made, 2.0, error) == Ask(0, 4.0)
-    assert refused(made, 6.0, error) == Ask(1, 0.0)
+    assert refused(made, 0.0) == Ask(0, 2.0)
+    assert refused(made, 2.0) == Ask(0, 4.0)
+    assert refused(made, 6.0) == Ask(1, 0.0)
 
 
-@pytest.mark.parametrize("free", [TWIN, LAN])
-def test_whoever_is_free_is_asked_before_anybody_waits(free: Place) -> None:
+def test_a_pause_that_others_used_is_followed_by_another() -> None:
+    """Whom a breaker holds back has asked nobody: the time is over, and not the number."""
+    made, held = sparing(HOME, PAID), errors.BreakerOpen("it was full", retry_after_s=0.25)
+
+    assert refused(made, 0.0, held) == Ask(0, 2.0)
+    assert refused(made, 2.0, held) == Ask(0, 2.0)
+    assert refused(made, 4.0) == Ask(0, 2.0)
+    assert refused(made, 6.0, held) == Ask(1, 0.0)
+
+
+def test_a_full_server_elsewhere_in_a_large_request_was_waited_for_already() -> None:
+    """The parts of a plan wait together for as long as one request does."""
+    policy = RetryPolicy(total_s=None, full_wait_s=6.0)
+    ration, parts = Ration(policy, 0.0), []
+    for _ in range(2):
+        made = Course([HOME, PAID], policy, 0.0, ration, is_by_cost=True)
+        assert made.begin() == Ask(0)
+        parts.append(made)
+
+    assert refused(parts[0], 0.0) == Ask(0, 2.0)
+    assert refused(parts[0], 2.0) == Ask(0, 4.0)
+    assert refused(parts[1], 6.0) == Ask(1, 0.0)
+
+
+def test_whoever_is_free_is_asked_before_anybody_waits() -> None:
     """Another server that costs nothing goes first; then the first that has room is waited for."""
-    made = sparing(HOME, free, PAID)
+    made = sparing(HOME, TWIN, PAID)
 
     assert refused(made, 0.0, full_s=5.0) == Ask(1, 0.0)
     assert refused(made, 0.1) == Ask(1, 2.0)
@@ -399,7 +422,7 @@ def test_a_price_that_is_not_known_is_no_price_of_nothing() -> None:
         ({"full_wait_s": 3, "same_target": 0}, 0.25, None),
         ({"full_wait_s": 3}, 1.0, 3.0),
         ({"full_wait_s": 3, "total_s": 3}, 1.0, None),
-        ({"full_wait_s": 3, "max_wait_s": 0.5}, 1.0, None),
+        ({"full_wait_s": 3, "max_wait_s": 3}, 1.0, None),
         ({"attempts": 2}, 0.25, None),
     ],
 )
@@ -414,23 +437,24 @@ def test_nobody_waits_in_vain_for_a_full_server(
 
 @pytest.mark.parametrize("full_wait_s", [6, 60, 600, 3600])
 def test_whoever_would_wait_longer_waits_longer(full_wait_s: float) -> None:
-    """All pauses together are what is asked for, or what the request may wait in all."""
+    """All pauses together are what is asked for, or a quarter of what it may wait in all."""
     made, waited_s = sparing(HOME, PAID, full_wait_s=full_wait_s, max_wait_s=60), 0.0
     while isinstance(move := refused(made, waited_s), Ask) and move.index == 0:
         waited_s += move.wait_s
 
-    assert waited_s == pytest.approx(min(full_wait_s, 60))
+    assert waited_s == pytest.approx(min(full_wait_s, 60 / 4))
     assert move == Ask(1, 0.0)
 
 
 def test_a_deadline_leaves_the_time_for_whoever_is_paid() -> None:
-    """A pause takes a quarter of what is left of it at most."""
-    made, now_s = sparing(HOME, PAID, full_wait_s=100, max_wait_s=100), 0.0
-    for quarter_s in (5.0, 3.75):
-        assert refused(made, now_s, left_s=20.0 - now_s) == Ask(0, quarter_s)
-        now_s += quarter_s
+    """All pauses together take a quarter of it at most, and of what a request may wait in all."""
+    made = sparing(HOME, PAID, full_wait_s=100, max_wait_s=100)
+    assert refused(made, 0.0, left_s=20.0) == Ask(0, 5.0)
+    assert refused(made, 5.0, left_s=15.0) == Ask(1, 0.0)
 
-    assert refused(made, now_s, left_s=20.0 - now_s) == Ask(1, 0.0)
+    made = sparing(HOME, PAID, full_wait_s=100, max_wait_s=20)
+    assert refused(made, 0.0) == Ask(0, 5.0)
+    assert refused(made, 5.0) == Ask(1, 0.0)
 
 
 def test_where_the_order_is_not_by_cost_nobody_waits_for_the_cheap() -> None:
@@ -441,13 +465,41 @@ def test_where_the_order_is_not_by_cost_nobody_waits_for_the_cheap() -> None:
     assert refused(made, 1.0, full_s=policy.backoff_s + 0.1) == Ask(1, 0.0)
 
 
-def test_full_servers_alone_are_asked_as_often_as_any_other() -> None:
-    """Where there is nobody else, a request ends after its retries, with what was said."""
-    made = sparing(HOME)
+@pytest.mark.parametrize("places", [[HOME], [HOME, TWIN], [HOME, HOME]], ids=len)
+@pytest.mark.parametrize("is_by_cost", [True, False])
+def test_full_servers_alone_are_waited_for_as_long_as_a_request_may_wait(
+    places: list[Place],
+    is_by_cost: bool,  # noqa: FBT001 - of a table
+) -> None:
+    """Where there is nobody else, it ends with its attempts or its time, with what was said."""
+    policy = RetryPolicy(total_s=None)
+    made = Course(places, policy, began_s=0.0, is_by_cost=is_by_cost)
+    move, now_s, asked = made.begin(), 0.0, 0
+    while isinstance(move, Ask):
+        asked, now_s = asked + 1, now_s + move.wait_s
+        move = refused(made, now_s)
 
-    assert refused(made, 0.0) == Ask(0, 0.25)
-    assert refused(made, 1.0, full_s=3.0) == Ask(0, 3.0)
-    assert isinstance(refused(made, 4.0), End)
+    assert asked == policy.attempts
+    assert now_s >= 1.5  # though each pause is drawn as short as it may be
+    assert "attempts are made" in move.reason
+
+
+def test_a_free_model_of_a_full_engine_is_asked_where_cost_is_not_the_order() -> None:
+    """The order of the strategy holds: nobody is paid before those who come first in it."""
+    made = course(HOME, HOME, PAID)
+    move: Move = Ask(0)
+    while isinstance(move, Ask) and move.index == 0:
+        move = refused(made, 0.0)
+
+    assert move == Ask(1, 0.0)
+
+
+def test_a_cloud_that_a_local_server_passes_on_to_is_not_full_with_it() -> None:
+    """It is asked in its turn, though its engine has no room for models of its own."""
+    passed = Place("home", is_local=False, price=Price.per_million(1, 1))
+    made = sparing(HOME, passed, OTHER, full_wait_s=0)
+
+    assert refused(made, 0.0) == Ask(1, 0.0)
 
 
 def test_all_models_of_one_engine_are_full_together() -> None:

@@ -12,6 +12,7 @@ from llmdispatcher import (
     Dispatcher,
     Event,
     Fallback,
+    Hedge,
     Overloaded,
     Price,
     Request,
@@ -66,6 +67,13 @@ def test_the_wait_ends() -> None:
 
     assert text == "elsewhere"
     assert isinstance([each for each in told if isinstance(each, Fallback | Retried)][-1], Fallback)
+
+
+def passage_of(d: Dispatcher, name: str) -> Passage:
+    """Let a request go to a local server, as its breaker sees it."""
+    passage = d._desk._patience.breakers.admit(name, time.monotonic(), is_local=True)
+    assert isinstance(passage, Passage)
+    return passage
 
 
 OTHER: dict[str, dict[str, Any]] = {
@@ -159,9 +167,7 @@ def test_a_full_server_is_looked_up_by_its_own_name() -> None:
     policy = RetryPolicy(full_wait_s=0.9)
     with Dispatcher(full(1), Scripted(twin, name="twin"), cloud(), retry=policy) as d:
         breakers = d._desk._patience.breakers
-        passage = breakers.admit("home/script", time.monotonic(), is_local=True)
-        assert isinstance(passage, Passage)
-        early.append(passage)
+        early.append(passage_of(d, "home/script"))
         reply = d.send("hi")
 
     assert reply.text == "at home"
@@ -192,3 +198,53 @@ def test_none_is_no_wait() -> None:
     """The wait is a number of seconds."""
     with pytest.raises(BadRequest, match="full_wait_s"):
         RetryPolicy(full_wait_s=None)  # type: ignore[arg-type]
+
+
+def test_who_has_nobody_else_waits_until_there_is_room() -> None:
+    """A server that is alone and full for a while serves whoever was patient."""
+    home = Scripted(*[Overloaded("full", status=503)] * 5, "at home", name="home")
+    policy = RetryPolicy(backoff_s=0.01, backoff_cap_s=0.02, full_wait_s=0.1)
+    with Dispatcher(home, retry=policy) as d:
+        assert d.send("hi").text == "at home"
+
+
+@pytest.mark.parametrize("status", [408, 504, 522])
+def test_who_let_somebody_wait_in_vain_was_not_full(status: int) -> None:
+    """It is left alone after some failures, as any other, and no request waits for it in line."""
+    late = Scripted(*[Overloaded("late", status=status)] * 9, name="home")
+    with Dispatcher(late, cloud(), retry=RetryPolicy(same_target=0)) as d:
+        asked = [[each.vendor for each in d.send("hi").decision.attempts] for _ in range(4)]
+
+    assert asked == [["home", "cloud"]] * 3 + [["cloud"]]
+
+
+def test_a_refusal_that_took_long_is_no_word_of_a_full_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever is full says so at once; one that holds every request up is a server that fails."""
+    monkeypatch.setattr("llmdispatcher.trial.HELD_S", 0.05)
+    slow: list[list[Any]] = [[0.1, Overloaded("full", status=503)]] * 9
+    with Dispatcher(Scripted(*slow, name="home"), cloud(), retry=RetryPolicy(same_target=0)) as d:
+        asked = [[each.vendor for each in d.send("hi").decision.attempts] for _ in range(4)]
+
+    assert asked == [["home", "cloud"]] * 3 + [["cloud"]]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "first"),
+    [("cost", "home"), ("priority", "cloud"), (Hedge(after_s=60), "cloud")],
+    ids=["cost", "priority", "hedge"],
+)
+def test_one_that_is_full_keeps_its_place_only_where_it_is_waited_for(
+    strategy: Any, first: str
+) -> None:
+    """Where nobody would wait, whoever is free comes first."""
+    home = Scripted(Overloaded("full", retry_after_s=2.0), name="home")
+    routing = Routing(priorities={"home": 1})
+    with Dispatcher(home, cloud(), retry=RetryPolicy(), routing=routing) as d:
+        d._desk._patience.breakers.report(
+            passage_of(d, "home/script"), Overloaded("full", retry_after_s=2.0), time.monotonic()
+        )
+        ranked = d.explain("hi", strategy=strategy).candidates
+
+    assert ranked[0].vendor == first
