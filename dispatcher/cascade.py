@@ -97,7 +97,7 @@ class _Climb:
         targets = self._ladder.rungs[self._at :]
         if self._best is None:
             targets += self._ladder.others
-        return PartTries(self._among(targets), self._part)
+        return PartTries(self._among(targets), self._part, is_needed=self._best is None)
 
     def _among(self, targets: tuple[Target, ...]) -> Job[Request]:
         job = self._stages.job
@@ -209,7 +209,7 @@ class _Climb:
     def _another(self, target: Target, number: int) -> PartTries:
         """Return the attempts at one more sample of the same model."""
         part = Part(self._stages.part(_sample(self._request(), number, 1)), JudgedDraft)
-        return PartTries(self._among((target,)), lambda _: part)
+        return PartTries(self._among((target,)), lambda _: part, is_needed=False)
 
     # -- ending --------------------------------------------------------------------------------
 

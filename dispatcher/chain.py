@@ -70,7 +70,7 @@ class _Chain:
         """Take a step; False if none is to follow."""
         role, is_last = ROLES[step.role], not self._left
         job = self._asking(step, streaming=self._job.streaming and is_last and role.answers)
-        tries = PartTries(job, lambda _: Part(job))
+        tries = PartTries(job, lambda _: Part(job), is_needed=self._answer is None)
         try:
             check(job)
             answer = yield from self._stages.ask(tries)

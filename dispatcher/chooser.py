@@ -104,7 +104,8 @@ class Chooser:
             reading = self._read(request)
             strategy = self._by_task(strategy, reading)
         shelf = self.shelf(engines)
-        waits = strategy.plan is None and is_by_cost(strategy, shelf)
+        is_raced = strategy.plan is not None and strategy.plan.is_side_by_side
+        waits = is_by_cost(strategy, shelf) and not is_raced
         seen = Seen(
             now_s=now_s,
             strategy=strategy,

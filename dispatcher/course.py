@@ -13,12 +13,12 @@ when. Everything that it lets happen is paid for from one ``Allowance``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 
 import attrs
 
 from llmdispatcher.line import MIN_WAIT_S
-from llmdispatcher.models.card import ModelCard, Price
 from llmdispatcher.models.errors import (
     BadReply,
     BreakerOpen,
@@ -29,6 +29,7 @@ from llmdispatcher.models.errors import (
     Refused,
 )
 from llmdispatcher.models.policy import RetryPolicy
+from llmdispatcher.place import Place
 from llmdispatcher.retry import Allowance, Ration, Verdict, backoff_s, same_at_most, verdict
 
 FLOOR_S = 1.0
@@ -41,29 +42,7 @@ MAX_RETURNS = 32
 attempt, and where each refusal takes its time, no waiting either."""
 
 
-@attrs.frozen
-class Place:
-    """A candidate, as far as the failures of others concern it, and how it may be asked."""
-
-    key: Hashable
-    """Equal for all that are asked with the same key: those of one engine."""
-    context_tokens: int | None = None
-    """None where it is not known."""
-    is_local: bool = True
-    price: Price | None = None
-    """None where it is not known."""
-    is_last_resort: bool = False
-
-    @property
-    def is_dear(self) -> bool:
-        """Whether a wait is better than asking it: it charges, or is the last resort."""
-        is_paid = not self.is_local and (self.price is None or not self.price.is_free)
-        return is_paid or self.is_last_resort
-
-
-def place(card: ModelCard, key: Hashable) -> Place:
-    """Return the place of a model."""
-    return Place(key, card.context_tokens, card.local, card.price, card.last_resort)
+_STOPS = "another candidate is not asked after this"
 
 
 @attrs.frozen
@@ -120,6 +99,8 @@ class Course:
         self._loaded_s, self._is_by_cost, self._is_in_line = 0.0, is_by_cost, False
         self._places = tuple(places)
         self._standings = [_Standing() for _ in places]
+        self.is_needed = True
+        """Whether nothing else is there if nobody serves: then a full server is waited for."""
         self.asked: int | None = None
         """Whom ``after`` is about: the one asked last, until another one is set."""
         self.full_s: float | None = None
@@ -194,22 +175,24 @@ class Course:
         is_soon = said is Verdict.SAME or isinstance(error, RateLimited)
         full_s = self._heard_of_full(index, error, said)
         said = Verdict.LATER if hurries and said is Verdict.SAME else said
-        if said is Verdict.STOP:
-            return End("another candidate is not asked after this")
-        if reason := self.allowance.refusal(now_s):
+        if reason := _STOPS if said is Verdict.STOP else self.allowance.refusal(now_s):
             return End(reason)
         standing = self._standings[index]
         spares = self._is_by_cost and not hurries
-        if full_s is not None and spares:
+        if full_s is not None:
             self._is_back(index, now_s, full_s)
-            if isinstance(move := self._sparing(now_s, draw, left_s), Ask):
+            move = self._sparing(now_s, draw, left_s) if spares else None
+            if isinstance(move, Ask):
                 return move
-        is_alone = full_s is not None and not hurries and self._is_alone()
+        waits = full_s is not None and not hurries and self.is_needed
+        is_alone = waits and self._is_alone()
         pause_s = self._pause_s(error, said, standing, draw, is_alone=is_alone)
         if pause_s is None:
-            self._strike(error, said, index)
+            if not (waits and self._park(index, now_s, full_s or 0.0)):
+                self._strike(error, said, index)
             return self._next(now_s, draw, left_s, spares=spares)
-        pause_s = max(pause_s, full_s or 0.0)
+        half_s = math.inf if left_s is None or not is_alone else left_s / 2  # so that more fit
+        pause_s = max(min(pause_s, half_s), full_s or 0.0)
         is_soon = is_soon and (full_s or 0.0) <= self._policy.backoff_s
         standing.retries += 1
         self._is_back(index, now_s, pause_s)
@@ -219,6 +202,13 @@ class Course:
             if isinstance(move, Ask):
                 return move
         return self._next(now_s, draw, left_s, spares=spares)
+
+    def _park(self, index: int, now_s: float, full_s: float) -> bool:
+        """Leave one alone for long that was full again and again; False if it was enough."""
+        standing = self._standings[index]
+        standing.retries += 1
+        self._is_back(index, now_s, max(full_s, self._policy.backoff_cap_s))
+        return standing.retries <= MAX_RETURNS
 
     def _is_full(self, index: int) -> bool:
         """Whether a candidate is of an engine that was full when it was last asked."""
@@ -246,7 +236,8 @@ class Course:
         self._is_in_line = False
         is_full = self.full_s is not None and isinstance(error, Overloaded | BreakerOpen)
         is_full = is_full and said in {Verdict.SAME, Verdict.LATER}
-        (self._full.add if is_full else self._full.discard)(self._places[index].key)
+        if self._places[index].is_local:
+            (self._full.add if is_full else self._full.discard)(self._places[index].key)
         return self.full_s if is_full else None
 
     def _is_back(self, index: int, now_s: float, pause_s: float) -> None:
@@ -322,11 +313,12 @@ class Course:
             return None
         elif told_s is None and is_enough:
             return None  # nobody said when to come back
-        if standing.retries >= MAX_RETURNS:
+        if standing.retries >= MAX_RETURNS and not is_alone:
             return None
+        count = standing.retries + 1 + (self._ration.line.pauses if is_alone else 0)
         draw = (1 + draw) / 2 if is_alone else draw
         is_well = isinstance(error, BadReply) and error.is_unfit  # what it wrote no time mends
-        backed_s = 0.0 if is_well else backoff_s(self._policy, standing.retries + 1, draw)
+        backed_s = 0.0 if is_well else backoff_s(self._policy, count, draw)
         least_s = min(MIN_WAIT_S * 2.0 ** min(standing.retries, 10), FLOOR_S)
         if told_s is None:
             return backed_s if said is Verdict.SAME else max(backed_s, least_s)
@@ -359,12 +351,14 @@ class Course:
         return None if index is None else self._ask(index, 0.0, now_s)
 
     def _first_back(self, now_s: float, left_s: float | None) -> Move:
-        """Wait for whoever is ready again first."""
-        back = self._back(now_s)
-        if not back:
-            return End("every candidate has failed")
-        wait_s, index = min(back)
-        return self._wait(index, max(wait_s, 0.0), now_s, left_s)
+        """Wait for whoever is ready again first, if there is time for that."""
+        ended: Move | None = None
+        for wait_s, index in sorted(self._back(now_s)):
+            move = self._wait(index, max(wait_s, 0.0), now_s, left_s)
+            if isinstance(move, Ask):
+                return move
+            ended = ended or move
+        return ended or End("every candidate has failed")
 
     def _back(self, now_s: float) -> list[tuple[float, int]]:
         """Return who may be asked again, each after how long."""

@@ -17,7 +17,7 @@ import attrs
 
 from llmdispatcher.breaker import Hold, blamed
 from llmdispatcher.breakers import Change, Passage
-from llmdispatcher.course import Ask, Course, End, Move, place
+from llmdispatcher.course import Ask, Course, End, Move
 from llmdispatcher.draft import Draft, ReplyDraft
 from llmdispatcher.models.card import Capability
 from llmdispatcher.models.decision import Decision
@@ -36,6 +36,7 @@ from llmdispatcher.models.event import BreakerMoved, Fallback, Restarted, Retrie
 from llmdispatcher.models.reply import Attempt, Delta, Finish, Reply, Usage
 from llmdispatcher.models.request import Request
 from llmdispatcher.patience import pause
+from llmdispatcher.place import place
 from llmdispatcher.route import Ranking
 from llmdispatcher.shelf import Target
 from llmdispatcher.steps import Emit, Step

@@ -40,7 +40,7 @@ class Line:
             return None
         share_s = whole_s * 2.0**self.pauses / (2.0**most - 1) * (1 - draw / 4)
         longest_s = min(whole_s - self.waited_s, room_s)
-        pause_s = min(max(least_s + MIN_WAIT_S * draw, share_s), longest_s)
+        pause_s = min(max(least_s + MIN_WAIT_S * draw, share_s, MIN_WAIT_S), longest_s)
         return pause_s if pause_s >= max(least_s, MIN_WAIT_S) else None
 
     def longer(self, wait_s: float) -> Line:

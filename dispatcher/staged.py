@@ -50,10 +50,16 @@ class Part:
 class PartTries(Tries[Request, ReplyDraft]):
     """The attempts at one of the requests, of which each candidate may be asked another."""
 
-    def __init__(self, job: Job[Request], part: Callable[[int], Part]) -> None:
-        """``part`` tells what the candidate at a place is asked."""
+    def __init__(
+        self, job: Job[Request], part: Callable[[int], Part], *, is_needed: bool = True
+    ) -> None:
+        """``part`` tells what the candidate at a place is asked.
+
+        ``is_needed`` is whether the plan has nothing to show if nobody serves.
+        """
         self._make, self._parts = part, dict[int, Part]()
         super().__init__(job, lambda: self._at(self.asked).draft())
+        self._course.is_needed = is_needed
 
     def run(self) -> Generator[Step, Any, Served[ReplyDraft]]:
         """Ask one after the other until one serves. Raises as ``flow.serve``."""

@@ -89,6 +89,8 @@ class Parallel(Plan):
     one piece.
     """
 
+    is_side_by_side = True
+
     count: int | None = attrs.field(default=2, validator=_count)
     """How many are asked at once, the first in the order of the strategy; None asks all."""
     accept: Accept | None = attrs.field(
@@ -111,6 +113,8 @@ class Hedge(Plan):
     the requests, and what is wasted on them to ``max_extra`` of what the dispatcher has spent, as
     far as prices are known: with 0.1 the first copy can be sent with the tenth request.
     """
+
+    is_side_by_side = True
 
     percentile: float = number("percentile", 0.5, 0.999, default=0.95)
     after_s: float | None = number("after_s", 0, 3600)
@@ -143,6 +147,8 @@ class Ensemble(Plan):
     In ``stream`` nothing is shown before the answer is there: it comes in one piece, or, with
     "merge", as it is written.
     """
+
+    is_side_by_side = True
 
     by: str = attrs.field(default="vote", validator=one_of(*WAYS))
     count: int = integer("count", 1, MAX_COUNT, default=3)

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmdispatcher.course import MAX_RETURNS, Ask, Course, End, Move, Place
+from llmdispatcher.course import MAX_RETURNS, Ask, Course, End, Move
 from llmdispatcher.models import errors
 from llmdispatcher.models.card import FREE, Price
 from llmdispatcher.models.errors import DispatcherError
 from llmdispatcher.models.policy import RetryPolicy
+from llmdispatcher.place import Place
 from llmdispatcher.retry import Ration
 
 PATIENT = RetryPolicy(attempts=100, max_wait_s=86400, total_s=None, max_cost_usd=1000)
@@ -565,3 +566,53 @@ def test_whoever_is_paid_is_asked_however_many_are_full(full: int, *, is_one: bo
         if asked >= full:  # as many of the paid have an attempt as half of all bears
             left = attempts - made.allowance.attempts + 1
             assert left >= min(paid, max(1, attempts // 2))
+
+
+def test_a_full_server_is_waited_for_behind_one_that_is_away_for_longer() -> None:
+    """Where somebody else may come back, it is parked and not struck: it has room sooner."""
+    policy = RetryPolicy(total_s=None, max_wait_s=3600)
+    made = Course([HOME, TWIN], policy, 0.0)
+    assert made.begin() == Ask(0)
+    move, now_s = refused(made, 0.0), 0.0
+    while isinstance(move, Ask) and now_s < 15:
+        now_s += move.wait_s
+        if move.index:
+            made.full_s = None
+            move = made.after(errors.RateLimited("full", retry_after_s=600), now_s, draw=0.0)
+        else:
+            move = refused(made, now_s)
+
+    assert isinstance(move, Ask)
+    assert move.index == 0
+
+
+def test_a_part_that_can_do_without_does_not_wait_for_the_full() -> None:
+    """Where a plan has something to show already, a full server fails as any other."""
+    made = sparing(HOME)
+    made.is_needed = False
+    moves = [refused(made, float(number)) for number in range(3)]
+
+    assert [type(move) for move in moves] == [Ask, Ask, End]
+
+
+def test_a_deadline_is_used_up_where_nobody_else_is_there() -> None:
+    """The last pause that would fit is not given up for one that does not."""
+    made, now_s = Course([HOME], RetryPolicy(attempts=100, max_wait_s=100), 0.0), 0.0
+    move = made.begin()
+    while isinstance(move, Ask):
+        now_s += move.wait_s
+        move = refused(made, now_s, left_s=10.0 - now_s)
+
+    assert now_s > 9
+
+
+def test_one_that_is_held_up_by_others_is_not_given_up_for_that() -> None:
+    """Whom a breaker holds back has asked nobody: only the time that it may wait ends it."""
+    made, held = Course([HOME], RetryPolicy(total_s=None), 0.0), errors.BreakerOpen("full")
+    held.retry_after_s = 0.5
+    move, now_s = made.begin(), 0.0
+    while isinstance(move, Ask):
+        now_s += move.wait_s
+        move = refused(made, now_s, held, full_s=0.5)
+
+    assert now_s > 58
