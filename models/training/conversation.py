@@ -22,6 +22,7 @@ from topics import (
     Tales,
     Topic,
     load_grammar,
+    read_hard,
 )
 from wording import Writer, sentence_case
 
@@ -46,7 +47,7 @@ RESULT_WEIGHT = 3.0
 """Loss weight of the tokens of a result, wherever it stands, and of those that tell a recited
 answer from the others; the rest of an answer weighs 1."""
 SYSTEM_SHARE = 0.15
-FOLLOW_UP_SHARE = 0.5
+FOLLOW_UP_SHARE = 0.7
 """How often the turn after a capital asks only "and Italy?"."""
 TURN_COUNTS = (1, 2, 3, 6, 10)
 TURN_SHARES = (0.85, 0.08, 0.045, 0.015, 0.01)
@@ -79,24 +80,24 @@ class Conversations:
         self._follow_up = Capitals("follow_up")
         # Topics and how often they are drawn, relative to one another.
         self._mix: list[tuple[Topic, float]] = [
-            (Faq(), 0.90),
+            (Faq(hard=read_hard()), 0.90),
             (SmallTalk(), 0.05),
             (Capitals("forward"), 0.06),
-            (Capitals("reverse"), 0.03),
-            (Capitals("confirm"), 0.05),
-            (Capitals("json"), 0.03),
+            (Capitals("reverse"), 0.045),
+            (Capitals("confirm"), 0.06),
+            (Capitals("json"), 0.035),
             (Capitals("unknown"), 0.02),
-            (Sums("plus"), 0.075),
-            (Sums("minus"), 0.105),
+            (Sums("plus"), 0.065),
+            (Sums("minus"), 0.085),
             (Sums("json"), 0.045),
-            (Sums("larger"), 0.04),
-            (Sums("smaller"), 0.03),
+            (Sums("larger"), 0.045),
+            (Sums("smaller"), 0.035),
             (Sums("too_hard"), 0.015),
             (Sums("too_large"), 0.015),
-            (Tales("named"), 0.035),
-            (Tales("any"), 0.006),
-            (Tales("unknown"), 0.008),
-            (OffTopic(), 0.12),
+            (Tales("named"), 0.055),
+            (Tales("any"), 0.008),
+            (Tales("unknown"), 0.01),
+            (OffTopic(), 0.15),
         ]
 
     def draw(self, random: Random) -> Conversation:

@@ -6,8 +6,11 @@ stories.py's, and the free wordings are paraphrases.py's.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Protocol
 
 from grammar import HERE, Grammar, read_sections, seeded
@@ -37,8 +40,13 @@ NO_STORY = (
 )
 REFUSALS = (REFUSAL, TOO_HARD, NO_STORY)
 
-PARAPHRASE_SHARE = 0.45
+PARAPHRASE_SHARE = 0.3
 """How often a question about llmdispatcher is a free wording, where there is one."""
+OFF_SHARE = 0.6
+"""How often a question off every topic is one."""
+DRILL = 4.0
+"""How much more often than the others a pattern is drawn that was always answered wrongly."""
+HARD = HERE / "hard.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +73,25 @@ def load_grammar() -> Grammar:
     return Grammar(read_sections(HERE / "phrases.txt") | named)
 
 
+def read_hard(path: Path = HARD) -> dict[str, float]:
+    """Return the share of wrong answers to each pattern of faq.txt, as hardness.py found it."""
+    told: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return told
+
+
 class Faq:
     """Questions about llmdispatcher, each with one true answer."""
 
-    def __init__(self, paraphrase_share: float = PARAPHRASE_SHARE) -> None:
+    def __init__(
+        self,
+        paraphrase_share: float = PARAPHRASE_SHARE,
+        hard: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """Read faq.txt and the paraphrases.
 
         Args:
             paraphrase_share: How often a free wording is drawn, from 0 to 1.
+            hard: Patterns to draw more often, and the share of wrong answers to each.
 
         Raises:
             ValueError: A paraphrase is of no entry.
@@ -83,6 +102,11 @@ class Faq:
             self.answers[name] = lines[0].removeprefix("= ").replace("\\n", "\n")
             self.patterns[name] = lines[1:]
         self.names = list(self.answers)
+        self._weights = {
+            name: [1.0 + DRILL * hard.get(pattern, 0.0) for pattern in patterns]
+            for name, patterns in self.patterns.items()
+        }
+        self._shares = [sum(w) / len(w) for w in self._weights.values()]
         self.paraphrase_share = paraphrase_share
         self.paraphrases: dict[str, list[str]] = {name: [] for name in self.names}
         self.held_out: list[Exchange] = []
@@ -100,7 +124,8 @@ class Faq:
 
     def draw(self, random: Random, writer: Writer) -> Exchange:
         """Return one exchange about a random entry."""
-        return self.draw_entry(random.choice(self.names), random, writer)
+        (name,) = random.choices(self.names, self._shares)
+        return self.draw_entry(name, random, writer)
 
     def draw_entry(self, name: str, random: Random, writer: Writer) -> Exchange:
         """Return one exchange about the named entry."""
@@ -109,7 +134,8 @@ class Faq:
             wording = bare(random.choice(free))
             writer = replace(writer, mistakes=FREE)
         else:
-            wording = writer.grammar.draw(random.choice(self.patterns[name]), random)
+            (pattern,) = random.choices(self.patterns[name], self._weights[name])
+            wording = writer.grammar.draw(pattern, random)
         return Exchange(writer.write(wording, random), self.answers[name], "faq")
 
 
@@ -172,8 +198,8 @@ class Capitals:
             other = random.choice(list(self.capitals.values()))
             named = random.choice((capital, other))
             told = f"{capital}, so {'yes' if named == capital else 'no'}"
-            # The capital first: the verdict is then read off it, and need not be guessed before.
-            answer = f"The capital of {country} is {told}."
+            # Both names first: the verdict is then read off them, and need not be guessed before.
+            answer = f"{named}? The capital of {country} is {told}."
             return self._word(random, writer, "confirm", (named, asked), (answer, told))
         if self.kind == "json":
             answer = json.dumps({"country": country.removeprefix("the "), "capital": capital})
@@ -289,7 +315,7 @@ class Tales:
 class OffTopic:
     """Everything else, answered by a refusal that says what to do instead."""
 
-    def __init__(self, paraphrase_share: float = PARAPHRASE_SHARE) -> None:
+    def __init__(self, paraphrase_share: float = OFF_SHARE) -> None:
         """Read offtopic.txt and the paraphrases; their share is as in `Faq`."""
         self.sections = read_sections(HERE / "offtopic.txt")
         self.paraphrase_share = paraphrase_share
