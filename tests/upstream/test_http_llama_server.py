@@ -222,9 +222,11 @@ def test_a_demanded_call_comes(able: RealServer, preset: Any, *, streams: bool) 
     """With arguments that keep to the schema, whole or in pieces, in every dialect."""
     vendor = preset(base_url=able.url, api_key=KEY, models=[str(MODEL)], streaming=streams)
     with Dispatcher(vendor) as d:
-        reply = d.send("Add.", tools=[ADD], tool_choice="required", max_tokens=100, temperature=0)
+        # a model that knows no tools may write white space for a while: the form allows it
+        reply = d.send("Add.", tools=[ADD], tool_choice="required", max_tokens=600, temperature=0)
 
-    (call,) = reply.tool_calls
+    assert len(reply.tool_calls) == 1, reply
+    call = reply.tool_calls[0]
     assert (call.name, json.loads(call.arguments)) == ("add", {"a": 2, "b": "ü"})
     assert call.id
     assert reply.finish_reason is FinishReason.TOOL_CALLS
@@ -237,7 +239,7 @@ def test_what_a_tool_answered_goes_back(able: RealServer, preset: Any) -> None:
     call = ToolCall("call_1", "add", '{"a": 2, "b": "ü"}')
     talk = [user("Add."), attrs.evolve(assistant(""), tool_calls=[call]), tool(call, "It is 42.")]
     vendor = preset(base_url=able.url, api_key=KEY, models=[str(MODEL)])
-    asked: dict[str, Any] = {"tools": [ADD], "tool_choice": "required", "max_tokens": 100}
+    asked: dict[str, Any] = {"tools": [ADD], "tool_choice": "required", "max_tokens": 600}
     with Dispatcher(vendor) as d:
         sizes = [d.send(talk[:n], **asked).usage.prompt_tokens for n in (1, 3)]
 
