@@ -185,14 +185,15 @@ class Course:
             if isinstance(move, Ask):
                 return move
         waits = full_s is not None and not hurries and self.is_needed
+        waits = waits and self._policy.same_target > 0
         is_alone = waits and self._is_alone()
         pause_s = self._pause_s(error, said, standing, draw, is_alone=is_alone)
         if pause_s is None:
             if not (waits and self._park(index, now_s, full_s or 0.0)):
                 self._strike(error, said, index)
             return self._next(now_s, draw, left_s, spares=spares)
-        half_s = math.inf if left_s is None or not is_alone else left_s / 2  # so that more fit
-        pause_s = max(min(pause_s, half_s), full_s or 0.0)
+        half_s = math.inf if left_s is None or not is_alone else max(left_s / 2, MIN_WAIT_S)
+        pause_s = max(min(pause_s, half_s), full_s or 0.0)  # half, so that the last one fits
         is_soon = is_soon and (full_s or 0.0) <= self._policy.backoff_s
         standing.retries += 1
         self._is_back(index, now_s, pause_s)

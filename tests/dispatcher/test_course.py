@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdispatcher.course import MAX_RETURNS, Ask, Course, End, Move
+from llmdispatcher.line import MIN_WAIT_S
 from llmdispatcher.models import errors
 from llmdispatcher.models.card import FREE, Price
 from llmdispatcher.models.errors import DispatcherError
@@ -308,7 +309,7 @@ def test_retries_and_fallbacks_never_multiply(
     assert waited_s <= 30 + 1e-6
     assert move.reason
     most = policy.attempts + policy.same_target
-    assert round_number <= most + len(places) * (MAX_RETURNS + 2)
+    assert round_number <= most + len(places) * (MAX_RETURNS + 2) + waited_s / MIN_WAIT_S
 
 
 HOME, TWIN, LAN = Place("home"), Place("twin"), Place("lan", is_local=False, price=FREE)
@@ -584,6 +585,16 @@ def test_a_full_server_is_waited_for_behind_one_that_is_away_for_longer() -> Non
 
     assert isinstance(move, Ask)
     assert move.index == 0
+
+
+@pytest.mark.parametrize("places", [[HOME], [HOME, TWIN]], ids=len)
+def test_who_wants_the_same_asked_once_never_waits_for_the_full(places: list[Place]) -> None:
+    """Nobody else being there changes nothing: each is asked once."""
+    made = Course(places, RetryPolicy(same_target=0), 0.0)
+    moves = [made.begin(), *[refused(made, float(number)) for number in range(len(places))]]
+
+    assert moves[:-1] == [Ask(index) for index in range(len(places))]
+    assert isinstance(moves[-1], End)
 
 
 def test_a_part_that_can_do_without_does_not_wait_for_the_full() -> None:
