@@ -9,6 +9,7 @@ import pytest
 
 from llmdispatcher import (
     BadRequest,
+    Chain,
     Dispatcher,
     Event,
     Fallback,
@@ -20,6 +21,7 @@ from llmdispatcher import (
     RetryPolicy,
     Routing,
     Scripted,
+    Step,
     Strategy,
     Unreachable,
 )
@@ -232,8 +234,13 @@ def test_a_refusal_that_took_long_is_no_word_of_a_full_server(
 
 @pytest.mark.parametrize(
     ("strategy", "first"),
-    [("cost", "home"), ("priority", "cloud"), (Hedge(after_s=60), "cloud")],
-    ids=["cost", "priority", "hedge"],
+    [
+        ("cost", "home"),
+        (Chain(("draft", "verify")), "home"),
+        ("priority", "cloud"),
+        (Hedge(after_s=60), "cloud"),
+    ],
+    ids=["cost", "chain", "priority", "hedge"],
 )
 def test_one_that_is_full_keeps_its_place_only_where_it_is_waited_for(
     strategy: Any, first: str
@@ -248,3 +255,16 @@ def test_one_that_is_full_keeps_its_place_only_where_it_is_waited_for(
         ranked = d.explain("hi", strategy=strategy).candidates
 
     assert ranked[0].vendor == first
+
+
+def test_a_step_that_can_be_left_out_does_not_wait_for_a_full_server() -> None:
+    """What a chain has already is shown at once, and nobody is asked again and again."""
+    judge = Scripted(*[Overloaded("full", status=503)] * 20, name="judge")
+    chain = Chain((Step("draft", vendor="cloud"), Step("verify", vendor="judge")))
+    policy = RetryPolicy(backoff_s=0.01, backoff_cap_s=0.02)
+    with Dispatcher(cloud(), judge, retry=policy) as d:
+        reply = d.send("hi", strategy=chain)
+
+    asked = [each.vendor for each in reply.decision.attempts]
+    assert reply.text == "elsewhere"
+    assert asked == ["cloud"] + ["judge"] * (1 + policy.same_target)
