@@ -42,7 +42,6 @@ FULL_S, FULL_FACTOR = 0.25, 1.125
 with each refusal: about an eighth of the time that it has been full for, so that asking in vain
 gets rare and yet nobody comes much later than it had room. ``cap_s`` bounds that, too."""
 
-
 _LATE = SLOW_STATUS | {HTTPStatus.REQUEST_TIMEOUT}
 """Whoever answers so let somebody wait in vain."""
 

@@ -87,7 +87,7 @@ def rank(request: Work, shelf: Shelf, seen: Seen | None = None) -> Ranking:
 
     Whoever would be refused now comes last, whatever the strategy: held back by a breaker, too
     small for the prompt, too dear for the request's own limit. A local server that was full a
-    moment ago keeps its place, as ``Breakers.held`` says.
+    moment ago keeps its place where a request would wait for it: ``seen.held`` is without it.
     """
     seen = seen or Seen()
     strategy = seen.strategy or strategy_of(request) or STRATEGIES["cost"]

@@ -47,7 +47,8 @@ class RetryPolicy:
     deadline, of ``total_s`` and of ``max_wait_s`` it takes a quarter at most. A server that has
     been full for long is left alone for longer than this: then nobody waits, until that time is
     nearly over. Plans that ask several side by side (parallel, hedge, ensemble) do not wait. With
-    nobody else to ask, the request waits as long as ``max_wait_s`` and ``attempts`` allow."""
+    nobody else to ask, the request waits as long as ``max_wait_s`` and ``attempts`` allow; with a
+    ``same_target`` of 0 it never does."""
     max_cost_usd: Decimal | None = attrs.field(default=None, converter=dollars)
     """No further attempt begins once those before have cost this much; None is no limit."""
 

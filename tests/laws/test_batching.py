@@ -260,9 +260,10 @@ def test_answers_that_were_taught_are_the_same_with_a_cache_that_is_rounded(
     """With the quantised file, whatever is beside them; and every request ends.
 
     Such caches are summed in the order in which cells lie, or rounded to a step, and the last bit
-    of what is rounded decides which. For prompts that are foreign to a small model that moved
-    logits by 3.6, with one sequence as with many: it says nothing about us. Where the model was
-    taught what to say no other token is near. The law in F32 has no such exceptions.
+    of what is rounded decides which: that depends on who shares a step, and so on how many of the
+    requests were read before it (``PREPARE_S``). For a prompt that is foreign to a small model it
+    moved logits by 3.6. Where the model was taught what to say no other token is near. The law in
+    F32 has no such exceptions.
     """
     prompts = [*REQUESTS, *(Request(prompt=text, sampling=GREEDY) for text in FOREIGN)]
     requests = [attrs.evolve(request, max_tokens=60, logprobs=2) for request in prompts]
