@@ -30,6 +30,27 @@ def status(pid: int) -> dict[str, int]:
     return {name: int(facts[name].split()[0]) * 1024 for name in ("VmHWM", "VmRSS", "RssAnon")}
 
 
+def under_load(d: Dispatcher, pid: int) -> list[dict[str, int]]:
+    """Ask seven long prompts at once; returns what the worker took meanwhile, again and again."""
+    peaks: list[dict[str, int]] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.05):
+            peaks.append(status(pid))
+
+    prompts = [Request(prompt=f"{number} and so on " * 30) for number in range(7)]
+    with ThreadPoolExecutor(8) as pool:
+        looking = pool.submit(look)
+        try:
+            for reply in pool.map(lambda it: d.send(it, max_tokens=5, temperature=0), prompts):
+                assert reply.usage.completion_tokens == 5
+        finally:
+            done.set()
+        looking.result()
+    return [*peaks, status(pid)]
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of some 210 MiB, with a long context."""
@@ -52,26 +73,30 @@ def test_long_prompts_at_once_stay_within_the_limit(
     weights = read_header(large).weight_bytes
     program = os.environ["LLMDISPATCHER_LLAMA_SERVER"] if engine == "server" else None
     spec = LlamaCpp(large, max_threads=1, max_memory_mb=limit_mb, engine=engine, executable=program)
-    peaks: list[dict[str, int]] = []
-    with Dispatcher(spec) as d, ThreadPoolExecutor(8) as pool:
+    with Dispatcher(spec) as d:
         d.send("x", max_tokens=1)
-        pid = pid_of(only_engine(d))
-        done = threading.Event()
-
-        def look() -> None:
-            while not done.wait(0.05):
-                peaks.append(status(pid))
-
-        looking = pool.submit(look)
-        prompts = [Request(prompt=f"{number} and so on " * 30) for number in range(7)]
-        for reply in pool.map(lambda prompt: d.send(prompt, max_tokens=5, temperature=0), prompts):
-            assert reply.usage.completion_tokens == 5
-        done.set()
-        looking.result()
-        peaks.append(status(pid))
+        peaks = under_load(d, pid_of(only_engine(d)))
 
     assert max(each["VmHWM"] for each in peaks) <= TOLERANCE * limit_mb * MIB
     assert max(each["RssAnon"] for each in peaks) <= TOLERANCE * (limit_mb * MIB - weights)
+
+
+def test_what_a_site_imports_counts(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that takes more than usual before its model plans less, and serves as well.
+
+    So much more that the model would be loaded, and no request have the room that it is to find.
+    """
+    site = "import sys\nsys.kept = bytearray(14 * 2**20)\n"
+    (tmp_path / "sitecustomize.py").write_text(site, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    spec = LlamaCpp(large, max_threads=1, max_memory_mb=400, engine="worker")
+    with Dispatcher(spec) as d:
+        d.send("x", max_tokens=1)
+        peaks = under_load(d, pid_of(only_engine(d)))
+
+    assert max(each["VmHWM"] for each in peaks) <= TOLERANCE * 400 * MIB
 
 
 def test_memory_without_end_stays_within_the_limit(slow_model: Path) -> None:

@@ -41,6 +41,9 @@ LEAST_ROOM_BYTES = 64 * MIB
 WORKER_BYTES = 80 * MIB
 """What a worker takes before it loads a model (``bench/isolation.py`` prints it), and what requests
 take while they are prepared."""
+_PREPARING_BYTES = 20 * MIB
+"""The latter of the two: a worker may take more than usual before it loads a model, as what a
+site imports at the start of every Python is in it, too."""
 WORKER_ROOM_BYTES = 8 * MIB
 """LEAST_ROOM_BYTES of a worker, whose end is not the end of the user's program."""
 
@@ -139,7 +142,7 @@ def make_plan(
         max_threads=wishes.max_threads,
         more_rows=MAX_DRAFT if guesses(header, wishes.speculate) else 0,
         beside_bytes=sum(read_header(path).weight_bytes for path in _beside(wishes)),
-        process_bytes=WORKER_BYTES if wishes.isolation == "process" else 0,
+        process_bytes=_process_bytes() if wishes.isolation == "process" else 0,
     )
     asked = squeezed(asked, header, rung)
     is_ours = wishes.isolation == "thread" or MARK in os.environ
@@ -152,6 +155,17 @@ def make_plan(
     if pooling is not None:
         return choose_pooled(header, pooling, asked, there)
     return choose(header, asked, there)
+
+
+def _process_bytes() -> int:
+    """Return what a worker takes beside its model: as usual, or by a look where this is one."""
+    if MARK not in os.environ:
+        return WORKER_BYTES
+    from llmdispatcher.vendors.llamacpp.limits import probe  # noqa: PLC0415 - loads psutil
+
+    sample = probe.process(os.getpid())
+    resident = 0 if sample is None else sample.resident_bytes
+    return max(WORKER_BYTES, resident + _PREPARING_BYTES)
 
 
 def _beside(wishes: Wishes) -> list[Path]:
