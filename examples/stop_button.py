@@ -14,7 +14,7 @@ story = Scripted(
 
 with Dispatcher(story) as d:
     stream = d.stream("Tell me a story.")
-    button = threading.Timer(0.5, stream.close)
+    button = threading.Timer(2, stream.close)
     button.start()
     for delta in stream:
         print(delta.text, end="", flush=True)

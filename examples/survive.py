@@ -25,4 +25,4 @@ with Dispatcher(on_event=tell) as d:
     except StreamInterrupted as error:
         print(f"cut after {error.partial!r}: {error.__cause__}")
 
-    print(d.send("What is the capital of France?"))
+    print(d.send("What is the capital of France?", temperature=0))

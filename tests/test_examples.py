@@ -39,7 +39,7 @@ def run(code: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         cwd=folder,
-        timeout=90,
+        timeout=240,
         check=False,
         env={**os.environ, "XDG_DATA_HOME": str(folder / "data")},
     )

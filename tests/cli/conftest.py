@@ -19,6 +19,9 @@ PATIENCE_S = 80.0
 """How long a test waits for what must come; only a failure waits that long. The program's silent
 vendors are silent for longer."""
 
+STILL_S = 0.03
+"""Who sleeps so long without a break waits for keys: for its turn, Python wakes every 5 ms."""
+
 PROGRAM = str(Path(__file__).with_name("program.py"))
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -70,6 +73,7 @@ class Screen:
         )
         self.text = ""
         """All that was shown."""
+        self._raw = b""
         self._seen = 0
 
     def wait_for(self, text: str) -> None:
@@ -85,10 +89,19 @@ class Screen:
         # A signal that arrives between the prompt and readline's wait is not seen by CPython
         # before the next key; nobody types as fast as that, except a test.
         deadline = time.monotonic() + PATIENCE_S
-        status = Path(f"/proc/{self.process.pid}/stat")
-        while status.read_text().rpartition(")")[2].split()[0] != "S":
+        before: int | None = None
+        now = self._slept()
+        while now is None or now != before:
             assert time.monotonic() < deadline, "the program never waits"
+            time.sleep(STILL_S)
+            before, now = now, self._slept()
         os.write(self._master, text.encode())
+
+    def _slept(self) -> int | None:
+        """Return how often the program's first thread has gone to sleep; None while it is awake."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        facts = dict(line.split(":", 1) for line in lines)
+        return int(facts["voluntary_ctxt_switches"]) if facts["State"].split()[0] == "S" else None
 
     def end(self) -> int:
         """Wait for the end of the program, and return its exit code."""
@@ -110,8 +123,9 @@ class Screen:
     def _read(self, timeout_s: float) -> bool:
         ready = bool(select.select([self._master], [], [], timeout_s)[0])
         if ready:
-            data = os.read(self._master, 65536)
-            self.text += data.decode(errors="replace").replace("\r\n", "\n")
+            self._raw += os.read(self._master, 65536)
+            # all anew: what is read at once may end within a character, or an end of a line
+            self.text = self._raw.decode(errors="replace").replace("\r\n", "\n")
         return ready
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from concurrent.futures import Future
+from pathlib import Path
 
 from llmdispatcher import (
     ContentRefused,
@@ -82,6 +84,26 @@ class Halfway:
         return HalfwayEngine(Scripted("Hello.", load_s=100), report)
 
 
+class HeldEngine(ScriptedEngine):
+    """Its model is loaded as soon as there is a file, which a test makes."""
+
+    def _load(self, loaded: Future[None], model: str) -> None:
+        file = Path(os.environ["LOADED_WHEN"])
+        while not (file.exists() or self._closing.wait(0.01)):
+            pass
+        super()._load(loaded, model)
+
+
+class Held:
+    """A vendor whose model is loaded when a test says so."""
+
+    name = "scripted"
+
+    def start(self, report: Report) -> HeldEngine:
+        """Make the engine."""
+        return HeldEngine(Scripted("Hello."), report)
+
+
 def once(text: str) -> list[str | float]:
     """Say something, then fall silent for longer than any test runs."""
     return [text, 100.0]
@@ -98,6 +120,7 @@ VENDORS: dict[str, tuple[VendorSpec, ...]] = {
     "mute": (Scripted(mute),),
     "slow_load": (Scripted("Hello.", load_s=1.5),),
     "halfway": (Halfway(),),
+    "held_load": (Held(),),
     "never_loads": (Scripted("Hello.", load_s=100),),
     "fallback": (Scripted(RateLimited("too\nfast"), name="a"), Scripted("Hello.", name="b")),
     "failing": (Scripted(RateLimited("too\nfast"), name="a"),),

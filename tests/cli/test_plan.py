@@ -11,6 +11,7 @@ from model_shapes import SHAPES
 from tiny_gguf import sparse_model
 
 import llmdispatcher.models
+from llmdispatcher.vendors.llamacpp.files.gguf import read_header
 
 if TYPE_CHECKING:
     from cli.conftest import Run
@@ -31,7 +32,8 @@ def test_the_plan_is_shown(run: Run) -> None:
     """The model, bytes by part, what was chosen and why, on stdout and nothing else."""
     done = run("plan", "--model", str(DEMO))
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.startswith(b"demo.gguf, llmdispatcher demo, llama, 3.05 million")
+    count = f"{read_header(DEMO).parameter_count / 1e6:.3g} million"
+    assert done.stdout.startswith(f"demo.gguf, llmdispatcher demo, llama, {count}".encode())
     found = rows(done.stdout)
     parts = ("weights", "kv_cache", "compute", "output", "tokenizer", "bookkeeping", "process")
     sizes = [float(found[name].split()[0].replace(",", "")) for name in (*parts, "total")]

@@ -256,7 +256,7 @@ def test_servers_that_hang_cost_no_more_than_the_bound() -> None:
     """However many there are: all are waited for at once, and said to be broken."""
 
     def hang(_: Got) -> Answer:
-        return Answer(headers={"content-type": "application/json"}, chunks=(30.0, b"{}"))
+        return Answer(headers={"content-type": "application/json"}, chunks=(1000.0, b"{}"))
 
     with Loopback(hang) as stuck:
         specs = [Ollama(name=f"stuck{number}", base_url=stuck.url) for number in range(50)]
@@ -266,7 +266,7 @@ def test_servers_that_hang_cost_no_more_than_the_bound() -> None:
 
     assert {each.standing for each in found} == {Standing.BROKEN}
     assert all("0.3 s" in each.detail or "in time" in each.detail for each in found)
-    assert passed_s < 10.0
+    assert passed_s < WAIT_S
 
 
 def test_vendors_are_asked_side_by_side() -> None:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from llmdispatcher.terminal import clean, one_line
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
     from cli.conftest import Start
 
 
@@ -41,10 +44,15 @@ def test_notice_goes_to_the_terminal_when_the_answer_is_piped(screen: Start) -> 
     assert "small embedded model" in shown.text
 
 
-def test_long_load_shows_a_bar_and_erases_it(screen: Start) -> None:
+def test_long_load_shows_a_bar_and_erases_it(
+    screen: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A load of over half a second is shown while it lasts, and leaves no trace."""
-    shown = screen("ask", "q", script="slow_load")
+    loaded = tmp_path / "loaded"  # once the bar is there, however long it takes to come
+    monkeypatch.setenv("LOADED_WHEN", str(loaded))
+    shown = screen("ask", "q", script="held_load")
     shown.wait_for("loading script")
+    loaded.touch()
     shown.wait_for("\x1b[?25h")  # the cursor is shown again
     shown.wait_for("\x1b[2K")  # the line is erased
     assert shown.end() == 0

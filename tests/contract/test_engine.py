@@ -87,8 +87,10 @@ class Started:
 def closing(spec: VendorSpec) -> Iterator[Started]:
     """Start a spec and close it in the end."""
     made = Started(spec)
-    yield made
-    made.engine.close()
+    try:
+        yield made
+    finally:
+        made.engine.close()
 
 
 @pytest.fixture(params=rows(SPECS))

@@ -85,8 +85,9 @@ def make(path: Path) -> Iterator[Make]:
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the look-up as long as a slow machine takes."""
+    """Give the look-up as long as a slow machine takes, and whoever writes beside a reader."""
     monkeypatch.setattr("llmdispatcher.cached.LOOK_S", WAIT_S)
+    monkeypatch.setattr("llmdispatcher.cache_file.LOCK_WAIT_S", WAIT_S)
 
 
 @pytest.fixture(params=WORLDS)
@@ -501,8 +502,11 @@ def test_a_file_that_cannot_be_used_is_left_alone(
         assert read(path, "SELECT name FROM sqlite_master") == [("theirs",)]
 
 
-def test_one_that_another_holds_is_not_waited_for_long(make: Make, path: Path) -> None:
+def test_one_that_another_holds_is_not_waited_for_long(
+    make: Make, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A reply that cannot be stored in time is not kept; the request is served."""
+    monkeypatch.setattr("llmdispatcher.cache_file.LOCK_WAIT_S", 0.5)
     CacheFile(path, 10**6, None, lambda: 0.0).put(b"k", b"v")
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -655,9 +659,12 @@ def test_a_forked_process_has_a_thread_and_a_connection_of_its_own(make: Make, p
         stored(path, 1)
     child = os.fork()
     if not child:
-        with Dispatcher(Scripted("a"), cache=cache) as d:
-            found = d.send("Hello?", **SURE).is_cached
-        os._exit(0 if found else 1)
+        found = False
+        try:
+            with Dispatcher(Scripted("a"), cache=cache) as d:
+                found = d.send("Hello?", **SURE).is_cached
+        finally:  # whatever is raised: the child goes on with no tests
+            os._exit(0 if found else 1)
     assert os.waitpid(child, 0)[1] == 0
     with Dispatcher(Scripted("a"), cache=cache) as d:
         assert d.send("Hello?", **SURE).is_cached

@@ -137,8 +137,10 @@ def test_cancelling_a_task_while_loading_leaves_the_load() -> None:
     async def go() -> None:
         vendor = HeldLoad(Scripted("ok"))
         async with AsyncDispatcher(vendor) as d:
+            waiting = asyncio.create_task(d.send("hi"))
+            await auntil(lambda: d.stats().in_flight)
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(d.send("hi"), 0.05)
+                await asyncio.wait_for(waiting, 0.05)
             vendor.go_on.set()
             assert (await d.send("hi")).text == "ok"
             stats = d.stats().total

@@ -40,7 +40,7 @@ from llmdispatcher.vendors.scripted import CUT, ScriptedEngine
 
 VERBS = ("send", "stream")
 
-SHORT_S = 1.5
+SHORT_S = 5.0
 """A deadline that passes while a test waits, and that no machine is too slow to begin before."""
 
 
@@ -194,7 +194,7 @@ def test_silence_ends_at_its_deadline(
 
 def test_progress_is_not_silence(world: World) -> None:
     """A vendor that reports progress on the prompt is given time, piece by piece."""
-    slow = [x for i in range(8) for x in (SHORT_S / 6, Progress("prompt", i, 8))]
+    slow = [x for i in range(24) for x in (SHORT_S / 20, Progress("prompt", i, 24))]
 
     heard = world(
         (Scripted([*slow, "done"]),), "send", "hi", deadlines=Deadlines(first_token_s=SHORT_S)
@@ -488,8 +488,8 @@ def test_a_listener_that_ends_the_program_leaves_the_books_balanced() -> None:
 
 def test_a_failed_registration_closes_what_was_started() -> None:
     """If the second vendor is refused, the first one is not left running."""
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises(ConfigError):
         Dispatcher(Scripted(name="a"), Scripted(name="a"))
 
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # one that was told to end before may have done so

@@ -409,12 +409,18 @@ def vendors(paths: tuple[Path, Path]) -> tuple[PooledVendor, ...]:
 
 
 def test_real_models_serve_both_worlds_alike(vendors: tuple[PooledVendor, ...], verb: Verb) -> None:
-    """Threads and asyncio get the same numbers, from the model whose card lists the verb."""
+    """Threads and asyncio get the same numbers, from the model whose card lists the verb.
+
+    But for the last bits: which texts share a decode depends on the time that it took to read them.
+    """
     one, other = (world(vendors, verb, *ARGUMENTS[verb]) for world in WORLDS.values())
 
     assert one.error is other.error is None
-    values = "vectors" if verb == "embed" else "scores"
-    assert getattr(one.result, values) == getattr(other.result, values)
+    if verb == "embed":
+        pairs = zip(one.result.vectors, other.result.vectors, strict=True)
+        assert max(math.dist(mine, theirs) for mine, theirs in pairs) < 1e-4
+    else:
+        assert one.result.scores == pytest.approx(other.result.scores, abs=1e-4)
     name = "embedder" if verb == "embed" else "reranker"
     assert one.result.vendor == other.result.vendor == name
     assert one.result.usage.prompt_tokens > 0

@@ -246,11 +246,12 @@ def test_one_that_is_full_keeps_its_place_only_where_it_is_waited_for(
     strategy: Any, first: str
 ) -> None:
     """Where nobody would wait, whoever is free comes first."""
-    home = Scripted(Overloaded("full", retry_after_s=2.0), name="home")
+    full_s = 0.9 * RetryPolicy().full_wait_s  # it is waited for, and full while this test looks
+    home = Scripted(Overloaded("full", retry_after_s=full_s), name="home")
     routing = Routing(priorities={"home": 1})
     with Dispatcher(home, cloud(), retry=RetryPolicy(), routing=routing) as d:
         d._desk._patience.breakers.report(
-            passage_of(d, "home/script"), Overloaded("full", retry_after_s=2.0), time.monotonic()
+            passage_of(d, "home/script"), Overloaded("full", retry_after_s=full_s), time.monotonic()
         )
         ranked = d.explain("hi", strategy=strategy).candidates
 

@@ -149,7 +149,7 @@ def test_degrade_moves_a_corrupt_file_aside(make: Make, path: Path, told: Told) 
     """Under a name that says so, whole; a new ledger is begun, and the listener is told where."""
     _garbage(path)
     before = path.read_bytes()
-    ledger = make(on_trouble="degrade")
+    ledger = make(on_trouble="degrade", lock_wait_s=PATIENCE_S)  # it is read while it is made
     ledger.settle(ask(ledger), closed(1))
     until(lambda: path.exists() and is_sound(path) and ledger.flush())
 
@@ -256,6 +256,7 @@ FULL = """
     except LedgerUnusable as error:
         assert "disk is full" in str(error) or "make room" in str(error), error
         sent -= 1
+    until(lambda: [e for e in told if hasattr(e, "kind")])  # whoever wrote may be about to tell
     kinds = [event.kind for event in told if hasattr(event, "kind")]
     assert kinds[0] == "full", kinds
     lost = ledger.lost

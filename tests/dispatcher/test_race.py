@@ -37,7 +37,7 @@ from llmdispatcher import (
     ToolSpec,
     Usage,
 )
-from llmdispatcher.hedging import LEAST, PRIOR_S
+from llmdispatcher.hedging import LEAST, PRIOR_S, Hedging
 from llmdispatcher.models.reply import MICRO_PER_USD, Finish, FinishReason, Outcome
 from llmdispatcher.vendors.scripted import ABLE, CUT, Step
 from llmdispatcher.worst import worst_case
@@ -50,6 +50,9 @@ verbs = pytest.mark.parametrize("verb", ["send", "stream"])
 
 NEVER = 60.0
 """Seconds that no test waits."""
+
+SHORT_S = 3.0
+"""A time that passes while a test waits, and that no machine is too slow to begin before."""
 
 
 def price(dollars: float) -> Price:
@@ -280,7 +283,8 @@ def test_the_total_deadline_holds_for_all(world: World) -> None:
     """A race of the silent ends when the time is over, and not when each has had it."""
     specs = tuple(vendor(name, [NEVER, "x"]) for name in "abc")
 
-    heard = world(specs, "send", "hi", strategy=Parallel(count=2), deadlines=Deadlines(total_s=0.1))
+    deadlines = Deadlines(total_s=SHORT_S)
+    heard = world(specs, "send", "hi", strategy=Parallel(count=2), deadlines=deadlines)
 
     assert heard.error is not None
     assert heard.stats.total.failed == 2
@@ -391,9 +395,9 @@ def test_a_copy_is_sent_to_the_next_when_the_first_is_late(world: World, verb: s
 @verbs
 def test_no_copy_is_sent_while_the_first_is_in_time(world: World, verb: str) -> None:
     """Who has begun to answer is not late, however long the answer takes."""
-    plan = Hedge(after_s=0.5, max_extra=1)
+    plan = Hedge(after_s=SHORT_S, max_extra=1)
 
-    heard = world((vendor("a", ["o", 0.7, "k"]), cloud("b")), verb, "hi", strategy=plan)
+    heard = world((vendor("a", ["o", SHORT_S + 0.2, "k"]), cloud("b")), verb, "hi", strategy=plan)
 
     assert outcomes(heard.reply) == {"a": Outcome.SERVED}
     balanced(heard)
@@ -414,9 +418,10 @@ def test_the_first_may_still_win(world: World) -> None:
 @worlds
 def test_loading_is_not_late(world: World) -> None:
     """A local model that is being loaded is waited for, without a copy."""
-    plan = Hedge(after_s=0.5, max_extra=1)
+    plan = Hedge(after_s=SHORT_S, max_extra=1)
+    loads = vendor("loads", "ok", load_s=SHORT_S + 0.2)
 
-    heard = world((vendor("loads", "ok", load_s=0.7), cloud("b")), "send", "hi", strategy=plan)
+    heard = world((loads, cloud("b")), "send", "hi", strategy=plan)
 
     assert outcomes(heard.reply) == {"loads": Outcome.SERVED}
 
@@ -466,9 +471,28 @@ def test_a_hedge_falls_back_like_any_request(world: World) -> None:
     balanced(heard)
 
 
-def test_copies_are_held_to_their_share() -> None:
-    """Of thirteen slow requests with a share of a quarter, three have a copy."""
-    with Dispatcher(vendor("slow", [0.02, "x"]), cloud("b", "ok")) as d:
+def test_copies_are_held_to_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thirteen slow requests with a share of a quarter, three have a copy.
+
+    The slow one answers once the copy was asked, or was found to be none too many.
+    """
+    asked, take = threading.Semaphore(0), Hedging.take
+
+    def decide(*given: Any) -> str:
+        if why := take(*given):
+            asked.release()
+        return why
+
+    def slow(_: Request) -> Iterator[Step]:
+        asked.acquire(timeout=SOON_S)
+        yield "x"
+
+    def copy(_: Request) -> str:
+        asked.release()
+        return "ok"
+
+    monkeypatch.setattr(Hedging, "take", decide)
+    with Dispatcher(vendor("slow", slow), cloud("b", copy)) as d:
         for _ in range(13):
             d.send("hi", strategy=Hedge(after_s=0.0, max_extra=0.25))
         assert d.stats().total.attempts == 16
@@ -476,7 +500,8 @@ def test_copies_are_held_to_their_share() -> None:
 
 def test_copies_for_money_are_held_to_what_was_spent() -> None:
     """A copy that would cost more than a share of what was spent is not sent."""
-    specs = (vendor("slow", [0.3, "x"], price=price(1)), cloud("dear", "x", price=price(1000)))
+    slow = vendor("slow", "x", [SHORT_S, "x"], price=price(1))
+    specs = (slow, cloud("dear", "x", price=price(1000)))
     with Dispatcher(*specs) as d:
         d.send("hi", max_tokens=10)
         reply = d.send("hi", max_tokens=10, strategy=Hedge(after_s=0.0, max_extra=1))

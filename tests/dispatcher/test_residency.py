@@ -231,7 +231,7 @@ def test_a_load_that_nobody_waits_for_is_dropped() -> None:
     events: list[Event] = []
     held = HeldLoad(model("a"))
     with Dispatcher(held, model("b"), model("c"), on_event=events.append) as d:
-        for name, load_s in (("a", 1.0), ("b", 0.05)):  # a is begun, b waits for its turn
+        for name, load_s in (("a", 4.0), ("b", 0.05)):  # a is begun, b waits for its turn
             with pytest.raises(TimedOut):
                 d.send("hi", vendor=name, deadlines=Deadlines(load_s=load_s))
         held.go_on.set()

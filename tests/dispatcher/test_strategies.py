@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -45,6 +46,26 @@ CHEAP, DEAR = Price.per_million(1, 1), Price.per_million(2, 2)
 def vendor(name: str, price: Price | None = CHEAP, *replies: Any, local: bool = False) -> Scripted:
     """Make a cloud, or a local model, that answers with its name."""
     return Scripted(*(replies or (name,)), name=name, price=price, local=local)
+
+
+class Clock:
+    """Time that passes only where a reply takes some: no machine is slow in it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def after(self, took_s: float, text: str) -> Callable[[Request], str]:
+        """Make a reply that takes so long."""
+
+        def reply(_: Request) -> str:
+            self.now_s += took_s
+            return text
+
+        return reply
+
+    def drive(self, d: Dispatcher) -> None:
+        """Have a dispatcher go by it."""
+        d._desk._clock = d._desk.chooser._clock = lambda: self.now_s
 
 
 def order(d: Dispatcher, **options: Any) -> list[str]:
@@ -145,8 +166,10 @@ def test_whoever_fails_gets_less_and_never_nothing() -> None:
 
 def test_the_sooner_is_asked_and_the_others_now_and_then() -> None:
     """By latency; who was never asked is tried; now and then another one goes first."""
-    slow = vendor("slow", CHEAP, [1.0, "late"])
+    clock = Clock()
+    slow = vendor("slow", CHEAP, clock.after(1.0, "late"))
     with Dispatcher(slow, vendor("quick", DEAR), strategy="latency") as d:
+        clock.drive(d)
         for _ in range(4):
             d.send("hi")
         firsts = Counter(order(d)[0] for _ in range(1000))
@@ -154,6 +177,7 @@ def test_the_sooner_is_asked_and_the_others_now_and_then() -> None:
     assert firsts["quick"] > 900
     assert firsts["slow"] > 0
     with Dispatcher(slow, vendor("quick", DEAR), routing=Routing(explore=0)) as d:
+        clock.drive(d)
         d.send("hi", vendor="slow")
         d.send("hi", vendor="quick")
         assert {order(d, strategy="fast")[0] for _ in range(200)} == {"quick"}
@@ -172,9 +196,11 @@ def test_the_least_busy_is_asked() -> None:
 
 def test_equal_costs_go_by_latency_once_it_is_known() -> None:
     """Of two free ones the quicker is asked; a difference that nobody feels is none."""
-    slow = vendor("slow", Price.per_million(0, 0), [0.6, "late"])
+    clock = Clock()
+    slow = vendor("slow", Price.per_million(0, 0), clock.after(0.6, "late"))
     quick = vendor("quick", Price.per_million(0, 0))
     with Dispatcher(slow, quick) as d:
+        clock.drive(d)
         assert order(d) == ["slow", "quick"]
         d.send("hi", vendor="slow")
         assert order(d) == ["slow", "quick"]  # nobody knows whether the other is quicker

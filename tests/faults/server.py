@@ -21,7 +21,7 @@ from typing import Any, Self
 import attrs
 
 MAX_HEAD_BYTES = 2**20
-START_S = 10.0
+START_S = 60.0
 LATE_TURNS = 12
 """Of the loop, in which connections that were accepted just now come to be known."""
 

@@ -24,6 +24,10 @@ from llmdispatcher.models.sampling import Sampling
 ROUNDING = 1e-4
 """How far log-probabilities may differ in F32: ten times what was seen."""
 
+NEAR = 4.0
+"""Another token as near as this, in logits, may be drawn where a cache is rounded: more than was
+seen."""
+
 GREEDY = Sampling(temperature=0)
 ALONE = Sampling(temperature=0, seed=0)
 """With a seed, a request that is alone is served as by an engine that has served nothing."""
@@ -262,8 +266,8 @@ def test_answers_that_were_taught_are_the_same_with_a_cache_that_is_rounded(
     Such caches are summed in the order in which cells lie, or rounded to a step, and the last bit
     of what is rounded decides which: that depends on who shares a step, and so on how many of the
     requests were read before it (``PREPARE_S``). For a prompt that is foreign to a small model it
-    moved logits by 3.6. Where the model was taught what to say no other token is near. The law in
-    F32 has no such exceptions.
+    moved logits by 3.6. Where the model was taught what to say no other token is near; where one is
+    near after all, the reply is the same until there. The law in F32 has no such exceptions.
     """
     prompts = [*REQUESTS, *(Request(prompt=text, sampling=GREEDY) for text in FOREIGN)]
     requests = [attrs.evolve(request, max_tokens=60, logprobs=2) for request in prompts]
@@ -273,19 +277,22 @@ def test_answers_that_were_taught_are_the_same_with_a_cache_that_is_rounded(
         for request in requests:
             call = engine.submit(attrs.evolve(request, sampling=ALONE))
             engine.run()
-            lonely.append(drawn(pieces_of(call)))
+            lonely.append(pieces_of(call))
         calls = [engine.submit(request) for request in [*requests, *requests[::-1]]]
         engine.run()
         batched = [drawn(pieces_of(call)) for call in calls]
     finally:
         engine.close()
 
-    changed = 0
+    changed = whole = 0
     twice = zip([*requests, *requests[::-1]], batched, [*lonely, *lonely[::-1]], strict=True)
-    for request, told, expected in twice:
+    for request, told, pieces in twice:
+        expected, count = drawn(pieces), sure(pieces)
         changed += told != expected
         if any(message.text in QUESTIONS for message in request.messages):
-            assert told == expected
+            whole += count == len(expected)
+            assert told == expected if count == len(expected) else told[:count] == expected[:count]
+    assert whole >= len(QUESTIONS), "few replies are sure: most of the law was not looked at"
     print(f"{cache_type}: {changed} of {len(batched)} changed")  # noqa: T201 - to be seen
 
 
@@ -293,3 +300,11 @@ def drawn(pieces: list[Piece]) -> list[bytes]:
     """List the tokens that were drawn."""
     deltas = [piece for piece in pieces if isinstance(piece, Delta)]
     return [told.data for delta in deltas for told in delta.logprobs]
+
+
+def sure(pieces: list[Piece]) -> int:
+    """Count the tokens before the first that another one was near to."""
+    deltas = [piece for piece in pieces if isinstance(piece, Delta)]
+    first_two = [told.top[:2] for delta in deltas for told in delta.logprobs]
+    near = (place for place, (a, b) in enumerate(first_two) if a.logprob - b.logprob < NEAR)
+    return next(near, len(first_two))

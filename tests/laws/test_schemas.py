@@ -191,7 +191,7 @@ def test_replies_of_a_trained_model_are_valid() -> None:
 def test_replies_of_random_weights_are_valid(random_model: Path) -> None:
     """What a model that knows nothing writes under a schema, if it is not cut, is valid by it."""
     with Held(random_model, context_tokens=1024, cells=1024) as held:
-        check(held, 60, ended=0.5, most=500)
+        check(held, 60, ended=0.4, most=500)  # of three in five, whichever schemas are drawn
 
 
 @pytest.mark.soak

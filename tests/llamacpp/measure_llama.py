@@ -79,6 +79,7 @@ if __name__ == "__main__":
     lib.llama_log_set(QUIET, ctypes.c_void_p(0))
     lib.llama_backend_init()
     asked = json.load(sys.stdin)
+    packing()  # where a trial must find it out, what that takes is none of the model's
     before = status_bytes("VmRSS")
     use(load(asked), asked)
     sys.stdout.write(str(status_bytes("VmHWM") - before))

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from waits import WAIT_S, until
 
 from llmdispatcher import Deadlines, Dispatcher, LlamaCpp, Request, Sampling, user
 from llmdispatcher.models.reply import Delta, Finish
+from llmdispatcher.vendors.llamacpp.engine import pace
 from llmdispatcher.vendors.llamacpp.vendor import embedded
 
 GREEDY = Sampling(temperature=0)
@@ -46,7 +48,8 @@ def engine(exact: Path) -> Iterator[Stepped]:
 
 def test_each_of_several_replies_has_its_own_seed(engine: Stepped) -> None:
     """Reply number i is the one that a request with the seed plus i gets."""
-    sampling = Sampling(temperature=1.3, seed=41)
+    # between two tokens almost by a coin, or replies of a model that is sure would all be the same
+    sampling = Sampling(temperature=100, top_k=2, top_p=1, min_p=0, seed=41)
     request = Request(prompt=STORY * 4, max_tokens=20, n=4, sampling=sampling)
 
     call = engine.submit(request)
@@ -145,7 +148,7 @@ def test_all_tokens_together_are_certain(engine: Stepped) -> None:
 )
 def test_a_partial_answer_is_continued_exactly(engine: Stepped, question: str) -> None:
     """From wherever it is cut between tokens, the rest is the rest of the whole answer."""
-    request = Request(messages=(user(question),), max_tokens=60, sampling=GREEDY)
+    request = Request(messages=(user(question),), max_tokens=120, sampling=GREEDY)
     call = engine.submit(Request.of(request, logprobs=0))
     engine.run()
     deltas = [piece for piece in pieces_of(call) if isinstance(piece, Delta)]
@@ -173,6 +176,12 @@ def test_a_beginning_is_kept_to_the_last_space(engine: Stepped) -> None:
     assert len(set(sizes)) > 1
 
 
+@pytest.fixture
+def _read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have prompts read in one step, however long the steps before it were held up."""
+    monkeypatch.setattr(pace, "TARGET_S", 1e9)
+
+
 def served(path: Path, decodes: Decodes, asked: Sequence[dict[str, Any]]) -> list[int]:
     """Ask a model that is busy, one request after the other; returns the order they are read in."""
     with (
@@ -183,20 +192,23 @@ def served(path: Path, decodes: Decodes, asked: Sequence[dict[str, Any]]) -> lis
         next(blocker)
         decodes.hold()  # or it might be over before all have come
         replies = []
-        for number, options in enumerate(asked):
-            prompt = "abcdef"[number] * (10 + 10 * number)  # each is known by its length
-            replies.append(pool.submit(d.send, Request(prompt=prompt), max_tokens=2, **options))
-            until(lambda: d.vendors()[0].status.waiting == len(replies))
-        for _ in range(len(asked) + 2):  # each step reads at least one
-            decodes.step()
-        blocker.close()
-        decodes.go_on()
+        try:
+            for number, options in enumerate(asked):
+                prompt = "abcdef"[number] * (10 + 10 * number)  # each is known by its length
+                replies.append(pool.submit(d.send, Request(prompt=prompt), max_tokens=2, **options))
+                until(lambda: d.vendors()[0].status.waiting == len(replies))
+            for _ in range(len(asked) + 2):  # each step reads at least one
+                decodes.step()
+        finally:  # or the pool waits for them for ever
+            blocker.close()
+            decodes.go_on()
         sizes = [reply.result(WAIT_S).usage.prompt_tokens for reply in replies]
     assert len({*sizes}) == len(asked)
     read = [part.end for step in decodes.begun for part in step if part.reads]
     return [sizes.index(end) for end in read if end in sizes]
 
 
+@pytest.mark.usefixtures("_read_whole")
 def test_the_more_important_is_served_first(
     slow_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +218,7 @@ def test_the_more_important_is_served_first(
     assert served(slow_model, Decodes(monkeypatch), asked) == [3, 1, 2, 0]
 
 
+@pytest.mark.usefixtures("_read_whole")
 def test_who_has_less_time_is_served_first(
     slow_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,13 +238,17 @@ def test_a_cancel_beside_others_stops_at_the_end_of_the_step(
         for stream in streams:
             next(stream)
         decodes.hold()
+        count = len(decodes.begun)
+        until(lambda: len(decodes.begun) > count)  # one that was under way is not held up
         long = d.stream(Request(prompt="word " * 700, max_tokens=5))
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool, closing(long):  # the pool waits for it
             reading = pool.submit(list, long)
-            # a decode that was under way is not held up, and who comes behind it is let in
-            until(lambda: d.vendors()[0].status.waiting or d.vendors()[0].status.running > 3)
-            while d.vendors()[0].status.running < 4:
+            until(lambda: d.vendors()[0].status.waiting)
+            # until its prompt is being read, not only until it is let in: a step that is already
+            # planned when it is given up would still read it
+            while not any(begun.reads for begun in decodes.begun[-1]):
                 decodes.step()
+            assert d.vendors()[0].status.running == 4
             long.close()
             assert reading.result(WAIT_S) == []
         decodes.step()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import gguf
 import numpy as np
 import pytest
@@ -60,16 +61,20 @@ def test_replies_have_the_shape_that_was_asked_for(held: Held) -> None:
 
 def test_a_seed_repeats_a_reply(held: Held) -> None:
     """Draws that are thrown away take their random numbers the same way each time."""
-    texts = [held.reply(ANY_JSON, FREE, most=60) for _ in range(3)]
+    wild = attrs.evolve(FREE, temperature=10)  # else a model that is sure repeats itself anyway
+    texts = [held.reply(ANY_JSON, wild, most=60) for _ in range(3)]
+    others = (attrs.evolve(wild, seed=seed) for seed in range(2, 12))
 
     assert texts[0] == texts[1] == texts[2]
-    assert held.reply(ANY_JSON, Sampling(temperature=1, seed=2), most=60) != texts[0]
+    assert any(held.reply(ANY_JSON, other, most=60) != texts[0] for other in others)
 
 
 def test_a_rule_that_fits_changes_nothing(held: Held) -> None:
     """Where the model keeps to the rule by itself, it writes what it would have written."""
     anything = rule("root ::= .*")
-    for sampling in (GREEDY, FREE, Sampling(repeat_penalty=1.3, seed=4)):
+    # of all tokens one in thousands is a mark or half a letter by chance, which no text can hold
+    likely = attrs.evolve(FREE, min_p=0.02)
+    for sampling in (GREEDY, likely, Sampling(repeat_penalty=1.3, seed=4)):
         text, _ = held.reply(anything, sampling, most=40)
         free, _ = held.reply(None, sampling, most=40)
         assert text == free

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from waits import WAIT_S
 
 from llmdispatcher import (
     AsyncDispatcher,
@@ -64,10 +65,14 @@ def test_what_cannot_be_read_is_an_error(spec: LlamaCpp) -> None:
         assert d.count_tokens("x").tokens > 0
 
 
-def test_a_model_that_costs_is_ranked_by_its_own_tokens(spec: LlamaCpp) -> None:
+def test_a_model_that_costs_is_ranked_by_its_own_tokens(
+    spec: LlamaCpp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Once it is loaded, the arithmetic has the exact number; before that, an estimate."""
     import attrs  # noqa: PLC0415 - for this alone
 
+    # a worker that is slow to answer is not waited for, and its tokens would be estimated
+    monkeypatch.setattr("llmdispatcher.weigh.PATIENCE_S", WAIT_S)
     priced = attrs.evolve(spec, price=Price.per_million(100, 100))
     prompt = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18"
     dearer = Scripted("x", name="dearer", price=Price.per_million(900, 900))

@@ -58,9 +58,10 @@ def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
 TEXTS = [" ".join(WORDS[: count % 11]) + "!" * (count % 3) for count in range(40)]
-CLOSE = 1e-4
+CLOSE = 5e-4
 """How far vectors of length 1 may be apart that differ only in what was decoded beside them: sums
-are rounded differently, and ggml looks its GELU up in a table of 16-bit floats."""
+are rounded differently, and ggml looks its GELU up in a table of 16-bit floats, of which a last bit
+is a two-thousandth. The models here are up to 5e-5 apart, each processor rounding its own way."""
 MIB = 2**20
 GROWTH_MIB = 8
 """Resident memory may grow by this much over a thousand requests: allocator's noise."""

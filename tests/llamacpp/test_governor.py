@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from waits import WAIT_S
+from waits import WAIT_S, until
 
 from llmdispatcher import Dispatcher, LlamaCpp, Request
 from llmdispatcher.vendors.llamacpp.binding.native import NativeBackend
@@ -109,10 +110,9 @@ def test_with_one_thread_there_is_nothing_to_govern() -> None:
 def neighbours() -> Iterator[None]:
     """Keep every processor busy with processes of other people's."""
     code = "print(flush=True)\nwhile True: pass"
-    busy = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        for _ in range(threads())
-    ]
+    # where two share the arithmetic of one, half of them would leave the other half free
+    allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+    busy = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in allowed]
     try:
         for process in busy:
             assert process.stdout is not None
@@ -137,15 +137,25 @@ def test_work_goes_on_beside_busy_neighbours(
         real(backend, count)
 
     monkeypatch.setattr(NativeBackend, "set_threads", set_threads)
+    request = Request(prompt="Once", max_tokens=300)
     before, began_s = busy_s(), time.monotonic()
     with Dispatcher(LlamaCpp(slow_model, isolation="thread")) as d:
-        reply = d.send(Request(prompt="Once"), max_tokens=300, temperature=0)
-    passed_s = time.monotonic() - began_s
+
+        def gives_way() -> bool:
+            """Whether threads were taken from it; one that is fast has more to write until then."""
+            if threads() == 1 or min(asked, default=threads()) < threads():
+                return True
+            d.send(request, temperature=0)
+            return False
+
+        reply = d.send(request, temperature=0)
+        passed_s = time.monotonic() - began_s
+        worked_s = busy_s() - before
+        until(gives_way)
 
     assert reply.usage.completion_tokens == 300
     assert passed_s < WAIT_S, "about one second on half a processor"
-    assert threads() == 1 or min(asked, default=threads()) < threads()
-    assert busy_s() - before > 0.5 * passed_s, "the machine was busy, and it was counted"
+    assert worked_s > 0.5 * passed_s, "the machine was busy, and it was counted"
 
 
 def test_an_idle_stretch_is_not_judged() -> None:

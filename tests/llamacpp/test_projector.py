@@ -142,6 +142,7 @@ def test_a_number_of_another_width_is_refused(bare: Bare, tmp_path: Path) -> Non
         load(path, bare)
 
 
+@pytest.mark.timeout(1200)  # the many take a minute where nobody else is at work
 @pytest.mark.parametrize(
     ("seed", "count"), [(0, DAMAGED), pytest.param(1, MANY, marks=pytest.mark.soak)]
 )

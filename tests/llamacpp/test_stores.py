@@ -264,7 +264,7 @@ def test_a_model_that_embeds_is_known_as_one(tmp_path: Path) -> None:
 def test_what_is_no_model_says_what_it_is(tmp_path: Path) -> None:
     """Broken, foreign or for something else: found with a reason, and the rest with none."""
     file(tmp_path / "good.gguf")
-    (tmp_path / "cut.gguf").write_bytes(DEMO.read_bytes()[:100_000])
+    (tmp_path / "cut.gguf").write_bytes(DEMO.read_bytes()[:-100_000])
     (tmp_path / "empty.gguf").write_bytes(b"")
     (tmp_path / "page.gguf").write_text("<!doctype html><html>", encoding="utf-8")
     (tmp_path / "gone.gguf").symlink_to(tmp_path / "nowhere")

@@ -448,6 +448,8 @@ def test_few_installs_are_remembered(cache: Path) -> None:
     """The last ones: a folder of forgotten virtual environments does not grow."""
     for number in range(trial_cache.MOST_KEPT + 5):
         trial_cache.write([number], {"n": number})
+        # the clock of a file system may not tell apart what was written in one moment
+        os.utime(trial_cache._path([number]), (number, number))
 
     assert len([*cache.iterdir()]) == trial_cache.MOST_KEPT
     assert trial_cache.read([trial_cache.MOST_KEPT + 4]) == {"n": trial_cache.MOST_KEPT + 4}

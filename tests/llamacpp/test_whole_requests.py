@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import jsonschema
@@ -56,6 +56,15 @@ class Light:
     on: bool
     level: int = attrs.field()
     colour: str | None = None
+
+
+@attrs.frozen
+class Lamp:
+    """Values of which there are few: no model can go on for ever within one."""
+
+    on: bool
+    level: Literal[1, 2, 3]
+    colour: Literal["red", "green"] | None = None
 
 
 @dataclass
@@ -134,11 +143,12 @@ def test_classes_are_made_of_each_of_several_replies(door: Dispatcher) -> None:
 
 def test_attrs_classes_are_made_by_the_embedded_model() -> None:
     """A class with what is optional and what is not, by a model that was trained."""
+    asked: dict[str, Any] = {"schema": Lamp, "temperature": 0, "max_tokens": ROOM_TOKENS}
     with Dispatcher("embedded") as d:
-        light = d.send("Give me a lamp as JSON", schema=Light, temperature=0, max_tokens=200).parsed
+        lamp = d.send("Give me a lamp as JSON", **asked).parsed
 
-    assert isinstance(light, Light)
-    assert type(light.level) is int
+    assert isinstance(lamp, Lamp)
+    assert type(lamp.level) is int
 
 
 def test_any_json_is_an_object_or_a_list() -> None:
@@ -294,7 +304,8 @@ def test_forms_and_plain_requests_do_not_change_each_other(exact: Path, alone: l
 
 def test_a_preempted_reply_goes_on_in_its_form(tmp_path: Path) -> None:
     """Who is taken out for want of cells and read again later goes on where its form was."""
-    path = tiny_model(tmp_path / "long.gguf", context=512)
+    # with these weights no two tokens are so near each other that rounding would decide
+    path = tiny_model(tmp_path / "long.gguf", context=512, seed=2)
     form = ResponseFormat("grammar", grammar='root ::= ([a-f] [0-9]){180} "."')
     greedy = Sampling(temperature=0)
     requests = [

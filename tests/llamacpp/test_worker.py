@@ -183,7 +183,11 @@ def test_a_worker_that_spins_is_ended_when_nobody_wants_it(
     """A deadline cancels the call; a worker that goes on all the same is killed."""
     engine = start(misbehaving(slow_model, "spin"))
     pid = pid_of(engine)
+    worker = psutil.Process(pid)
+    before_s = sum(worker.cpu_times()[:2])
     call = begin(engine)
+    # what comes before its third decode takes next to nothing, and may be waited for all the same
+    until(lambda: sum(worker.cpu_times()[:2]) > before_s + 2)
     with pytest.raises(TimeoutError):
         while True:
             call.receive(2.0)
@@ -267,7 +271,7 @@ def no_more_than(before: tuple[int, int]) -> bool:
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.soak)])
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_kills_in_a_row_leave_nothing_behind(kills: int, slow_model: Path) -> None:
     """Eight streams end in their typed error each time, and no process, socket or file stays."""
     events: list[Event] = []
@@ -337,7 +341,11 @@ def test_a_child_ends_with_its_parent(how: str, engine: str, slow_model: Path) -
         "left": "",
     }[how]
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=4 * WAIT_S,
+        check=False,
     )
     pid = int(done.stdout)
 

@@ -63,7 +63,7 @@ def outcome(*command: str, cwd: Path | None = None, **more: str) -> str:
         [sys.executable, *command],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * WAIT_S,  # a test may run two of them
         check=False,
         cwd=cwd,
         env={**os.environ, **more},

@@ -21,7 +21,8 @@ START_S = 60.0
 ANSWER_S = 60.0
 POLL_S = 0.01
 
-TETHER = str(Path(__file__).with_name("tether.py"))
+TETHER = (sys.executable, "-S", str(Path(__file__).with_name("tether.py")))
+"""Without site packages: coverage, which measures children too, would take half a second."""
 
 
 @attrs.frozen(kw_only=True)
@@ -49,7 +50,7 @@ class LlamaServer:
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, TETHER, *_command(binary, settings)],
+                [*TETHER, *_command(binary, settings)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -88,7 +89,8 @@ class LlamaServer:
         return found
 
     def _serves(self) -> bool:
-        found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", self._told())
+        # something stands behind the number: else it may not all be written yet
+        found = re.search(r"listening on http://127\.0\.0\.1:(\d+)\D", self._told())
         if not found:
             return False
         self._port = int(found[1])

@@ -45,9 +45,9 @@ RAW: list[str] = [
 ]
 
 LONG: list[str] = [
-    _FOX * 40,
-    _FOX * 60,
-    "".join(f"{n} plus {n + 1} is {2 * n + 1}. " for n in range(80)),
+    _FOX * 56,
+    _FOX * 80,
+    "".join(f"{n} plus {n + 1} is {2 * n + 1}. " for n in range(100)),
     "日本語 😀 " * 90,
 ]
 """Longer than a batch, and so than the context that the embedded model was trained for."""

@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import pytest
 from embedding_gguf import RANK, encoder
-from real_servers import KEY, MODEL, RealServer, llama_server, slots, until
+from real_servers import KEY, MODEL, WAIT_S, RealServer, llama_server, slots, until
 from upstream import loading
 from upstream.variants import STRETCHED_TOKENS, stretched
 
@@ -95,6 +95,9 @@ LONG_TOKENS = 3000
 TEMPLATE = "meetkai-functionary-medium-v3.2.jinja"
 """One that knows tools, and begins with the call: others leave room for any text before it."""
 
+UNDECIDED = ("--temp", "2", "--top-k", "0", "--top-p", "1", "--min-p", "0")
+"""Nothing that the form allows is left out, however little the model thinks of it."""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
@@ -132,7 +135,7 @@ def send(server: RealServer, prompt: Any, *, streams: bool, **options: Any) -> R
 
 def test_a_schema_is_kept_to(server: RealServer, *, streams: bool) -> None:
     """What comes back follows it, and is Python's own values; JSON of any form is JSON."""
-    reply = send(server, QUESTION, streams=streams, schema=SCHEMA, max_tokens=200)
+    reply = send(server, QUESTION, streams=streams, schema=SCHEMA, max_tokens=300)
     assert reply.parsed["city"] in {"Oslo", "Zürich"}
     assert isinstance(reply.parsed["yes"], bool)
     assert json.loads(reply.text) == reply.parsed
@@ -213,7 +216,7 @@ def able(tmp_path_factory: pytest.TempPathFactory, llama_cpp_sources: Path) -> I
     folder = tmp_path_factory.mktemp("tools")
     template = llama_cpp_sources / "models" / "templates" / TEMPLATE
     flags = ("--chat-template-file", str(template), "--ctx-size", str(4 * STRETCHED_TOKENS))
-    with llama_server(folder, stretched(folder), *flags) as made:
+    with llama_server(folder, stretched(folder), *flags, *UNDECIDED) as made:
         yield made
 
 
@@ -221,12 +224,14 @@ def able(tmp_path_factory: pytest.TempPathFactory, llama_cpp_sources: Path) -> I
 def test_a_demanded_call_comes(able: RealServer, preset: Any, *, streams: bool) -> None:
     """With arguments that keep to the schema, whole or in pieces, in every dialect."""
     vendor = preset(base_url=able.url, api_key=KEY, models=[str(MODEL)], streaming=streams)
-    # the template lets a model write before it calls, and one that knows no tools may never end
+    # the template lets a model write before it calls, and one that knows no tools may never end:
+    # its text is cut then, or a call with much white space in it; it may also call twice
     with Dispatcher(vendor) as d:
-        asked: dict[str, Any] = {"tools": [ADD], "tool_choice": "required", "max_tokens": 300}
+        asked: dict[str, Any] = {"tools": [ADD], "tool_choice": "required", "max_tokens": 100}
         for _ in range(200):
-            reply = d.send("Add.", temperature=1, **asked)
-            if reply.tool_calls:
+            reply = d.send("Add.", **asked)
+            ended = reply.finish_reason is FinishReason.TOOL_CALLS
+            if ended and len(reply.tool_calls) == 1:
                 break
 
     assert len(reply.tool_calls) == 1, reply
@@ -243,7 +248,7 @@ def test_what_a_tool_answered_goes_back(able: RealServer, preset: Any) -> None:
     call = ToolCall("call_1", "add", '{"a": 2, "b": "ü"}')
     talk = [user("Add."), attrs.evolve(assistant(""), tool_calls=[call]), tool(call, "It is 42.")]
     vendor = preset(base_url=able.url, api_key=KEY, models=[str(MODEL)])
-    asked: dict[str, Any] = {"tools": [ADD], "tool_choice": "required", "max_tokens": 600}
+    asked: dict[str, Any] = {"tools": [ADD], "tool_choice": "required", "max_tokens": 20}
     with Dispatcher(vendor) as d:
         sizes = [d.send(talk[:n], **asked).usage.prompt_tokens for n in (1, 3)]
 
@@ -298,7 +303,7 @@ def test_a_server_that_loads_is_waited_for(tmp_path: Path) -> None:
         until(lambda: "llmdispatcher-load" in {thread.name for thread in threading.enumerate()})
         time.sleep(0.1)
         loading.go_on(server)
-        asking.join(20)
+        asking.join(WAIT_S)
         assert replies[0].decision.attempts[0].load_s > 0.05
         model = other.send(Request(prompt="tata"), max_tokens=2).model
         assert model == str(tmp_path / loading.HEAVY)
@@ -369,7 +374,7 @@ def test_a_server_that_dies_in_a_whole_reply_is_made_good(slow: RealServer) -> N
         asking.start()
         until(lambda: slots(slow) == 1)
         slow.kill()
-        asking.join(20)
+        asking.join(WAIT_S)
 
     (reply,) = replies
     assert isinstance(reply, Reply)

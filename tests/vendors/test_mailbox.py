@@ -7,7 +7,7 @@ import math
 import threading
 
 import pytest
-from waits import WAIT_S
+from waits import WAIT_S, until
 
 from llmdispatcher import Refused
 from llmdispatcher.models.errors import Cancelled
@@ -116,18 +116,11 @@ def test_an_end_wakes_a_sleeper_whose_waker_is_held_back() -> None:
     """A producer may keep a waker for a while; whoever ends the call does not wait for that."""
     box = Mailbox()
     heard: list[object] = []
-    asleep = threading.Event()
-
-    def listen() -> None:
-        asleep.set()
-        heard.append(box.receive(WAIT_S))
-
-    thread = threading.Thread(target=listen)
+    thread = threading.Thread(target=lambda: heard.append(box.receive(WAIT_S)))
     thread.start()
-    asleep.wait()
-    held: Waker | None = None
-    while held is None:
-        held = box.put(Delta("a"))
+    until(lambda: box._waker is not None)  # it sleeps
+    held = box.put(Delta("a"))
+    assert held is not None
 
     fire([box.fail(Cancelled())])
     thread.join(WAIT_S)

@@ -32,8 +32,9 @@ WAIT_S = 60.0
 SHORT = Patience(stall_s=1.5, silent_s=1.0, asleep_s=2.0, stop_s=0.5)
 """A fake that does nothing is given up soon."""
 
-SILENT = attrs.evolve(SHORT, stall_s=WAIT_S, asleep_s=WAIT_S)
-"""So is one that answers nobody, and none that is only slow to start."""
+SILENT = attrs.evolve(SHORT, stall_s=WAIT_S, silent_s=3.0, asleep_s=WAIT_S)
+"""So is one that answers nobody, and none that is only slow to start. A second for which this
+process, or a server that is well, has no turn must not be taken for that: see ``signs.GAP_S``."""
 
 
 @attrs.frozen

@@ -24,7 +24,7 @@ from llmdispatcher.vendors.http import sockets
 
 LIMIT_S = 0.15
 
-LONGER_S = 2.0
+LONGER_S = 4.0
 """A limit that something must come before, also from a server that has its turn late."""
 SSE = "content-type: text/event-stream"
 

@@ -396,14 +396,16 @@ def test_cancelling_one_call_never_breaks_the_next_on_its_connection() -> None:
         done = threading.Event()
         thread = threading.Thread(target=storm)
         thread.start()
-        for _ in range(200):
-            call = made.submit(ask(), "m")
-            first, *_, last = read(call)
-            assert first == Delta("a")
-            assert isinstance(last, Finish)
-            late.append(call)  # from now on it is cancelled, all the time
-        done.set()
-        thread.join()
+        try:
+            for _ in range(200):
+                call = made.submit(ask(), "m")
+                first, *_, last = read(call)
+                assert first == Delta("a")
+                assert isinstance(last, Finish)
+                late.append(call)  # from now on it is cancelled, all the time
+        finally:
+            done.set()
+            thread.join()
         assert server.accepted == 1
 
 

@@ -640,7 +640,8 @@ def test_a_forked_process_has_connections_of_its_own(server: Loopback) -> None:
         ours, theirs = multiprocessing.Pipe()
         with made._connections._lock:
             # forking while a thread of this process holds the lock, as any may
-            forked = multiprocessing.get_context("fork").Process(target=child, args=(made, theirs))
+            context = multiprocessing.get_context("fork")
+            forked = context.Process(target=child, args=(made, theirs), daemon=True)
             holder = threading.Thread(target=forked.start)
             holder.start()
             holder.join()
