@@ -221,8 +221,8 @@ class ServerLife:
             _, busy = self.calls.counts()
             self.guard.drew(tokens, busy, now_s)
             if busy:
-                self._ask_health(running, signs, now_s)
                 still_s = signs.look(loading.sight(running, pieces), now_s)
+                self._ask_health(running, signs, now_s)  # what has passed was before the question
                 if signs.unanswered_s >= self._patience.silent_s:
                     self._kill(running, TimedOut("idle", self._patience.silent_s))
                 if still_s >= self._patience.asleep_s:
