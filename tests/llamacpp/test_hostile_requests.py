@@ -123,8 +123,8 @@ def test_a_run_without_a_space_is_refused_with_the_way_out(d: Dispatcher) -> Non
 
 def test_the_window_of_penalties_is_no_longer_than_the_context(d: Dispatcher) -> None:
     """llama.cpp allocates the window as it is asked for, and ends the process if it cannot."""
-    sampling = Sampling(repeat_penalty=1.1, repeat_last_n=2**31 - 1, temperature=0)
-    most = Sampling(repeat_penalty=1.1, repeat_last_n=4096, temperature=0)
+    sampling = Sampling(repeat_penalty=1.1, repeat_last_n=2**31 - 1, temperature=0, seed=0)
+    most = Sampling(repeat_penalty=1.1, repeat_last_n=4096, temperature=0, seed=0)
 
     texts = [
         d.send(Request(prompt="a b a b", max_tokens=20, sampling=s)).text for s in (sampling, most)
