@@ -24,7 +24,7 @@ from topics import (
     load_grammar,
     read_hard,
 )
-from wording import DRILLED, Writer, sentence_case
+from wording import Writer, sentence_case
 
 CHAT_TEMPLATE = (
     "{{ '" + BEGIN + "' }}"
@@ -75,7 +75,7 @@ class Conversations:
 
     def __init__(self) -> None:
         """Load every data file."""
-        self.writer = Writer(load_grammar(), DRILLED)
+        self.writer = Writer(load_grammar())
         self._systems = read_sections(HERE / "systems.txt")["systems"]
         self._follow_up = Capitals("follow_up")
         # Topics and how often they are drawn, relative to one another.
@@ -84,20 +84,20 @@ class Conversations:
             (SmallTalk(), 0.05),
             (Capitals("forward"), 0.06),
             (Capitals("reverse"), 0.045),
-            (Capitals("confirm"), 0.075),
-            (Capitals("json"), 0.05),
+            (Capitals("confirm"), 0.06),
+            (Capitals("json"), 0.035),
             (Capitals("unknown"), 0.02),
-            (Sums("plus"), 0.085),
-            (Sums("minus"), 0.09),
-            (Sums("json"), 0.055),
-            (Sums("larger"), 0.05),
+            (Sums("plus"), 0.065),
+            (Sums("minus"), 0.085),
+            (Sums("json"), 0.045),
+            (Sums("larger"), 0.045),
             (Sums("smaller"), 0.035),
             (Sums("too_hard"), 0.015),
             (Sums("too_large"), 0.015),
             (Tales("named"), 0.055),
             (Tales("any"), 0.008),
             (Tales("unknown"), 0.01),
-            (OffTopic(), 0.18),
+            (OffTopic(), 0.15),
         ]
 
     def draw(self, random: Random) -> Conversation:

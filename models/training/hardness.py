@@ -3,9 +3,8 @@
     python models/training/hardness.py models/demo.gguf
 
 Writes hard.json, which the next run draws by: a pattern that a trained model still gets wrong
-is drawn more often (`topics.DRILL`). What was hard before stays half as hard at least, as a model
-that was drilled in it says little of one that is not. The file is data like the grammar, so that a
-seed decides the text as before; patterns that it does not know count as easy.
+is drawn more often (`topics.DRILL`). The file is data like the grammar, so that a seed decides
+the text as before; patterns that it does not know count as easy.
 """
 
 import argparse
@@ -15,15 +14,13 @@ from pathlib import Path
 
 from answerer import Answerer
 from grammar import seeded
-from topics import HARD, Faq, load_grammar, read_hard
+from topics import HARD, Faq, load_grammar
 from wording import Writer
 
 DRAWS = 4
 """Questions of each pattern."""
 SEED = 4040
 """Of these questions: neither of training nor of the scores."""
-KEPT = 0.5
-"""Of what was hard before."""
 
 
 def hardness(ask: Callable[[str], str], faq: Faq) -> dict[str, float]:
@@ -41,21 +38,12 @@ def hardness(ask: Callable[[str], str], faq: Faq) -> dict[str, float]:
     return found
 
 
-def merged(found: dict[str, float], before: dict[str, float], faq: Faq) -> dict[str, float]:
-    """Return what is hard by either; of patterns that are in faq.txt no more, nothing."""
-    there = {pattern for patterns in faq.patterns.values() for pattern in patterns}
-    kept = {name: round(KEPT * share, 2) for name, share in before.items() if name in there}
-    return {name: max(found.get(name, 0), kept.get(name, 0)) for name in found | kept}
-
-
 def main() -> None:
     """Ask, and write the file."""
     parser = argparse.ArgumentParser(description="Find what is hard to learn.")
     parser.add_argument("model", type=Path)
-    faq = Faq(0)
-    found = hardness(Answerer(parser.parse_args().model, threads=2).ask, faq)
-    told = merged(found, read_hard(), faq)
-    HARD.write_text(json.dumps(told, indent=0, sort_keys=True) + "\n", encoding="utf-8")
+    found = hardness(Answerer(parser.parse_args().model, threads=2).ask, Faq(0))
+    HARD.write_text(json.dumps(found, indent=0, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

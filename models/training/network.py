@@ -26,7 +26,7 @@ class Shape:
 
     vocabulary: int
     width: int = 192
-    layers: int = 7
+    layers: int = 6
     heads: int = 6
     feed_forward: int = 512
     context_tokens: int = 512

@@ -1,6 +1,6 @@
 """One command from nothing to the model: generate, train, export, evaluate, card.
 
-    python models/training/run.py --seed 0 --steps 16000 --out models/demo.gguf
+    python models/training/run.py --seed 0 --steps 14000 --out models/demo.gguf
 
 Writes the model file, and the card next to it with the ending `.md`. Ends with 1 if a
 gate of scores.py is missed; the file and the card are written all the same. The exam is
@@ -36,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description="Train the embedded model.")
     parser.add_argument("--seed", type=int, default=0, help="decides text and weights")
-    parser.add_argument("--steps", type=int, default=16000, help="number of updates")
+    parser.add_argument("--steps", type=int, default=14000, help="number of updates")
     parser.add_argument("--out", type=Path, required=True, help="the GGUF file to write")
     return parser.parse_args()
 

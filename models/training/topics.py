@@ -22,9 +22,6 @@ LARGEST_NUMBER = 99
 LARGE_SHARE = 0.85
 LARGE = (199, 999, 999, 9999, 100_000)
 """Up to one of these reach the numbers that are too large, so that many have three digits."""
-CLOSE_SHARE = 0.15
-CLOSE = (-1, 0, 0, 1)
-"""So often a number is compared with one that is so near: what takes both to their last digit."""
 HELD_OUT_PAIRS = 500
 """A tenth of all pairs of numbers, in both orders, is never trained on, so it can be tested."""
 HELD_OUT_SEED = 2024
@@ -251,10 +248,8 @@ class Sums:
             pair = (self._number(random), random.randint(LARGEST_NUMBER + 1, random.choice(LARGE)))
             return self.draw_pair(pair if random.random() < 0.3 else pair[::-1], random, writer)
         while True:
-            first = self._number(random)
-            is_close = self.kind in {"larger", "smaller"} and random.random() < CLOSE_SHARE
-            pair = (first, first + random.choice(CLOSE) if is_close else self._number(random))
-            if pair not in self.held_out and pair[1] in range(LARGEST_NUMBER + 1):
+            pair = (self._number(random), self._number(random))
+            if pair not in self.held_out:
                 return self.draw_pair(pair, random, writer)
 
     def draw_pair(self, pair: tuple[int, int], random: Random, writer: Writer) -> Exchange:

@@ -46,9 +46,7 @@ class Mistakes:
 
 
 CARELESS = Mistakes()
-DRILLED = Mistakes(upper_case=0.03, typo=0.16)
-"""For training: what is rare among people and hard to read is seen more often."""
-FREE = Mistakes(upper_case=0.03, framed=0.2, lost_word=0.2)
+FREE = Mistakes(framed=0.2, lost_word=0.2)
 """For free wordings: they bring their own frames, and should be understood by any of their
 words."""
 
