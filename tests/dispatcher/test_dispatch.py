@@ -40,7 +40,7 @@ from llmdispatcher.vendors.scripted import CUT, ScriptedEngine
 
 VERBS = ("send", "stream")
 
-SHORT_S = 5.0
+SHORT_S = 3.0
 """A deadline that passes while a test waits, and that no machine is too slow to begin before."""
 
 
